@@ -152,7 +152,8 @@ class Study(_Frozen):
             given = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise StudyError(
-                f"There is no study file at {path}. `platonic-ray demo --write {path.name}` writes one to start from."
+                f"There is no study file at {path}. "
+                f"`platonic-ray demo --write {path.name}` writes one to start from."
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise StudyError(f"The study file {path} cannot be read: {error}.") from None
@@ -193,7 +194,9 @@ def _explain(error: ValidationError, where: str) -> str:
     """Turn pydantic's report into lines of the form `models[2].view: …`."""
     lines = []
     for problem in error.errors():
-        at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]).lstrip(".")
+        at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]).lstrip(
+            "."
+        )
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "unknown key; remove it or check its spelling"

@@ -1,0 +1,35 @@
+"""Pure planning: shapes and keys in, tasks out. See `platonic_ray.plan.plan`."""
+
+from platonic_ray.plan.graph import TaskGraph
+from platonic_ray.plan.plan import (
+    Embed,
+    KernelTile,
+    NeighborBlock,
+    NeighborTile,
+    Plan,
+    PlannedModel,
+    Score,
+    Span,
+    Task,
+    choose_block_rows,
+    cut,
+    found,
+    needed,
+)
+
+__all__ = [
+    "Embed",
+    "KernelTile",
+    "NeighborBlock",
+    "NeighborTile",
+    "Plan",
+    "PlannedModel",
+    "Score",
+    "Span",
+    "Task",
+    "TaskGraph",
+    "choose_block_rows",
+    "cut",
+    "found",
+    "needed",
+]

@@ -1,0 +1,249 @@
+"""From a study's shape to tasks: what is computed, from what, and under which key. Pure.
+
+No clock, no I/O, no Ray, no tensors. The rows of a study are cut twice: into **shards** (the unit of
+embedding; the study fixes their size, because it fixes what is batched together) and into **blocks**
+(the unit of tiles; the planner chooses their size, a power of two times the micro-tile, so that
+every block of sums is a complete subtree of the fixed tree and no choice changes a number).
+
+    Embed(model, shard)          features of every layer                      kind `features`
+    NeighborTile(model, a, b)    top-k of block a among b and of b among a    lives as an object only
+    NeighborBlock(model, a)      the merge over all b                         kind `neighbors`
+    KernelTile(a, b)             kernel sums of every pair of models          kind `kernels`
+    Score(x, y)                  every layer pair of two models, all metrics  in the result
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+from platonic_ray.digest import digest
+from platonic_ray.kernels import MICRO
+
+_MOST_BLOCKS = 4
+_LARGEST_BLOCK = 4096
+_NEIGHBORS_VERSION = 1
+_KERNELS_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Span:
+    """Rows `start` (included) to `stop` (excluded)."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def cut(n: int, rows: int) -> tuple[Span, ...]:
+    """Cut n rows into spans of `rows`; the last may be shorter."""
+    return tuple(Span(start, min(start + rows, n)) for start in range(0, n, rows))
+
+
+def choose_block_rows(n: int) -> int:
+    """Return the rows of a block: few blocks where n is small, so that small problems stay small.
+
+    >>> choose_block_rows(100), choose_block_rows(1300), choose_block_rows(1_000_000)
+    (256, 512, 4096)
+    """
+    rows = MICRO
+    while rows * _MOST_BLOCKS < n and rows < _LARGEST_BLOCK:
+        rows *= 2
+    return rows
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """A model of the study: its name, the view it reads, and the key of each shard of its features.
+
+    `tie_digest` stands for the representation (without its layer) in the tie rule: it is known
+    before any feature is, so that tiles can start before the last shard is embedded.
+    """
+
+    name: str
+    view: str
+    tie_digest: str
+    shard_keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Features of every layer of one model over one shard."""
+
+    model: int
+    shard: int
+
+
+@dataclass(frozen=True)
+class NeighborTile:
+    """Neighbors within one tile of a model's kernels, a ≤ b; serves the rows of both blocks."""
+
+    model: int
+    a: int
+    b: int
+
+
+@dataclass(frozen=True)
+class NeighborBlock:
+    """The neighbors of a block's rows among all rows: the merge of that block's tiles."""
+
+    model: int
+    a: int
+
+
+@dataclass(frozen=True)
+class KernelTile:
+    """Kernel sums over one tile, a ≤ b, for every pair of models."""
+
+    a: int
+    b: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """All layer pairs of two models, x ≤ y, under every metric."""
+
+    x: int
+    y: int
+
+
+Task = Embed | NeighborTile | NeighborBlock | KernelTile | Score
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The tasks of a study and the keys of what they make.
+
+    `k` is the largest k of the study's neighbor metrics (None: there is none); `kernels` says
+    whether any metric needs kernel sums.
+    """
+
+    n: int
+    shard_rows: int
+    block_rows: int
+    recipe: str
+    k: int | None
+    kernels: bool
+    models: tuple[PlannedModel, ...]
+
+    @cached_property
+    def shards(self) -> tuple[Span, ...]:
+        """Rows of each shard."""
+        return cut(self.n, self.shard_rows)
+
+    @cached_property
+    def blocks(self) -> tuple[Span, ...]:
+        """Rows of each block."""
+        return cut(self.n, self.block_rows)
+
+    @cached_property
+    def tiles(self) -> tuple[tuple[int, int], ...]:
+        """Every tile (a, b) with a ≤ b, in the order in which embedding makes them possible."""
+        return tuple((a, b) for b in range(len(self.blocks)) for a in range(b + 1))
+
+    @cached_property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Every pair of models x ≤ y, each model with itself included."""
+        return tuple((x, y) for y in range(len(self.models)) for x in range(y + 1))
+
+    def shards_of(self, *blocks: int) -> tuple[int, ...]:
+        """Return the shards that hold the rows of some blocks, ascending."""
+        wanted: set[int] = set()
+        for block in blocks:
+            span = self.blocks[block]
+            wanted.update(range(span.start // self.shard_rows, -(-span.stop // self.shard_rows)))
+        return tuple(sorted(wanted))
+
+    def kernel_shards(self, a: int, b: int) -> tuple[int, ...]:
+        """Return the shards that a kernel tile reads: its blocks', and the first for the origin."""
+        return self.shards_of(0, a, b)
+
+    def neighbors_key(self, model: int, a: int) -> str:
+        """Key of a block's neighbors: they depend on every row of the model."""
+        return digest(
+            {
+                "kind": "neighbors",
+                "version": _NEIGHBORS_VERSION,
+                "features": self.models[model].shard_keys,
+                "ties": self.models[model].tie_digest,
+                "recipe": self.recipe,
+                "k": self.k,
+                "rows": [self.blocks[a].start, self.blocks[a].stop],
+            }
+        )
+
+    def kernels_key(self, a: int, b: int, x: int, y: int) -> str:
+        """Key of a pair's kernel sums over one tile: they depend on the rows of its two blocks."""
+        shards = self.kernel_shards(a, b)
+        return digest(
+            {
+                "kind": "kernels",
+                "version": _KERNELS_VERSION,
+                "x": [self.models[x].shard_keys[shard] for shard in shards],
+                "y": [self.models[y].shard_keys[shard] for shard in shards],
+                "first_shard_rows": [self.shards[shard].start for shard in shards],
+                "recipe": self.recipe,
+                "tile": [[self.blocks[i].start, self.blocks[i].stop] for i in (a, b)],
+            }
+        )
+
+    @cached_property
+    def prerequisites(self) -> dict[Task, tuple[Task, ...]]:
+        """Every task of the plan, with the tasks whose results it reads."""
+        models, blocks = range(len(self.models)), range(len(self.blocks))
+        graph: dict[Task, tuple[Task, ...]] = {}
+        for m in models:
+            graph.update({Embed(m, shard): () for shard in range(len(self.shards))})
+        if self.k:
+            for m in models:
+                for a, b in self.tiles:
+                    graph[NeighborTile(m, a, b)] = tuple(Embed(m, shard) for shard in self.shards_of(a, b))
+                for a in blocks:
+                    graph[NeighborBlock(m, a)] = tuple(NeighborTile(m, min(a, b), max(a, b)) for b in blocks)
+        kernel_tiles = tuple(KernelTile(a, b) for a, b in self.tiles) if self.kernels else ()
+        for tile in kernel_tiles:
+            shards = self.kernel_shards(tile.a, tile.b)
+            graph[tile] = tuple(Embed(m, shard) for m in models for shard in shards)
+        for x, y in self.pairs:
+            neighbors = [NeighborBlock(m, a) for m in dict.fromkeys((x, y)) for a in blocks if self.k]
+            graph[Score(x, y)] = (*neighbors, *kernel_tiles)
+        return graph
+
+    def artifacts(self, task: Task) -> tuple[tuple[str, str], ...]:
+        """Return the (kind, key) of everything durable that a task makes; empty for the others."""
+        if isinstance(task, Embed):
+            return (("features", self.models[task.model].shard_keys[task.shard]),)
+        if isinstance(task, NeighborBlock):
+            return (("neighbors", self.neighbors_key(task.model, task.a)),)
+        if isinstance(task, KernelTile):
+            return tuple(("kernels", self.kernels_key(task.a, task.b, x, y)) for x, y in self.pairs)
+        return ()
+
+
+def found(plan: Plan, exists: Callable[[str, str], bool]) -> frozenset[Task]:
+    """Return the tasks all of whose artifacts exist."""
+    return frozenset(
+        task
+        for task in plan.prerequisites
+        if (artifacts := plan.artifacts(task)) and all(exists(kind, key) for kind, key in artifacts)
+    )
+
+
+def needed(plan: Plan, there: Collection[Task]) -> frozenset[Task]:
+    """Return the tasks that must run, given those whose results are there.
+
+    Demand runs backwards from the scores: no tile is computed whose block or sums are there.
+    """
+    wanted: set[Task] = set()
+    # A result also states the layers, zero rows and truncations of every shard.
+    frontier: list[Task] = [task for task in plan.prerequisites if isinstance(task, Score | Embed)]
+    while frontier:
+        task = frontier.pop()
+        if task in wanted or task in there:
+            continue
+        wanted.add(task)
+        frontier.extend(plan.prerequisites[task])
+    return frozenset(wanted)

@@ -1,0 +1,357 @@
+"""Pictures of a result, as matplotlib figures that a paper can print.
+
+Figures are made without pyplot: no global state is read or changed, and no window is opened.
+matplotlib is imported when a figure is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from platonic_ray.errors import StoreError, StudyError
+from platonic_ray.results.matrix import Layout
+from platonic_ray.results.result import Result
+from platonic_ray.results.text import safe, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap, Normalize
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+# Light to dark with even steps of lightness: safe for the colour-blind, and reads the same in grey.
+_COLORS = "YlGnBu"
+_SELF, _UNDEFINED, _INK, _FAINT = "#ececec", "#ffffff", "#1a1a1a", "#767676"
+_WITH_LAYERS, _WITH_VALUES = 12, 20  # most models a side whose cells hold layers, and values
+_LONGEST_NAME = 30
+# Tried in this order, and only those that are installed: no one font has every script.
+_FONTS = (
+    *("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans", "Noto Sans Hebrew"),
+    *("Noto Sans Arabic", "Hiragino Sans", "Arial Unicode MS", "Microsoft YaHei", "Segoe UI"),
+)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Inches a cell, and points of text, for a number of models a side."""
+
+    cell: float
+    label: float
+    value: float | None
+    layers: float | None
+
+    @classmethod
+    def of(cls, models: int) -> _Sizes:
+        if models <= _WITH_LAYERS:
+            return cls(cell=0.62, label=9, value=8.5, layers=6)
+        if models <= _WITH_VALUES:
+            return cls(cell=0.45, label=8.5, value=7, layers=None)
+        return cls(
+            cell=max(0.12, min(0.22, 10 / models)), label=7 if models <= 48 else 5.5, value=None, layers=None
+        )
+
+
+def heatmap(result: Result, metric: str | None = None, *, floors: Collection[str] | None = None) -> Figure:
+    """Draw the models × models table of a metric.
+
+    A cell holds the best score over layers and, where there is room, those layers in small type:
+    the row's, then the column's. Grey cells are a model with itself, hatched cells undefined, and
+    empty cells were not computed. Models in `floors` (by default those the provenance names) are
+    labelled in grey italics and set apart by a gap.
+
+    :raises StudyError: if the metric is not in the result.
+
+    >>> from platonic_ray.results import LayerInfo, PairScores
+    >>> layers = [LayerInfo(model, 0, "last", width=8) for model in ("a", "b")]
+    >>> figure = heatmap(Result.from_pairs([PairScores("cka", "a", "b", [[0.5]], n=100)], layers))
+    """
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    label = result.metric(metric)
+    layout = result.layout(label)
+    pairs = result.pairs(label)
+    values = np.append(pairs["score"].to_numpy(), np.nan)[layout.index]
+    itself = np.array([[row == column for column in layout.columns] for row in layout.rows])
+    low, high = _limits(np.where(itself & (values.size > 1), np.nan, values))
+    norm, colors = Normalize(low, high, clip=True), colormaps[_COLORS]
+    known = floors if floors is not None else result.provenance.get("floors") or ()
+    apart = {name for name in (*layout.rows, *layout.columns) if name in known}
+
+    sizes = _Sizes.of(max(len(layout.rows), len(layout.columns)))
+    fonts = _installed_fonts()
+    figure = Figure(figsize=(4, 4), dpi=150, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes, scale = figure.add_subplot(), figure.add_axes((0.0, 0.0, 0.1, 0.1))
+    _draw_cells(axes, layout, values, itself, norm, colors)
+    _label_axes(axes, layout, sizes, apart, fonts)
+    _write_cells(axes, layout, pairs, values, itself, sizes, norm, colors)
+    _draw_gaps(axes, layout, apart, width=min(4.0, 0.2 * 72 * sizes.cell))
+    _draw_scale(figure, scale, norm, _chance(pairs, low, high), few=len(layout.rows) < 5)
+    title = _write_title(figure, result, label, fonts, layers=sizes.layers is not None, apart=bool(apart))
+    with _missing_letters_are_boxes():
+        _arrange(
+            figure, axes, scale, title, (len(layout.columns) * sizes.cell, len(layout.rows) * sizes.cell)
+        )
+    return figure
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Save a figure in the format of the path's suffix (png, pdf, svg); return the path.
+
+    :raises StudyError: if matplotlib does not write that format.
+    :raises StoreError: if the file cannot be written.
+    """
+    path = Path(path).expanduser()
+    kinds = figure.canvas.get_supported_filetypes()
+    kind = path.suffix.lstrip(".").lower()
+    if kind not in kinds:
+        raise StudyError(
+            f"A figure cannot be saved as {path.name!r}; end the name in one of: {', '.join(kinds)}."
+        )
+    # Without a date, saving the same figure twice makes the same file.
+    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _missing_letters_are_boxes():
+            figure.savefig(path, format=kind, dpi=200, metadata=metadata)
+    except OSError as error:
+        raise StoreError(f"The figure cannot be saved as {path}: {error.strerror or error}.") from None
+    return path
+
+
+@contextmanager
+def _missing_letters_are_boxes() -> Iterator[None]:
+    """Draw a name in a script that no installed font has as boxes: seen, so not warned of for each letter."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def _limits(shown: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return the ends of the colour scale: from 0 (or the lowest score, if negative) to the highest.
+
+    The scale starts at 0 so that small differences between small scores do not look large.
+    """
+    finite = shown[np.isfinite(shown)]
+    low = min(0.0, float(finite.min())) if finite.size else 0.0
+    high = float(finite.max()) if finite.size else 1.0
+    return low, high if high > low else low + 1.0
+
+
+def _chance(pairs: pl.DataFrame, low: float, high: float) -> float | None:
+    """Return the chance level, if all pairs share one and it lies on the scale."""
+    levels = pairs["chance"].drop_nulls().unique().to_list()
+    return levels[0] if len(levels) == 1 and low <= levels[0] <= high else None
+
+
+def _arrange(figure: Figure, axes: Axes, scale: Axes, title: list[Text], cells: tuple[float, float]) -> None:
+    """Size the figure and place its parts, in inches, so that cells are `cells` wide and high in all.
+
+    Everything else is measured, because names are of any length and script.
+    """
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    wide, high = cells
+    pad, gap, bar = 0.08, 0.16, 0.14
+
+    def size(text: Text) -> tuple[float, float]:
+        box = text.get_window_extent(renderer)
+        return box.width / figure.dpi, box.height / figure.dpi
+
+    # A slanted name under the first column reaches further left than the column itself.
+    pitch = wide / max(1, len(axes.get_xticklabels()))
+    slanted = [
+        size(text)[0] - (at + 0.5) * pitch if text.get_rotation() != 90 else 0.0
+        for at, text in enumerate(axes.get_xticklabels())
+    ]
+    left = pad + max([size(text)[0] + 0.08 for text in axes.get_yticklabels()] + slanted)
+    below = pad + max(size(text)[1] for text in axes.get_xticklabels()) + 0.08
+    right = max(size(text)[0] for text in scale.get_yticklabels()) + 0.1 + pad
+    lines = [size(text) for text in title]
+    above = sum(height for _, height in lines) + 0.05 * len(lines) + 0.1 + pad
+    width = max(left + wide + gap + bar + right, max(line for line, _ in lines) + 2 * pad)
+    height = above + high + below
+
+    figure.set_size_inches(width, height)
+    axes.set_position((left / width, below / height, wide / width, high / height))
+    scale.set_position(((left + wide + gap) / width, below / height, bar / width, high / height))
+    # Over the cells where the lines fit there, else from the figure's edge.
+    start = left if left + max(line for line, _ in lines) + pad <= width else pad
+    top = height - pad
+    for text, (_, line) in zip(title, lines, strict=True):
+        text.set_position((start / width, top / height))
+        top -= line + 0.05
+
+
+def _draw_cells(
+    axes: Axes,
+    layout: Layout,
+    values: npt.NDArray[np.float64],
+    itself: npt.NDArray[np.bool_],
+    norm: Normalize,
+    colors: Colormap,
+) -> None:
+    from matplotlib.patches import Rectangle
+
+    image = colors(norm(np.nan_to_num(values)))  # an infinite score becomes a very large one
+    image[np.isnan(values)] = (1, 1, 1, 1)
+    if values.size > 1:
+        axes.imshow(np.where(itself[..., None], _rgba(_SELF), image), aspect="equal", interpolation="nearest")
+    else:
+        axes.imshow(image, aspect="equal", interpolation="nearest")
+    for i, j in np.argwhere(np.isnan(values) & (layout.index >= 0)):
+        hatched = Rectangle(
+            (j - 0.5, i - 0.5), 1, 1, facecolor=_UNDEFINED, edgecolor="#b5b5b5", hatch="////", linewidth=0
+        )
+        axes.add_patch(hatched)
+    # White lines between cells: each reads as a value of its own, and no two colours touch.
+    axes.set_xticks(np.arange(1, len(layout.columns)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, len(layout.rows)) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.0 if max(values.shape) <= _WITH_VALUES else 0.5)
+    axes.tick_params(which="both", length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _label_axes(axes: Axes, layout: Layout, sizes: _Sizes, apart: set[str], fonts: list[str]) -> None:
+    axes.set_xticks(
+        np.arange(len(layout.columns)), [shorten(safe(name), _LONGEST_NAME) for name in layout.columns]
+    )
+    axes.set_yticks(np.arange(len(layout.rows)), [shorten(safe(name), _LONGEST_NAME) for name in layout.rows])
+    for texts, names in ((axes.get_xticklabels(), layout.columns), (axes.get_yticklabels(), layout.rows)):
+        for text, name in zip(texts, names, strict=True):
+            text.set(fontfamily=fonts, fontsize=sizes.label, color=_INK)
+            text.set_parse_math(False)  # a name may hold dollar signs
+            if name in apart:
+                text.set(fontstyle="italic", color=_FAINT)
+    dense = sizes.value is None
+    for text in axes.get_xticklabels():
+        text.set(
+            rotation=90 if dense else 40, ha="right", va="center" if dense else "top", rotation_mode="anchor"
+        )
+
+
+def _write_cells(
+    axes: Axes,
+    layout: Layout,
+    pairs: pl.DataFrame,
+    values: npt.NDArray[np.float64],
+    itself: npt.NDArray[np.bool_],
+    sizes: _Sizes,
+    norm: Normalize,
+    colors: Colormap,
+) -> None:
+    if sizes.value is None:
+        return
+    layers = pairs.select("layer_x", "layer_y").rows()
+    for i, j in np.argwhere(layout.index >= 0):
+        value = float(values[i, j])
+        if itself[i, j] and values.size > 1:
+            axes.text(
+                j, i, _number(value), ha="center", va="center", fontsize=sizes.value - 1.5, color=_FAINT
+            )
+            continue
+        if math.isnan(value):
+            axes.text(
+                j, i, "undef.", ha="center", va="center", fontsize=sizes.value - 2, color=_FAINT,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )  # fmt: skip
+            continue
+        ink = _readable_on(colors(norm(np.nan_to_num(value))))
+        raised = 0.10 if sizes.layers else 0.0
+        axes.text(j, i - raised, _number(value), ha="center", va="center", fontsize=sizes.value, color=ink)
+        if sizes.layers:
+            x, y = layers[layout.index[i, j]]
+            pair = f"{y}, {x}" if layout.flipped[i, j] else f"{x}, {y}"
+            axes.text(j, i + 0.25, pair, ha="center", va="center", fontsize=sizes.layers, color=ink)
+
+
+def _draw_gaps(axes: Axes, layout: Layout, apart: set[str], *, width: float) -> None:
+    """Leave a wider white line (`width` in points) wherever floors and other models meet."""
+    for names, line in ((layout.columns, axes.axvline), (layout.rows, axes.axhline)):
+        for at in range(1, len(names)):
+            if (names[at - 1] in apart) != (names[at] in apart):
+                line(at - 0.5, color="white", linewidth=width)
+
+
+def _draw_scale(figure: Figure, scale: Axes, norm: Normalize, chance: float | None, *, few: bool) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = float(norm.vmin or 0.0), float(norm.vmax or 0.0)
+    bar = figure.colorbar(ScalarMappable(norm, _COLORS), cax=scale)
+    ticks = MaxNLocator(4 if few else 6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    labels = {float(tick): f"{tick:.3g}" for tick in ticks if low <= tick <= high}
+    if chance is not None:
+        near = (high - low) * (0.15 if few else 0.05)
+        labels = {tick: text for tick, text in labels.items() if abs(tick - chance) > near}
+        labels[chance] = f"{chance:.2g} chance"
+        # White beside the ink: the mark shows on every colour of the scale, and in grey.
+        scale.axhline(chance, color="white", linewidth=3.2)
+        scale.axhline(chance, color=_INK, linewidth=1.4)
+    places = sorted(labels)
+    bar.set_ticks(places, labels=[labels[place] for place in places])
+    scale.tick_params(labelsize=7.5, length=2, color=_FAINT, labelcolor=_INK)
+    for spine in scale.spines.values():
+        spine.set_visible(False)
+
+
+def _write_title(
+    figure: Figure, result: Result, metric: str, fonts: list[str], *, layers: bool, apart: bool
+) -> list[Text]:
+    """Return the lines of the title, top first; `_arrange` places them."""
+    dataset = (result.provenance.get("dataset") or {}).get("name")
+    facts = [safe(str(dataset))] if dataset else []
+    notes = ["best score over layers" + ("; small: the row’s layer, the column’s" if layers else "")]
+    notes += ["italic: floors"] if apart else []
+    lines: tuple[tuple[str, dict[str, Any]], ...] = (
+        (safe(metric), {"fontsize": 10, "fontweight": "bold", "color": _INK}),
+        (" · ".join([*facts, result.facts(metric)]), {"fontsize": 8, "color": _INK}),
+        (" · ".join(notes), {"fontsize": 7, "color": _FAINT}),
+    )
+    return [
+        figure.text(0, 1, text, ha="left", va="top", fontfamily=fonts, parse_math=False, **style)
+        for text, style in lines
+    ]
+
+
+def _number(value: float) -> str:
+    return "undef." if math.isnan(value) else f"{value:.3f}".replace("-", "−")
+
+
+def _readable_on(color: Any) -> str:
+    """Return the ink, dark or white, that stands out more from a colour (WCAG 2.1 contrast)."""
+    background, dark = _luminance(color), _luminance(_INK)
+    return _INK if (background + 0.05) / (dark + 0.05) >= 1.05 / (background + 0.05) else "white"
+
+
+def _luminance(color: Any) -> float:
+    """Return the relative luminance of a colour, 0 (black) to 1 (white) (WCAG 2.1)."""
+    parts = np.asarray(_rgba(color)[:3])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def _rgba(color: Any) -> tuple[float, float, float, float]:
+    from matplotlib.colors import to_rgba
+
+    return to_rgba(color)
+
+
+def _installed_fonts() -> list[str]:
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    return [font for font in _FONTS if font in installed] or ["sans-serif"]

@@ -1,0 +1,274 @@
+"""The result of a study: an immutable table over polars frames, with where it came from.
+
+Schema, version 1. A saved result is a folder; `pl.read_parquet` alone is enough to use it.
+
+`scores.parquet`, a row a metric and layer pair:
+    metric, model_x, model_y        String   the metric's label ("mutual_knn", or "mutual_knn[k=5]")
+    layer_x, layer_y                Int64    depth, 0 first
+    layer_x_name, layer_y_name      String
+    score                           Float64  NaN where undefined
+    status                          String   null, or why it is undefined or what to know about it
+
+`models.parquet`, a row a metric and model pair (its alignment):
+    metric, model_x, model_y        String
+    score                           Float64  maximum over layer pairs; NaN if all are undefined
+    layer_x, layer_y                Int64    where it is reached; the first (x, y) of equal ones
+    layer_x_name, layer_y_name      String   these four are null if all are undefined
+    n                               Int64    samples
+    k                               Int64    neighbors; null for metrics without
+    chance                          Float64  expected of two unrelated layers; null if unknown
+    symmetric                       Boolean  whether (y, x) has the same score
+    status                          String   as above
+
+`layers.parquet`, a row a layer (and k), models and layers in the study's order:
+    model, layer, layer_name                 as above
+    width                           Int64    columns of its features
+    zero_rows                       Int64    rows that are all zero
+    k                               Int64    null if no neighbors were computed
+    tied_share                      Float64  share of rows with a tie at rank k; null likewise
+
+`result.json`: `schema` (this version), `files` (rows and sha256 of each of the above), `provenance`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from platonic_ray.errors import StudyError
+from platonic_ray.results import files
+from platonic_ray.results.matrix import Layout, Matrix, lay_out
+from platonic_ray.results.pairs import (
+    LAYERS_SCHEMA,
+    MODELS_SCHEMA,
+    SCORES_SCHEMA,
+    LayerInfo,
+    PairScores,
+    frames,
+)
+
+_SCHEMAS = {"scores": SCORES_SCHEMA, "models": MODELS_SCHEMA, "layers": LAYERS_SCHEMA}
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """How alike models see samples: every layer pair, every model pair, and where they came from.
+
+    The frames `scores`, `models` and `layers` are described at the head of this module.
+    `provenance` is a dictionary that JSON can hold. What is read here, all of it optional: `study`
+    and `study_key`; `dataset` with `name`, `fingerprint`, `n` and `dropped` (a list); `versions`,
+    `seed`, `started`, `finished`, `engine`, `device`; `floors` (names of models without training);
+    `notes` (a list of texts that a reader should see).
+
+    >>> layers = [LayerInfo(model, 0, "last", width=8) for model in ("a", "b")]
+    >>> scored = (("a", "a", 1), ("a", "b", 0.25), ("b", "b", 1))
+    >>> pairs = [PairScores("cka", x, y, [[score]], n=100) for x, y, score in scored]
+    >>> result = Result.from_pairs(pairs, layers)
+    >>> result.matrix("cka").at("b", "a")
+    0.25
+    """
+
+    scores: pl.DataFrame
+    models: pl.DataFrame
+    layers: pl.DataFrame
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, schema in _SCHEMAS.items():
+            frame = getattr(self, name)
+            if frame.schema != schema:
+                raise StudyError(
+                    f"The frame {name!r} has the columns {frame.columns}; expected: {[*schema]}."
+                )
+        object.__setattr__(self, "provenance", _plain(self.provenance))
+
+    @classmethod
+    def from_pairs(
+        cls,
+        pairs: Iterable[PairScores],
+        layers: Iterable[LayerInfo],
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Result:
+        """Make a result from scored pairs, in any order, and the layers of their models, in the study's.
+
+        For a square table give each unordered pair once, and each model with itself; where a metric
+        is not symmetric give both orders. For a cross table give every x with every y.
+
+        :raises StudyError: if pairs and layers do not fit together, or a pair is given twice.
+        """
+        return cls(*frames(pairs, layers), provenance=dict(provenance or {}))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The labels of the metrics, in the study's order."""
+        return tuple(self.models["metric"].unique(maintain_order=True))
+
+    def metric(self, label: str | None = None) -> str:
+        """Return a metric's label: the one given, or the result's first.
+
+        :raises StudyError: if it was not computed; the error lists those that were.
+        """
+        if not self.metrics:
+            raise StudyError("This result is empty: it has no scores.")
+        if label is not None and label not in self.metrics:
+            raise StudyError(f"{label!r} is not in this result; it has: {', '.join(self.metrics)}.")
+        return self.metrics[0] if label is None else label
+
+    def pairs(self, metric: str | None = None) -> pl.DataFrame:
+        """Return the rows of `models` that belong to one metric (by default the first).
+
+        :raises StudyError: as `metric`.
+        """
+        return self.models.filter(pl.col("metric") == self.metric(metric))
+
+    def layout(self, metric: str | None = None) -> Layout:
+        """Return where each row of `pairs(metric)` stands in the table of that metric.
+
+        :raises StudyError: as `metric`.
+        """
+        return lay_out(self.pairs(metric), self.layers["model"].unique(maintain_order=True).to_list())
+
+    def matrix(self, metric: str | None = None) -> Matrix:
+        """Return the models × models table of a metric (by default the first), `[x, y]` float64.
+
+        Both triangles are filled where the metric is symmetric; otherwise rows are the first model.
+
+        :raises StudyError: as `metric`.
+        """
+        label = self.metric(metric)
+        layout = self.layout(label)
+        scores = np.append(self.pairs(label)["score"].to_numpy(), np.nan)  # index −1 reads the NaN
+        return Matrix(label, layout.rows, layout.columns, scores[layout.index])
+
+    def layers_matrix(self, x: str, y: str, metric: str | None = None) -> Matrix:
+        """Return the layers × layers table of a pair, the layers of `x` down, `[Lx, Ly]` float64.
+
+        A symmetric metric answers for `(y, x)` too.
+
+        :raises StudyError: as `metric`, or if the pair was not scored in this order.
+        """
+        label = self.metric(metric)
+        of_metric = self.pairs(label)
+        there = (pl.col("model_x") == x) & (pl.col("model_y") == y)
+        back = (pl.col("model_x") == y) & (pl.col("model_y") == x)
+        if not of_metric.filter(there).is_empty():
+            return self._layer_table(label, x, y)
+        if not of_metric.filter(back & pl.col("symmetric")).is_empty():
+            table = self._layer_table(label, y, x)
+            return Matrix(label, table.columns, table.rows, table.values.T)
+        if not of_metric.filter(back).is_empty():
+            raise StudyError(
+                f"{label} is not symmetric, and was computed for ({y}, {x}), not for ({x}, {y})."
+            )
+        known = sorted({*of_metric["model_x"], *of_metric["model_y"]})
+        raise StudyError(
+            f"{label} was not computed for ({x}, {y}). It was for models among: {', '.join(known)}."
+        )
+
+    def equals(self, other: Result) -> bool:
+        """Whether both have the same rows (NaN equal to NaN) and the same provenance."""
+        same = all(getattr(self, name).equals(getattr(other, name)) for name in _SCHEMAS)
+        return same and self.provenance == other.provenance
+
+    def save(self, path: str | Path) -> Path:
+        """Write the result as a folder, replacing a result that is there; return the folder.
+
+        Equal frames give equal Parquet bytes. Undone by `load_result`.
+
+        :raises StoreError: if it cannot be written.
+        """
+        return files.write_folder(path, {name: getattr(self, name) for name in _SCHEMAS}, self.provenance)
+
+    def facts(self, metric: str | None = None) -> str:
+        """Return in one line what a metric's scores rest on: `n = 1,024 · k = 10 · chance 0.0098`.
+
+        :raises StudyError: as `metric`.
+        """
+        pairs = self.pairs(metric)
+        said = [
+            f"{name}{_range(pairs[column], form)}"
+            for name, column, form in (("n = ", "n", ",d"), ("k = ", "k", "d"), ("chance ", "chance", ".2g"))
+            if pairs[column].drop_nulls().len()
+        ]
+        return " · ".join(said)
+
+    def summary(self) -> str:
+        """Return a few lines: what was compared, the extremes of each metric, what to be aware of."""
+        dataset = self.provenance.get("dataset") or {}
+        counts = f"{self.layers['model'].n_unique()} models, {self.scores.height:,} layer pairs"
+        lines = [f"{dataset['name']}: {counts}" if dataset.get("name") else counts]
+        for label in self.metrics:
+            pairs = self.pairs(label).filter(pl.col("model_x") != pl.col("model_y"))
+            defined = pairs.filter(pl.col("score").is_not_nan()).sort("score", maintain_order=True)
+            lines.append(f"{label} ({self.facts(label)})")
+            if defined.height:
+                ends = [("highest", defined.height - 1), ("lowest", 0)][: min(2, defined.height)]
+                lines += [f"  {word}: {_pair(defined.row(at, named=True))}" for word, at in ends]
+            if defined.height < pairs.height:
+                lines.append(f"  undefined: {pairs.height - defined.height} of {pairs.height} model pairs")
+        if dataset.get("dropped"):
+            lines.append(f"dropped samples: {len(dataset['dropped']):,}")
+        zero = self.layers.filter(pl.col("zero_rows") > 0)["model"].unique(maintain_order=True)
+        if len(zero):
+            lines.append(f"models with rows that are all zero: {', '.join(zero)}")
+        lines += [f"note: {note}" for note in self.provenance.get("notes") or []]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        models = self.layers["model"].n_unique()
+        metrics = ", ".join(self.metrics) or "no metrics"
+        return f"<Result: {models} models, {metrics}, {self.scores.height:,} scores>"
+
+    def _layer_table(self, metric: str, x: str, y: str) -> Matrix:
+        cells = self.scores.filter(
+            (pl.col("metric") == metric) & (pl.col("model_x") == x) & (pl.col("model_y") == y)
+        )
+        rows = cells.unique("layer_x", keep="first", maintain_order=True)["layer_x_name"]
+        columns = cells.unique("layer_y", keep="first", maintain_order=True)["layer_y_name"]
+        values = cells["score"].to_numpy().reshape(len(rows), len(columns))
+        return Matrix(metric, tuple(rows), tuple(columns), values)
+
+
+def load_result(path: str | Path) -> Result:
+    """Read a result that `Result.save` wrote.
+
+    :raises StoreError: if the folder is missing, is not a finished result, was cut short, or was
+        written with another schema version.
+    """
+    frames_read, provenance = files.read_folder(path, _SCHEMAS)
+    return Result(**frames_read, provenance=provenance)
+
+
+def _pair(row: dict[str, Any]) -> str:
+    x, y = (f"{row[f'model_{side}']} ({row[f'layer_{side}_name']})" for side in "xy")
+    return f"{row['score']:.4f}  {x} – {y}"
+
+
+def _range(values: pl.Series, form: str) -> str:
+    """Format a column that is mostly constant: its value, or its ends."""
+    ends: list[Any] = sorted({values.drop_nulls().min(), values.drop_nulls().max()})
+    return "–".join(format(end, form) for end in ends)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON will give it back, so that a saved provenance equals the one in memory.
+
+    A note on a finished run must not stop it from being saved: what JSON has no word for becomes text.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [
+            _plain(item) for item in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)
+        ]
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

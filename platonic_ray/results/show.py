@@ -1,0 +1,96 @@
+"""A result on a terminal and for other programs: a table in plain text, and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from typing import Any
+
+from platonic_ray.results.files import SCHEMA_VERSION
+from platonic_ray.results.result import Result
+from platonic_ray.results.text import grid, safe
+
+_NOTED = 5
+# What is worth carrying along with the scores; the whole study is in result.json.
+_BRIEF = ("study_key", "dataset", "seed", "versions", "engine", "device", "started", "finished", "notes")
+
+
+def render_table(result: Result, metric: str | None = None, width: int | None = None) -> str:
+    """Return the model × model table of a metric as plain text.
+
+    A cell is the best score and the layers where it is reached, `0.312 (3,11)`: the row's layer,
+    then the column's. Of a symmetric square table the lower triangle is shown, without the models'
+    scores with themselves. `width` is in terminal columns; by default the terminal's, or 100.
+
+    :raises StudyError: if the metric is not in the result.
+    """
+    label = result.metric(metric)
+    width = width or shutil.get_terminal_size((100, 24)).columns
+    layout = result.layout(label)
+    pairs = result.pairs(label).to_dicts()
+    triangle = layout.symmetric and len(layout.rows) > 1
+    cells: list[list[tuple[str, str]]] = [[("", "") for _ in layout.columns] for _ in layout.rows]
+    undefined = []
+    for i, row in enumerate(layout.rows):
+        for j, column in enumerate(layout.columns):
+            at = layout.index[i, j]
+            if at < 0 or (triangle and j >= i):
+                continue
+            cells[i][j] = _cell(pairs[at], flipped=bool(layout.flipped[i, j]))
+            if math.isnan(pairs[at]["score"]):
+                undefined.append(f"{safe(row)} – {safe(column)}: {safe(pairs[at]['status'] or 'undefined')}")
+    rows, columns = layout.rows, layout.columns
+    if triangle:
+        # The first model has nothing to its left, the last nothing below it.
+        rows, columns, cells = rows[1:], columns[:-1], [row[:-1] for row in cells[1:]]
+
+    name = (result.provenance.get("dataset") or {}).get("name")
+    heading = " · ".join(
+        part for part in (safe(label), safe(str(name)) if name else "", result.facts(label)) if part
+    )
+    legend = "best score over layers (layer of the row's model, layer of the column's)"
+    blocks = [heading, grid(rows, columns, _aligned(cells), width=width, leave_out_blank=triangle), legend]
+    if undefined:
+        more = [f"… and {len(undefined) - _NOTED} more"] if len(undefined) > _NOTED else []
+        blocks.append("\n".join(["undefined:", *("  " + line for line in [*undefined[:_NOTED], *more])]))
+    return "\n\n".join(blocks)
+
+
+def render_json(result: Result, metric: str | None = None) -> str:
+    """Return the model pairs as JSON text, of one metric or of all; NaN becomes null.
+
+    Keys: `schema`, `models` (a list of objects with the columns of `Result.models`), `provenance`
+    (without the study itself).
+
+    :raises StudyError: if the metric is not in the result.
+    """
+    frame = result.models if metric is None else result.pairs(metric)
+    rows = [{key: _null_if_nan(value) for key, value in row.items()} for row in frame.to_dicts()]
+    brief = {key: result.provenance[key] for key in _BRIEF if key in result.provenance}
+    document = {"schema": SCHEMA_VERSION, "models": rows, "provenance": brief}
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _cell(pair: dict[str, Any], *, flipped: bool) -> tuple[str, str]:
+    """Return a cell's score and its layers as text."""
+    if math.isnan(pair["score"]):
+        return "undef.", ""
+    first, second = ("layer_y", "layer_x") if flipped else ("layer_x", "layer_y")
+    return f"{pair['score']:.3f}", f"({pair[first]},{pair[second]})"
+
+
+def _aligned(cells: list[list[tuple[str, str]]]) -> list[list[str]]:
+    """Join scores and layers so that the scores of a column stand under each other."""
+    widths = [max(len(layers) for _, layers in column) for column in zip(*cells, strict=True)]
+    return [
+        [
+            f"{score} {layers:<{width}}" if score else ""
+            for (score, layers), width in zip(row, widths, strict=True)
+        ]
+        for row in cells
+    ]
+
+
+def _null_if_nan(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,216 @@
+"""The durable truth of a run: content-addressed artifacts on any pyarrow filesystem.
+
+An artifact is a set of named Arrow tables (parts) under a kind and a key that was made from
+everything that determines its content. Layout::
+
+    ROOT/platonic-ray.json                                  the format's version
+    ROOT/<kind>/<key[:2]>/<key>/<part>-<sha256[:16]>.arrow  the parts
+    ROOT/<kind>/<key[:2]>/<key>/manifest.json               the marker: written last
+    ROOT/runs/<run>/events-<n>.jsonl                        logs of runs, never keys
+
+Without its manifest an artifact does not exist. Parts are named by their content and manifests are
+replaced atomically, so two writers of one key cannot harm each other: whichever comes last, the
+manifest that a reader sees names parts that are whole. Every read is checked against the sha256 in
+the manifest. Kinds in use: `features`, `neighbors`, `kernels`, `checks`, `results`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from platonic_ray.errors import StoreError
+from platonic_ray.store import arrow, files
+
+FORMAT = 1
+_PART = re.compile(r"[a-z0-9][a-z0-9_.]{0,63}")
+_KIND = re.compile(r"[a-z]{1,32}")
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+class CorruptArtifactError(StoreError):
+    """A part that is missing or does not have the sha256 that its manifest names."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One table of an artifact: its file name, the sha256 of the file and its size."""
+
+    file: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact consists of, and what its writer noted about it."""
+
+    kind: str
+    key: str
+    parts: Mapping[str, Part]
+    meta: Mapping[str, Any]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.size_bytes for part in self.parts.values())
+
+
+class Draft:
+    """An artifact in the making: parts become durable one by one, `commit` makes it exist."""
+
+    def __init__(self, store: Store, kind: str, key: str) -> None:
+        self._store, self._kind, self._key = store, kind, key
+        self._parts: dict[str, Part] = {}
+
+    def add(self, name: str, table: pa.Table) -> Part:
+        """Write a part durably.
+
+        :raises StoreError: if it cannot be written.
+        """
+        if not _PART.fullmatch(name):
+            raise ValueError(f"a part is named in lower-case letters, digits, '_' and '.', not {name!r}")
+        data = arrow.to_ipc(table)
+        sha256 = hashlib.sha256(data).hexdigest()
+        part = Part(f"{name}-{sha256[:16]}.arrow", sha256, data.size)
+        self._store.write(f"{self._store.folder(self._kind, self._key)}/{part.file}", data)
+        self._parts[name] = part
+        return part
+
+    def commit(self, meta: Mapping[str, Any] | None = None) -> Manifest:
+        """Write the manifest: from now on the artifact exists."""
+        manifest = Manifest(self._kind, self._key, dict(self._parts), dict(meta or {}))
+        body = {
+            "format": FORMAT,
+            "kind": manifest.kind,
+            "key": manifest.key,
+            "parts": {name: vars(part) for name, part in manifest.parts.items()},
+            "meta": manifest.meta,
+        }
+        text = json.dumps(body, indent=1, ensure_ascii=False, sort_keys=True)
+        self._store.write(f"{self._store.folder(self._kind, self._key)}/manifest.json", text.encode())
+        return manifest
+
+
+class Store:
+    """Artifacts below one folder of a filesystem. Cheap to make; each process opens its own."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._fs, self._root = files.open_filesystem(uri)
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return Store, (self.uri,)
+
+    @classmethod
+    def open(cls, uri: str) -> Store:
+        """Open a store for a run: make it if it is new, check its version, prove it can be written.
+
+        :raises StoreError: if it cannot be written or was made by another version's format.
+        """
+        store = cls(uri)
+        marker = f"{store._root}/platonic-ray.json"
+        with files.explained("Opening the store", uri):
+            found = files.read_bytes(store._fs, marker)
+        if found is None:
+            if files.children(store._fs, store._root):
+                raise StoreError(
+                    f"{uri} is not empty and is no platonic_ray store. Choose an empty or a new folder."
+                )
+            files.write_atomic(store._fs, marker, json.dumps({"format": FORMAT}).encode())
+            return store
+        try:
+            version = json.loads(found.to_pybytes())["format"]
+        except (ValueError, KeyError, TypeError):
+            raise StoreError(f'{marker} is damaged; it should read {{"format": {FORMAT}}}.') from None
+        if version != FORMAT:
+            raise StoreError(
+                f"The store {uri} has format {version}; this version of platonic_ray reads {FORMAT}. "
+                "Choose another store, or the version that made it."
+            )
+        probe = f"{store._root}/.probe"
+        files.write_atomic(store._fs, probe, b"")
+        files.remove(store._fs, probe)
+        return store
+
+    def draft(self, kind: str, key: str) -> Draft:
+        """Begin an artifact."""
+        return Draft(self, kind, key)
+
+    def put(
+        self, kind: str, key: str, parts: Mapping[str, pa.Table], meta: Mapping[str, Any] | None = None
+    ) -> Manifest:
+        """Write an artifact whole."""
+        draft = self.draft(kind, key)
+        for name, table in parts.items():
+            draft.add(name, table)
+        return draft.commit(meta)
+
+    def manifest(self, kind: str, key: str) -> Manifest | None:
+        """Return an artifact's manifest, or None where there is no such artifact.
+
+        A manifest that cannot be understood counts as none: its artifact is made again.
+        """
+        found = files.read_bytes(self._fs, f"{self.folder(kind, key)}/manifest.json")
+        if found is None:
+            return None
+        try:
+            body = json.loads(found.to_pybytes())
+            parts = {name: Part(**part) for name, part in body["parts"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return Manifest(kind, key, parts, body["meta"])
+
+    def read(self, manifest: Manifest, part: str) -> pa.Table:
+        """Read and verify one part.
+
+        :raises CorruptArtifactError: if the file is missing or its content is not what was written.
+        """
+        entry = manifest.parts[part]
+        folder = self.folder(manifest.kind, manifest.key)
+        # The name is derived, not taken: a manifest can never point out of its folder.
+        path = f"{folder}/{part}-{entry.sha256[:16]}.arrow"
+        data = files.read_bytes(self._fs, path)
+        if data is None:
+            raise CorruptArtifactError(f"{path} is missing although its manifest names it.")
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise CorruptArtifactError(f"{path} does not have the sha256 in its manifest: it was damaged.")
+        return arrow.from_ipc(data)
+
+    def discard(self, kind: str, key: str) -> None:
+        """Let an artifact cease to exist: its manifest goes, its parts may stay."""
+        files.remove(self._fs, f"{self.folder(kind, key)}/manifest.json")
+
+    def append_events(self, run: str, segment: int, lines: list[str]) -> None:
+        """Write one segment of a run's event log."""
+        self.write(f"{self._root}/runs/{run}/events-{segment:06d}.jsonl", ("\n".join(lines) + "\n").encode())
+
+    def events(self, run: str) -> list[dict[str, Any]]:
+        """Return all events of a run, in the order they were written."""
+        folder = f"{self._root}/runs/{run}"
+        lines: list[dict[str, Any]] = []
+        for info in files.children(self._fs, folder):
+            data = files.read_bytes(self._fs, f"{folder}/{info.base_name}")
+            if data is not None:
+                lines += [json.loads(line) for line in data.to_pybytes().decode().splitlines()]
+        return lines
+
+    def runs(self) -> list[str]:
+        """Return the names of the runs that left a log, oldest first."""
+        return [info.base_name for info in files.children(self._fs, f"{self._root}/runs")]
+
+    def folder(self, kind: str, key: str) -> str:
+        """Return the folder of an artifact; kind and key are checked, so it is always below the root."""
+        if not _KIND.fullmatch(kind) or not _KEY.fullmatch(key):
+            raise ValueError(f"not an artifact's address: {kind!r}, {key!r}")
+        return f"{self._root}/{kind}/{key[:2]}/{key}"
+
+    def write(self, path: str, data: bytes | pa.Buffer) -> None:
+        """Write a file below the root, atomically."""
+        files.write_atomic(self._fs, path, data)

@@ -1,0 +1,180 @@
+"""The plan: keys follow content, demand runs backwards, losses are answered."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from platonic_ray.digest import digest
+from platonic_ray.kernels import MICRO
+from platonic_ray.plan import (
+    Embed,
+    KernelTile,
+    NeighborBlock,
+    NeighborTile,
+    Plan,
+    PlannedModel,
+    Score,
+    TaskGraph,
+    choose_block_rows,
+    cut,
+    found,
+    needed,
+)
+
+
+def plan(n=1000, shard_rows=100, block_rows=512, models=("a", "b"), k=10, kernels=True):
+    shards = len(cut(n, shard_rows))
+    planned = tuple(
+        PlannedModel(name, "text", digest(["ties", name]), tuple(digest([name, i]) for i in range(shards)))
+        for name in models
+    )
+    return Plan(n, shard_rows, block_rows, "l2", k, kernels, planned)
+
+
+@given(st.integers(1, 10**7))
+def test_blocks_are_a_power_of_two_of_micro_tiles(n):
+    rows = choose_block_rows(n)
+    assert rows % MICRO == 0
+    assert (rows // MICRO).bit_count() == 1
+
+
+@given(n=st.integers(1, 3000), shard_rows=st.integers(1, 700), blocks=st.sampled_from([256, 512, 1024]))
+@settings(max_examples=50)
+def test_the_shards_of_a_block_cover_its_rows(n, shard_rows, blocks):
+    made = plan(n=n, shard_rows=shard_rows, block_rows=blocks)
+    for block, span in enumerate(made.blocks):
+        rows = {
+            row
+            for shard in made.shards_of(block)
+            for row in range(made.shards[shard].start, made.shards[shard].stop)
+        }
+        assert set(range(span.start, span.stop)) <= rows
+        # no shard is read without need
+        assert len(made.shards_of(block)) <= len(span) // shard_rows + 2
+
+
+def test_every_pair_of_blocks_is_one_tile():
+    made = plan(n=2000, block_rows=256)
+    assert sorted(made.tiles) == [(a, b) for a in range(8) for b in range(a, 8)]
+
+
+def test_with_nothing_there_everything_is_needed():
+    made = plan()
+    assert needed(made, found(made, lambda kind, key: False)) == frozenset(made.prerequisites)
+
+
+def test_with_everything_there_only_scores_are_needed():
+    made = plan()
+    left = needed(made, found(made, lambda kind, key: True))
+    assert left == {Score(0, 0), Score(0, 1), Score(1, 1)}
+
+
+def test_features_that_are_there_are_not_made_again():
+    made = plan()
+    left = needed(made, found(made, lambda kind, key: kind == "features"))
+    assert not any(isinstance(task, Embed) for task in left)
+    assert sum(isinstance(task, NeighborTile) for task in left) == 2 * 3
+
+
+def test_neighbors_that_are_there_need_no_tiles():
+    made = plan()
+    left = needed(made, found(made, lambda kind, key: kind in ("features", "neighbors")))
+    assert {type(task) for task in left} == {KernelTile, Score}
+
+
+def test_a_lost_block_brings_back_its_own_tiles_alone():
+    made = plan()
+    lost = made.neighbors_key(1, 0)
+    left = needed(made, found(made, lambda kind, key: key != lost))
+    assert {task for task in left if not isinstance(task, Score)} == {
+        NeighborBlock(1, 0),
+        NeighborTile(1, 0, 0),
+        NeighborTile(1, 0, 1),
+    }
+
+
+def test_an_added_model_changes_no_key_of_the_others():
+    two, three = plan(models=("a", "b")), plan(models=("a", "b", "c"))
+    keys = {artifact for task in two.prerequisites for artifact in two.artifacts(task)}
+    assert keys < {artifact for task in three.prerequisites for artifact in three.artifacts(task)}
+
+
+@pytest.mark.parametrize("change", [{"k": 11}, {"recipe": "none"}])
+def test_what_changes_neighbors_changes_their_key(change):
+    made = plan()
+    other = Plan(**{**vars_of(made), **change})
+    assert made.neighbors_key(0, 0) != other.neighbors_key(0, 0)
+
+
+def vars_of(made):
+    return {name: getattr(made, name) for name in made.__dataclass_fields__}
+
+
+def test_kernel_sums_depend_on_the_rows_of_their_tile_alone():
+    made = plan(n=1000)
+    changed = made.models[0].shard_keys[:-1] + (digest("other"),)
+    other = Plan(
+        **{**vars_of(made), "models": (PlannedModel("a", "text", made.models[0].tie_digest, changed), made.models[1])}
+    )
+    assert made.kernels_key(0, 0, 0, 1) == other.kernels_key(0, 0, 0, 1)
+    assert made.kernels_key(0, 1, 0, 1) != other.kernels_key(0, 1, 0, 1)
+    assert made.neighbors_key(0, 0) != other.neighbors_key(0, 0)
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_a_graph_with_losses_ends_and_never_runs_a_task_before_its_inputs(seed):
+    rng = random.Random(seed)
+    made = plan(n=600, shard_rows=150, block_rows=256)
+    graph = TaskGraph(made.prerequisites, done=[])
+    results: set = set()
+    taken = []
+    losses = 0
+    for _ in range(10_000):
+        if graph.finished and not taken:
+            break
+        pending = graph.pending_embeds()
+        choices = []
+        if pending:
+            choices.append("embed")
+        if taken:
+            choices += ["finish", "finish", "fail"]
+        choices.append("take")
+        act = rng.choice(choices)
+        if act == "embed":
+            taken.append(graph.take_embed(rng.choice(list(pending))))
+        elif act == "take":
+            task = graph.take()
+            if task is not None:
+                taken.append(task)
+        elif act == "fail" and losses < 30:
+            losses += 1
+            graph.give_back(taken.pop(rng.randrange(len(taken))))
+        elif act == "finish":
+            task = taken.pop(rng.randrange(len(taken)))
+            lost = [need for need in made.prerequisites[task] if need not in results]
+            if lost:  # an input went between dispatch and reading
+                for need in lost:
+                    graph.undo(need)
+                graph.give_back(task)
+                continue
+            results.add(task)
+            graph.complete(task)
+        if results and losses < 30 and rng.random() < 0.05:
+            gone = rng.choice(sorted(results, key=repr))
+            if not isinstance(gone, Score):
+                losses += 1
+                results.discard(gone)
+    assert graph.finished
+    assert {task for task in results if isinstance(task, Score)} == {Score(0, 0), Score(0, 1), Score(1, 1)}
+
+
+def test_results_are_released_when_their_last_reader_is_done():
+    made = plan(n=200, models=("a",), kernels=False)
+    graph = TaskGraph(made.prerequisites, done=[])
+    while (embed := graph.take_embed(0)) is not None:
+        assert graph.complete(embed) == []
+    assert graph.take() == NeighborTile(0, 0, 0)
+    assert set(graph.complete(NeighborTile(0, 0, 0))) == {Embed(0, 0), Embed(0, 1)}
