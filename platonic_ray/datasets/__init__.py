@@ -1,0 +1,21 @@
+"""Samples and their views: the embedded emoji, or a user's Parquet file; checked before any work.
+
+Not here: what a model makes of an item (`models`), and where features are kept (`store`).
+"""
+
+from platonic_ray.datasets.base import Dataset, Kind, Problem
+from platonic_ray.datasets.emoji import LANGUAGES, read_emoji
+from platonic_ray.datasets.images import decode_image
+from platonic_ray.datasets.sources import check_samples, dataset_of, open_dataset
+
+__all__ = [
+    "LANGUAGES",
+    "Dataset",
+    "Kind",
+    "Problem",
+    "check_samples",
+    "dataset_of",
+    "decode_image",
+    "open_dataset",
+    "read_emoji",
+]
