@@ -1,0 +1,28 @@
+"""What turns a view into features: models, their layers, their weights.
+
+Importing this package is cheap: torch, transformers and the like are imported when a model is loaded.
+"""
+
+from __future__ import annotations
+
+from platonic_ray.models.base import RANDOM_INIT_SEED as RANDOM_INIT_SEED
+from platonic_ray.models.base import Features as Features
+from platonic_ray.models.base import Layer as Layer
+from platonic_ray.models.base import Model as Model
+from platonic_ray.models.base import ModelSpec as ModelSpec
+from platonic_ray.models.base import load as load
+from platonic_ray.models.base import resolve as resolve
+from platonic_ray.models.catalog import CATALOG as CATALOG
+from platonic_ray.models.catalog import CatalogEntry as CatalogEntry
+
+__all__ = [
+    "CATALOG",
+    "RANDOM_INIT_SEED",
+    "CatalogEntry",
+    "Features",
+    "Layer",
+    "Model",
+    "ModelSpec",
+    "load",
+    "resolve",
+]

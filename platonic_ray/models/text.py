@@ -1,0 +1,252 @@
+"""Kind "transformers-text": encoders and causal language models, every hidden state, pooled.
+
+From a folder, a hub's snapshot or a GGUF file, by transformers' `AutoModel`; safetensors or GGUF
+only, no remote code. Texts are padded on the right under an attention mask. There the models' own
+position ids are the right ones (tokens are counted from the first), which with padding on the left
+they would not be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from platonic_ray.errors import DataError, StudyError, WeightsError
+from platonic_ray.models.base import Features, Layer, ModelSpec
+from platonic_ray.models.weights import cache_folder, file_sha256, locate
+
+_FINAL_NORMS = {"norm", "ln_f", "norm_f", "final_norm", "final_layer_norm", "final_layernorm"}
+
+
+class TextModel:
+    """A transformer and its tokenizer."""
+
+    def __init__(self, spec: ModelSpec, network: Any, tokenizer: Any, device: str) -> None:
+        self._name = spec.name
+        self._network = network.eval().to(device)
+        self._tokenizer = tokenizer
+        self._device = device
+        self._pooling: str = spec.setting("pooling")
+        self._prompt: str = spec.setting("prompt")
+        self._batch_tokens: int = spec.setting("batch_tokens")
+        self._vocabulary = network.get_input_embeddings().weight.shape[0]
+        self._pad = _pad_id(tokenizer, self._vocabulary)
+        longest = min(
+            tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", None) or 10**9
+        )
+        self._max_tokens = min(spec.setting("max_tokens"), longest)
+        states = self._states([[self._pad]])[0]
+        names = _layer_names(network, len(states))
+        self.layers = tuple(
+            Layer(index, name, int(state.shape[-1]))
+            for index, (name, state) in enumerate(zip(names, states, strict=True))
+        )
+
+    def embed(self, items: Sequence[str]) -> Features:
+        """Return the pooled hidden states of n texts: one float32 `[n, D]` array a layer.
+
+        :raises DataError: if a text has no token, or one that the network does not know.
+        """
+        tokens, truncated = self._tokenize(items)
+        kept = [torch.empty((len(items), layer.width), dtype=torch.float32) for layer in self.layers]
+        for batch in batches_by_length([len(ids) for ids in tokens], self._batch_tokens):
+            states, mask = self._states([tokens[index] for index in batch])
+            for layer, state in zip(kept, states, strict=True):
+                layer[batch] = _pool(state, mask, self._pooling).cpu()
+        return Features([layer.numpy() for layer in kept], truncated)
+
+    def _tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Return the token ids of each text, and how many texts were cut to `max_tokens`."""
+        if not texts:
+            return [], 0
+        prompted = [self._prompt.replace("{text}", text) for text in texts]
+        whole = self._tokenizer(prompted, truncation=False, verbose=False)["input_ids"]
+        long = [index for index, ids in enumerate(whole) if len(ids) > self._max_tokens]
+        for index in long:  # cut by the tokenizer, which keeps the special tokens at the end
+            cut = self._tokenizer(prompted[index], truncation=True, max_length=self._max_tokens)
+            whole[index] = cut["input_ids"]
+        for text, ids in zip(texts, whole, strict=True):
+            if not ids:
+                raise DataError(
+                    f"Model {self._name!r} finds no token in the text {text[:80]!r}; leave it out."
+                )
+            if max(ids) >= self._vocabulary:
+                raise DataError(
+                    f"Model {self._name!r} has {self._vocabulary} tokens, and its tokenizer gives the text "
+                    f"{text[:80]!r} the token {max(ids)}: tokenizer and weights do not belong together."
+                )
+        return whole, len(long)
+
+    def _states(self, tokens: list[list[int]]) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """Return the hidden states `[batch, longest, D]` of each layer, and the mask `[batch, longest]`."""
+        longest = max(len(ids) for ids in tokens)
+        ids = torch.full((len(tokens), longest), self._pad)
+        mask = torch.zeros((len(tokens), longest), dtype=torch.long)
+        for row, one in enumerate(tokens):
+            ids[row, : len(one)] = torch.tensor(one)
+            mask[row, : len(one)] = 1
+        ids, mask = ids.to(self._device), mask.to(self._device)
+        with torch.inference_mode():
+            output = self._network(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        states = getattr(output, "hidden_states", None)
+        if not states:
+            raise StudyError(
+                f"Model {self._name!r}: {type(self._network).__name__} does not give its hidden states."
+            )
+        return states, mask
+
+
+def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Cut items, shortest first, into batches of at most `budget` tokens once padded (one item at least).
+
+    >>> batches_by_length([5, 1, 2, 2], budget=6)
+    [[1, 2, 3], [0]]
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        if not batches or (len(batches[-1]) + 1) * lengths[index] > budget:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> TextModel:
+    """Load a tokenizer and a network, trained or with seeded random weights.
+
+    :raises WeightsError: if the files are not those of a text model, or lack some of its weights.
+    """
+    assert spec.weights is not None
+    folder = locate(spec.weights)
+    with _quiet():
+        try:
+            network, tokenizer = _load(spec, folder)
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+            reason = str(error).strip().split("\n")[0][:300]
+            raise WeightsError(
+                f"Model {spec.name!r}: {folder / (spec.file or '')} cannot be loaded as a text model by "
+                f"transformers {transformers.__version__}: {reason}"
+            ) from error
+        return TextModel(spec, network, tokenizer, device)
+
+
+def _load(spec: ModelSpec, folder: Path) -> tuple[Any, Any]:
+    described = _describe_gguf(folder / spec.file) if spec.file else folder
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        described, local_files_only=True, trust_remote_code=False
+    )
+    config = transformers.AutoConfig.from_pretrained(
+        described, local_files_only=True, trust_remote_code=False
+    )
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"{config.model_type} is an encoder-decoder; give an encoder or a causal language model"
+        )
+    config.use_cache = False
+    if spec.init == "pretrained" and not spec.file:
+        network, report = transformers.AutoModel.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        _refuse_missing(report["missing_keys"])
+        return network, tokenizer
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        network = transformers.AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    if spec.init == "pretrained":
+        _read_gguf(folder / str(spec.file), network)
+    return network, tokenizer
+
+
+def _describe_gguf(file: Path) -> Path:
+    """Return a folder with the tokenizer and configuration of a GGUF file, converted once and cached.
+
+    Reading them out of the file takes several seconds each time (its vocabulary is parsed in Python).
+    """
+    folder = cache_folder() / "gguf" / f"{file_sha256(file)}-{transformers.__version__}"
+    if not folder.is_dir():
+        config = transformers.AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=".gguf-", dir=folder.parent))
+        config.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+        try:
+            fresh.replace(folder)
+        except OSError:  # another process was first
+            shutil.rmtree(fresh, ignore_errors=True)
+    return folder
+
+
+def _read_gguf(file: Path, network: Any) -> None:
+    """Put a GGUF file's dequantized weights into a network.
+
+    `from_pretrained(gguf_file=…)` is the same reader behind a requirement of accelerate.
+    """
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
+        tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=network)["tensors"]
+    _refuse_missing(network.load_state_dict(tensors, strict=False).missing_keys)
+
+
+def _refuse_missing(keys: Sequence[str]) -> None:
+    """Refuse weights without some of the network's: they would be random. Poolers are not read here."""
+    missing = sorted(key for key in keys if "pooler" not in key)
+    if missing:
+        raise ValueError(f"weights are missing: {', '.join(missing[:3])} ({len(missing)} in all)")
+
+
+def _pad_id(tokenizer: Any, vocabulary: int) -> int:
+    """Return the id that fills up a batch. It is masked, so any id that the network knows will do."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token is not None and 0 <= token < vocabulary:
+            return int(token)
+    return 0
+
+
+def _layer_names(network: Any, count: int) -> list[str]:
+    """Name the hidden states. Decoders give the last one after their final norm; its name says so."""
+    inner = getattr(network, "decoder", network)
+    normed = " + norm" if _FINAL_NORMS & {name for name, _ in inner.named_children()} else ""
+    names = ["embedding", *(f"block {index}" for index in range(1, count))]
+    return [*names[:-1], names[-1] + normed]
+
+
+def _pool(state: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Reduce `[batch, tokens, D]` to float32 `[batch, D]` over the tokens that are not padding."""
+    state = state.float()
+    if pooling == "first":
+        return state[:, 0]
+    count = mask.sum(1)
+    if pooling == "last":
+        return state[torch.arange(len(state), device=state.device), count - 1]
+    weight = mask.unsqueeze(-1).float()
+    return (state * weight).sum(1) / count.unsqueeze(-1)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' warnings and progress bars for a while."""
+    log = transformers.utils.logging
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()

