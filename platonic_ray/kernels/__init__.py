@@ -1,0 +1,83 @@
+"""Pure torch functions on tensors: prepared rows, exact neighbors, overlaps, kernel sums.
+
+No I/O, no Ray, no Arrow: this package needs torch and numpy and nothing else, so that a GPU machine
+without the rest of the project can compute with it.
+"""
+
+from platonic_ray.kernels.dot import (
+    LANES,
+    canonical_dot,
+    canonical_squared_distance,
+    dot_error,
+    gamma,
+    squared_distance_error,
+)
+from platonic_ray.kernels.grams import (
+    MICRO,
+    TileSums,
+    blocks_of,
+    kernel_tile,
+    merge_tree,
+    one_thread,
+    origins,
+    row_inner,
+    row_total,
+    span,
+    super_tile,
+    tile_inner,
+)
+from platonic_ray.kernels.neighbors import (
+    TopK,
+    exact_neighbors,
+    merge_neighbors,
+    tied_share,
+    tile_neighbors,
+)
+from platonic_ray.kernels.overlap import overlap_counts
+from platonic_ray.kernels.prepare import (
+    RECIPES,
+    as_rows,
+    l2_normalize,
+    prepare,
+    require_finite,
+    zero_rows,
+)
+from platonic_ray.kernels.ties import TieRule, tie_keys
+from platonic_ray.kernels.trees import root_level, tree_sum
+
+__all__ = [
+    "LANES",
+    "MICRO",
+    "RECIPES",
+    "TieRule",
+    "TileSums",
+    "TopK",
+    "as_rows",
+    "blocks_of",
+    "canonical_dot",
+    "canonical_squared_distance",
+    "dot_error",
+    "exact_neighbors",
+    "gamma",
+    "kernel_tile",
+    "l2_normalize",
+    "merge_neighbors",
+    "merge_tree",
+    "one_thread",
+    "origins",
+    "overlap_counts",
+    "prepare",
+    "require_finite",
+    "root_level",
+    "row_inner",
+    "row_total",
+    "span",
+    "squared_distance_error",
+    "super_tile",
+    "tie_keys",
+    "tied_share",
+    "tile_inner",
+    "tile_neighbors",
+    "tree_sum",
+    "zero_rows",
+]

@@ -1,0 +1,244 @@
+"""Scores of representations that are in memory: the plainest run, and the oracle of all others.
+
+Unary states are made once a representation, joint sums once a pair of models, both by the functions
+that an out-of-core run and the tasks of a cluster call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from platonic_ray.digest import digest_items
+from platonic_ray.errors import DataError, StudyError
+from platonic_ray.kernels import (
+    as_rows,
+    blocks_of,
+    exact_neighbors,
+    origins,
+    prepare,
+    require_finite,
+    root_level,
+    super_tile,
+    zero_rows,
+)
+from platonic_ray.kernels.ties import Ties
+from platonic_ray.metrics.base import (
+    KernelRows,
+    Metric,
+    Neighbors,
+    PairSums,
+    Status,
+    flag_zero_rows,
+    get_metric,
+)
+from platonic_ray.metrics.cka import kernel_rows
+from platonic_ray.metrics.knn import neighbors_state, overlap_sums
+from platonic_ray.study import MetricEntry
+
+Side = tuple[str, str]
+"""A model in a table: "x" or "y", and its name there."""
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """One metric over all layer pairs of one pair of models.
+
+    `scores` `[Lx, Ly] float64`, NaN where undefined; `status` says why, or what else is to be known.
+    """
+
+    metric: Metric
+    x: str
+    y: str
+    scores: np.ndarray
+    status: Status
+
+    def best(self) -> tuple[float, int, int]:
+        """Return the best score and its layers (i of x, j of y); see `best`."""
+        return best(self.scores, self.metric.direction)
+
+
+def best(scores: np.ndarray, direction: str = "similarity") -> tuple[float, int, int]:
+    """Return the best of a table `[Lx, Ly]` and where it is: the maximum, for a distance the minimum.
+
+    NaN is passed over; equal scores go to the first (i, j); (NaN, −1, −1) if all are NaN.
+    """
+    if np.isnan(scores).all():
+        return float("nan"), -1, -1
+    at = np.nanargmin(scores) if direction == "distance" else np.nanargmax(scores)
+    i, j = divmod(int(at), scores.shape[1])
+    return float(scores[i, j]), i, j
+
+
+def score_tables(
+    xs: Mapping[str, Any],
+    ys: Mapping[str, Any] | None = None,
+    metrics: Sequence[Metric | MetricEntry | str] = ("mutual_knn",),
+    *,
+    recipe: str = "l2",
+    pairs: Iterable[tuple[str, str]] | None = None,
+    digests: Mapping[str, Sequence[str]] | None = None,
+) -> list[PairScores]:
+    """Score every layer pair of pairs of models.
+
+    :param xs: the layers of every model: a sequence of matrices `[n, D_l]`, one matrix `[n, D]`, or
+        one array `[n, L, D]`; numpy or torch. Rows are paired across all models.
+    :param ys: the models to score `xs` against; None scores the models of `xs` among themselves.
+    :param pairs: the pairs wanted, as names (of `xs`, of `ys`); by default all of `xs` × `ys`, and
+        without `ys` every two different models of `xs` once.
+    :param digests: digests of the representations by model name, a layer each, that seed their tie
+        rules (for both sides); by default those of their prepared rows.
+    :returns: pair by pair, and of a pair metric by metric, in the order given.
+    :raises StudyError: if a metric, option, recipe or pair is unknown, or n is too small for a metric.
+    :raises DataError: if features are no finite matrices of equally many rows.
+    """
+    wanted = [get_metric(metric) for metric in metrics]
+    y_side = "x" if ys is None else "y"
+    given = {("x", name): value for name, value in xs.items()}
+    given |= {("y", name): value for name, value in (ys or {}).items()}
+    todo = _pairs(xs, ys, y_side, pairs)
+    layers = {side: as_layers(value, f"model {side[1]!r}") for side, value in given.items()}
+    n = _samples(layers)
+    for metric in wanted:
+        metric.check(n)
+    rows = {side: [prepare(layer, recipe) for layer in stack] for side, stack in layers.items()}
+    zeros = {side: [int(zero_rows(layer).shape[0]) for layer in stack] for side, stack in rows.items()}
+    found = _neighbors(rows, [m.k for m in wanted if m.family == "neighbors" and m.k is not None], digests)
+    inner, kernels = _kernels(rows, todo, n) if any(m.family == "kernel" for m in wanted) else ({}, {})
+    results = []
+    for x, y in todo:
+        for metric in wanted:
+            k = metric.k
+            overlap = None if k is None else overlap_sums(found[x], found[y], k)
+            sums = PairSums(n, overlap, inner.get((x, y)), kernels.get(x), kernels.get(y))
+            scores, status = metric.score(sums)
+            status = flag_zero_rows(status, zeros[x], zeros[y])
+            results.append(PairScores(metric, x[1], y[1], scores, status))
+    return results
+
+
+def score(
+    x: Any,
+    y: Any,
+    metric: Metric | str = "mutual_knn",
+    k: int | None = None,
+    recipe: str = "l2",
+    **options: Any,
+) -> float:
+    """Return the score of two representations `[n, D]`; of two layer stacks, their best layer pair.
+
+    `k`, where given, goes to metrics that have it. NaN where the metric is undefined on these numbers.
+
+    :raises StudyError: as `score_tables`.
+    :raises DataError: as `score_tables`.
+    """
+    chosen = get_metric(metric, **options)
+    if k is not None and "k" in chosen.options:
+        chosen = get_metric(chosen, k=k)
+    (table,) = score_tables({"x": x}, {"y": y}, [chosen], recipe=recipe)
+    return table.best()[0]
+
+
+def nearest(x: Any, k: int = 10, similarity: str = "cosine", ties: Ties = "hash") -> tuple[Tensor, Tensor]:
+    """Return the k nearest other rows of every row of features `[n, D]`, nearest first.
+
+    :param similarity: "cosine" (inner product of normalized rows), "inner", or "euclidean".
+    :returns: ids `[n, k] int64` and similarities `[n, k] float32` (for "euclidean" the distances).
+    :raises StudyError: if k < 1 or k ≥ n, or `similarity` or `ties` is unknown.
+    :raises DataError: if the features are no finite matrix.
+    """
+    if similarity not in ("cosine", "inner", "euclidean"):
+        raise StudyError(f'similarity must be "cosine", "inner" or "euclidean" (given: {similarity!r}).')
+    rows = as_rows(x)
+    require_finite(rows, "features")
+    rows = prepare(rows, "l2" if similarity == "cosine" else "none")
+    found = exact_neighbors(
+        rows, k, rows_digest(rows), "euclidean" if similarity == "euclidean" else "inner", ties
+    )
+    values = found.values.sqrt() if similarity == "euclidean" else found.values
+    return found.ids[:, :k].contiguous(), values[:, :k].float()
+
+
+def rows_digest(rows: Tensor) -> str:
+    """Return the digest of an in-memory representation: of its shape and prepared float32 rows."""
+    shape = f"float32 {rows.shape[0]} {rows.shape[1]}".encode()
+    return digest_items([shape, rows.cpu().numpy().astype("<f4", copy=False).tobytes()])
+
+
+def as_layers(value: Any, name: str) -> list[Tensor]:
+    """Return a model's layers as finite `[n, D_l] float32` rows; see `score_tables` for the forms.
+
+    :raises DataError: naming the model, the layer and the rows that cannot be used.
+    """
+    if hasattr(value, "ndim"):
+        value = [value] if value.ndim < 3 else [value[:, layer] for layer in range(value.shape[1])]
+    if len(value) == 0:
+        raise DataError(f"{name} has no layers.")
+    layers = []
+    for index, layer in enumerate(value):
+        where = f"{name}, layer {index}"
+        rows = as_rows(layer, where)
+        require_finite(rows, where)
+        layers.append(rows)
+    return layers
+
+
+def _pairs(
+    xs: Mapping[str, Any], ys: Mapping[str, Any] | None, y_side: str, pairs: Iterable[tuple[str, str]] | None
+) -> list[tuple[Side, Side]]:
+    against = xs if ys is None else ys
+    if pairs is None:
+        pairs = combinations(xs, 2) if ys is None else product(xs, ys)
+    pairs = list(pairs)
+    unknown = [name for x, y in pairs for name, of in ((x, xs), (y, against)) if name not in of]
+    if unknown:
+        raise StudyError(
+            f"There is no model {unknown[0]!r}; known: {', '.join(dict.fromkeys([*xs, *against]))}."
+        )
+    return [(("x", x), (y_side, y)) for x, y in pairs]
+
+
+def _samples(layers: Mapping[Side, Sequence[Tensor]]) -> int:
+    counts = {(side, i): rows.shape[0] for side, stack in layers.items() for i, rows in enumerate(stack)}
+    if not counts:
+        raise StudyError("There are no models to score.")
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{side[1]!r} layer {i}: {n}" for (side, i), n in list(counts.items())[:20])
+        raise DataError(f"All representations need the same samples, row by row; rows found: {listed}.")
+    return next(iter(counts.values()))
+
+
+def _neighbors(
+    rows: Mapping[Side, Sequence[Tensor]], ks: Sequence[int], digests: Mapping[str, Sequence[str]] | None
+) -> dict[Side, Neighbors]:
+    if not ks:
+        return {}
+    seeds = digests or {}
+    return {
+        side: neighbors_state(stack, seeds.get(side[1]) or [rows_digest(layer) for layer in stack], max(ks))
+        for side, stack in rows.items()
+    }
+
+
+def _kernels(
+    rows: Mapping[Side, Sequence[Tensor]], pairs: Sequence[tuple[Side, Side]], n: int
+) -> tuple[dict[Any, Tensor], dict[Any, KernelRows]]:
+    with torch.no_grad():
+        sums = super_tile(
+            rows,
+            rows,
+            pairs,
+            root_level(blocks_of(n)),
+            0,
+            0,
+            n,
+            unary=list(dict.fromkeys(side for pair in pairs for side in pair)),
+            origin={side: origins(stack) for side, stack in rows.items()},
+        )
+    return sums.inner, kernel_rows(sums)
