@@ -31,7 +31,7 @@ _HOME = {
     "Result": "platonic_ray.results",
     "Study": "platonic_ray.study",
 }
-__all__ = [*sorted(_HOME)]  # noqa: PLE0604
+__all__ = [*sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:

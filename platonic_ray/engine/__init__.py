@@ -1,0 +1,5 @@
+"""Running studies: in this process (the oracle), and on Ray. See `platonic_ray.engine.run`."""
+
+from platonic_ray.engine.run import default_store, run_study
+
+__all__ = ["default_store", "run_study"]

@@ -51,8 +51,8 @@ def explained(action: str, path: str) -> Iterator[None]:
 _ROOM = "Free some space, or choose another store (--store); what was finished is kept, run again to resume."
 _OTHER = "Choose a store that you may write to (--store, or `[run] store`)."
 _ADVICE = {
-    **{number: _ROOM for number in (errno.ENOSPC, errno.EDQUOT)},
-    **{number: _OTHER for number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)},
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _ROOM),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST), _OTHER),
 }
 
 

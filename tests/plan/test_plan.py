@@ -114,9 +114,12 @@ def vars_of(made):
 
 def test_kernel_sums_depend_on_the_rows_of_their_tile_alone():
     made = plan(n=1000)
-    changed = made.models[0].shard_keys[:-1] + (digest("other"),)
+    changed = (*made.models[0].shard_keys[:-1], digest("other"))
     other = Plan(
-        **{**vars_of(made), "models": (PlannedModel("a", "text", made.models[0].tie_digest, changed), made.models[1])}
+        **{
+            **vars_of(made),
+            "models": (PlannedModel("a", "text", made.models[0].tie_digest, changed), made.models[1]),
+        }
     )
     assert made.kernels_key(0, 0, 0, 1) == other.kernels_key(0, 0, 0, 1)
     assert made.kernels_key(0, 1, 0, 1) != other.kernels_key(0, 1, 0, 1)

@@ -202,7 +202,9 @@ def test_events_come_back_in_order(store):
     assert store.runs() == ["run"]
 
 
-@pytest.mark.parametrize(("kind", "key"), [("../etc", KEY), ("features", "../" * 21 + "x"), ("features", "AB" * 32)])
+@pytest.mark.parametrize(
+    ("kind", "key"), [("../etc", KEY), ("features", "../" * 21 + "x"), ("features", "AB" * 32)]
+)
 def test_an_address_that_is_none_is_refused(store, kind, key):
     with pytest.raises(ValueError, match="address"):
         store.manifest(kind, key)

@@ -1,0 +1,114 @@
+"""The public verbs: score, neighbors, table, align, load.
+
+`score`, `neighbors` and `table` work on arrays in this process and need no Ray. `align` runs a
+study: on Ray, streamed and resumable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from platonic_ray.results import Result, load_result
+from platonic_ray.study import Study
+
+
+def score(
+    x: Any, y: Any, metric: str = "mutual_knn", k: int = 10, recipe: str = "l2", **options: Any
+) -> float:
+    """Return how alike two representations of the same samples are.
+
+    :param x: `[N, Dx]` array or tensor, float16 to float64; row i of `x` and of `y` is one sample.
+    :param y: `[N, Dy]`.
+    :param metric: a name of `platonic_ray.metrics`: "mutual_knn", "cka", "unbiased_cka".
+    :param k: neighbors, for metrics that have them.
+    :param recipe: "l2" normalizes rows first, "none" takes them as they are.
+    :returns: the score; NaN where it is undefined for these numbers (a constant representation).
+    :raises StudyError: if a name or option is unknown, or k ≥ N.
+    :raises DataError: if the shapes do not fit or a feature is NaN or infinite.
+
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(50, 8))
+    >>> score(x, x @ np.linalg.qr(np.random.default_rng(1).normal(size=(8, 8)))[0], "cka") > 0.999
+    True
+    """
+    from platonic_ray.metrics import score as score_in_memory
+
+    return score_in_memory(x, y, metric, k, recipe, **options)
+
+
+def neighbors(
+    x: Any,
+    k: int = 10,
+    similarity: Literal["cosine", "inner", "euclidean"] = "cosine",
+    ties: Literal["hash", "lowest"] = "hash",
+) -> tuple[Any, Any]:
+    """Return the exact k nearest other rows of every row, nearest first.
+
+    :param x: `[N, D]` array or tensor.
+    :param ties: how equal similarities are ordered: by a seeded hash, which unrelated
+        representations do not share, or "lowest" id first (for neighbors alone, never for scores).
+    :returns: ids `[N, k]` int64 and similarities `[N, k]` float32 (for "euclidean": distances), as
+        tensors if `x` is one, else as numpy arrays.
+    :raises StudyError: if k < 1 or k ≥ N, or an option is unknown.
+    :raises DataError: if `x` is no finite matrix.
+
+    >>> ids, similarities = neighbors([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]], k=1)
+    >>> ids.tolist()
+    [[1], [0], [1]]
+    """
+    import torch
+
+    from platonic_ray.metrics import nearest
+
+    ids, similarities = nearest(x, k, similarity, ties)
+    return (ids, similarities) if isinstance(x, torch.Tensor) else (ids.numpy(), similarities.numpy())
+
+
+def table(
+    xs: Mapping[str, Any],
+    ys: Mapping[str, Any] | None = None,
+    metric: str | Sequence[str] = "mutual_knn",
+    k: int = 10,
+    recipe: str = "l2",
+) -> Result:
+    """Score every layer pair of models whose features are in memory.
+
+    :param xs: for each model `[N, D]`, `[N, L, D]`, or a list of `[N, D_l]`.
+    :param ys: the models to compare `xs` with; None compares `xs` among themselves.
+    :param metric: one name, or several.
+    :raises StudyError: as `score`.
+    :raises DataError: as `score`.
+
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(50, 3, 8))
+    >>> table({"a": x, "b": x[:, 2]}, metric="cka").matrix().at("a", "b")
+    1.0
+    """
+    from platonic_ray.engine.memory import table_in_memory
+
+    return table_in_memory(xs, ys, [metric] if isinstance(metric, str) else list(metric), k, recipe)
+
+
+def align(study: Study | str | Path, *, quiet: bool = False) -> Result:
+    """Run a study and return its result; a finished one is read from the store.
+
+    Joins the Ray that is there or starts one. Interrupted at any moment, it goes on from the last
+    committed shard, block or tile when it is called again, and ends with the same scores.
+
+    :param study: a `Study`, or the path of its TOML file.
+    :param quiet: print neither progress nor summary.
+    :raises PlatonicRayError: what is wrong and what to do; what was finished is kept.
+    """
+    from platonic_ray.engine import run_study
+
+    return run_study(study if isinstance(study, Study) else Study.from_toml(study), quiet=quiet)
+
+
+def load(path: str | Path) -> Result:
+    """Read a result that `Result.save` wrote.
+
+    :raises StoreError: if it is missing, unfinished, damaged, or of another schema version.
+    """
+    return load_result(path)

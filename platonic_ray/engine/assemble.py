@@ -1,0 +1,146 @@
+"""From score tables and manifests to the result: labels, layers, provenance. Computes no score."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from platonic_ray.digest import digest
+from platonic_ray.engine.context import Context
+from platonic_ray.engine.prepare import Prepared
+from platonic_ray.errors import RunError
+from platonic_ray.metrics import Metric, flag_zero_rows
+from platonic_ray.plan import Score
+from platonic_ray.results import LayerInfo, PairScores, Result
+from platonic_ray.store import Manifest, Store
+
+
+def assemble(prepared: Prepared, scores: dict[Score, pa.Table], engine: str, started: float) -> Result:
+    """Put scores, layers and provenance together; reads manifests, never features."""
+    context, plan = prepared.context, prepared.context.plan
+    described = [_describe(context, model) for model in range(len(plan.models))]
+    layers = [layer for description in described for layer in description.layers]
+    labels = labels_of(context.metrics)
+    pairs = []
+    for task, table in scores.items():
+        x, y = described[task.x], described[task.y]
+        shape = (len(x.layers), len(y.layers))
+        for row, metric in enumerate(context.metrics):
+            flat = table.column("status")[row].as_py()
+            status = [flat[i * shape[1] : (i + 1) * shape[1]] for i in range(shape[0])]
+            zeros = [[layer.zero_rows for layer in side.layers] for side in (x, y)]
+            pairs.append(
+                PairScores(
+                    metric=labels[row],
+                    x=plan.models[task.x].name,
+                    y=plan.models[task.y].name,
+                    scores=table.column("scores")[row].values.to_numpy(zero_copy_only=False).reshape(shape),
+                    status=flag_zero_rows(status, *zeros),
+                    n=plan.n,
+                    k=metric.k,
+                    chance=metric.chance(plan.n),
+                    symmetric=metric.symmetric,
+                )
+            )
+    provenance = _provenance(prepared, described, engine, started)
+    return Result.from_pairs(sorted(pairs, key=lambda pair: labels.index(pair.metric)), layers, provenance)
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What the manifests of a model's shards and blocks say about it."""
+
+    layers: tuple[LayerInfo, ...]
+    truncated: int
+    made_by: tuple[dict[str, Any], ...]
+
+
+def _describe(context: Context, model: int) -> _Description:
+    plan, store = context.plan, context.store
+    shards = [_manifest(store, "features", key).meta for key in plan.models[model].shard_keys]
+    blocks = [
+        _manifest(store, "neighbors", plan.neighbors_key(model, a)).meta
+        for a in range(len(plan.blocks))
+        if plan.k
+    ]
+    layers = tuple(
+        LayerInfo(
+            model=plan.models[model].name,
+            layer=layer["index"],
+            layer_name=layer["name"],
+            width=layer["width"],
+            zero_rows=sum(shard["zero_rows"][at] for shard in shards),
+            k=plan.k,
+            tied_share=sum(block["tied_rows"][at] for block in blocks) / plan.n if plan.k else None,
+        )
+        for at, layer in enumerate(shards[0]["layers"])
+    )
+    machines = {digest(shard["made_by"]): shard["made_by"] for shard in shards}
+    return _Description(layers, sum(shard["truncated"] for shard in shards), tuple(machines.values()))
+
+
+def _manifest(store: Store, kind: str, key: str) -> Manifest:
+    manifest = store.manifest(kind, key)
+    if manifest is None:
+        raise RunError(f"The {kind} {key[:12]}… went from the store during the run; run again to resume.")
+    return manifest
+
+
+def labels_of(metrics: Sequence[Metric]) -> list[str]:
+    """A metric goes by its name; by name and options where a study has it twice."""
+    names = Counter(metric.name for metric in metrics)
+    return [metric.name if names[metric.name] == 1 else metric.label for metric in metrics]
+
+
+def _provenance(
+    prepared: Prepared, described: list[_Description], engine: str, started: float
+) -> dict[str, Any]:
+    study, context = prepared.study, prepared.context
+    names = [model.name for model in study.models]
+    machines = {digest(made): made for description in described for made in description.made_by}
+    notes = [
+        f"{name}: {description.truncated} of {context.plan.n} texts were cut at the model's longest input"
+        for name, description in zip(names, described, strict=True)
+        if description.truncated
+    ]
+    if len(machines) > 1:
+        notes.append(
+            "features were made by different devices, thread counts or versions; equality of bytes ends there"
+        )
+    floors = [
+        name
+        for name, spec in zip(names, context.specs, strict=True)
+        if spec.init == "random" or spec.weights is None
+    ]
+    return {
+        "study": study.model_dump(mode="json", exclude={"run"}),
+        "study_key": prepared.key,
+        "dataset": {
+            "name": study.dataset.source,
+            "fingerprint": context.fingerprint,
+            "n": context.plan.n,
+            "dropped": list(context.dropped),
+        },
+        "models": {name: spec.identity() for name, spec in zip(names, context.specs, strict=True)},
+        "floors": floors,
+        "made_by": list(machines.values()),
+        "versions": {
+            "platonic_ray": importlib.metadata.version("platonic-ray"),
+            "python": platform.python_version(),
+            **{
+                name: importlib.metadata.version(name)
+                for name in ("ray", "torch", "transformers", "pyarrow", "polars")
+            },
+        },
+        "engine": engine,
+        "started": started,
+        "finished": time.time(),
+        "notes": notes,
+    }

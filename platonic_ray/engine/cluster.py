@@ -1,0 +1,65 @@
+"""Starting or joining Ray, and what it offers.
+
+Half a core is what Ray is told of each CPU model actor and each tile task: a model keeps a core
+busy, tiles come in short bursts, and a machine with two cores must be able to embed with two
+models and compute tiles at the same time. The scheduler itself never starts more models than there
+are cores.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+
+import ray
+
+from platonic_ray.errors import RunError
+
+HALF_CORE = 0.5
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a cluster has: CPU cores, GPUs, bytes of object store."""
+
+    cpus: float
+    gpus: float
+    object_store_bytes: int
+
+
+def connect(address: str | None = None) -> bool:
+    """Join the Ray that is there (this process's, `address`, or a job's), else start one here.
+
+    Returns True if a local Ray was started by this call (and is the caller's to shut down).
+
+    :raises RunError: if the cluster at `address` cannot be joined.
+    """
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # What a worker raised reaches the user through the scheduler, once, and only if it ends the run.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address and address != "local":
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise RunError(
+                f"No Ray cluster could be joined at {address}: {str(error).splitlines()[0]} "
+                "Check that it runs and, if it uses token authentication, that RAY_AUTH_MODE=token is exported."
+            ) from None
+        return False
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    return True
+
+
+def resources() -> Resources:
+    """Return what the cluster has now."""
+    total = ray.cluster_resources()
+    return Resources(
+        cpus=total.get("CPU", 0.0),
+        gpus=total.get("GPU", 0.0),
+        object_store_bytes=int(total.get("object_store_memory", 0)),
+    )

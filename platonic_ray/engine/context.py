@@ -1,0 +1,79 @@
+"""What every worker of a run has to know, and the names its work goes by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from platonic_ray.datasets import Dataset, open_dataset
+from platonic_ray.errors import DataError, RunError
+from platonic_ray.metrics import Metric
+from platonic_ray.models import ModelSpec
+from platonic_ray.plan import Embed, KernelTile, NeighborBlock, NeighborTile, Plan, Score, Task
+from platonic_ray.store import Store
+from platonic_ray.study import DatasetEntry, RunEntry
+
+
+@dataclass(frozen=True)
+class Context:
+    """A run as its workers see it: small, frozen, shipped once a process.
+
+    `dropped` are rows of the opened dataset that are left out of the study; `fingerprint` is that
+    of the rest.
+    """
+
+    store: Store
+    plan: Plan
+    specs: tuple[ModelSpec, ...]
+    metrics: tuple[Metric, ...]
+    dataset: DatasetEntry
+    seed: int
+    dropped: tuple[int, ...]
+    fingerprint: str
+    run: RunEntry
+
+    def open_dataset(self) -> Dataset:
+        """Open the study's samples in this process, and make sure they are the ones planned for.
+
+        :raises DataError: if this process sees other samples than the driver did.
+        """
+        opened = open_dataset(self.dataset, self.seed)
+        dropped = set(self.dropped)
+        kept = opened.take([row for row in range(len(opened)) if row not in dropped]) if dropped else opened
+        if kept.fingerprint(self.views) != self.fingerprint:
+            raise DataError(
+                f"The dataset {self.dataset.source!r} differs between the driver and a worker, or changed during "
+                "the run. Put it where every node sees the same file, and run again."
+            )
+        return kept
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views that the study's models read, sorted."""
+        return tuple(sorted({model.view for model in self.plan.models}))
+
+
+class MissingInputError(RunError):
+    """Results of earlier tasks that are neither at hand as objects nor whole in the store."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        super().__init__(f"{len(tasks)} earlier results are missing")
+        self.tasks = tuple(tasks)
+
+    def __reduce__(self) -> tuple[type[MissingInputError], tuple[tuple[Task, ...]]]:
+        return MissingInputError, (self.tasks,)
+
+
+def label(plan: Plan, task: Task) -> str:
+    """Name a task for logs and dashboards, for example `neighbors[minilm, 0×2]`."""
+    names = [model.name for model in plan.models]
+    if isinstance(task, Embed):
+        return f"embed[{names[task.model]}, {task.shard}]"
+    if isinstance(task, NeighborTile):
+        return f"neighbors[{names[task.model]}, {task.a}×{task.b}]"
+    if isinstance(task, NeighborBlock):
+        return f"merge[{names[task.model]}, {task.a}]"
+    if isinstance(task, KernelTile):
+        return f"kernels[{task.a}×{task.b}]"
+    assert isinstance(task, Score)
+    return f"score[{names[task.x]} – {names[task.y]}]"

@@ -1,0 +1,46 @@
+"""The log of a run: what happened when, as JSON lines in the store.
+
+Events are facts with times in seconds since the epoch; a worker's are taken by its own clock.
+The log proves what a run did (what was computed, reused and retried, which tiles ran while shards
+were still being embedded, how many bytes came from objects and how many from the store); nothing
+reads it to decide anything.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from typing import Any
+
+from platonic_ray.store import Store
+
+_FLUSH_S = 1.0
+_FLUSH_LINES = 200
+
+
+class EventLog:
+    """Appends events in segments, at least once a second while events come."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self.run = run
+        self.counts: Counter[str] = Counter()
+        self._store = store
+        self._segment = 0
+        self._lines: list[str] = []
+        self._flushed = time.monotonic()
+
+    def add(self, event: str, **facts: Any) -> None:
+        """Record an event; `facts` are JSON values."""
+        self.counts[event] += 1
+        self._lines.append(json.dumps({"event": event, "time": time.time(), **facts}, ensure_ascii=False))
+        if len(self._lines) >= _FLUSH_LINES or time.monotonic() - self._flushed >= _FLUSH_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Make everything recorded so far durable."""
+        if self._lines:
+            self._store.append_events(self.run, self._segment, self._lines)
+            self._segment += 1
+            self._lines = []
+        self._flushed = time.monotonic()

@@ -1,0 +1,70 @@
+"""What Ray's exceptions mean to a run: the one place that knows their names.
+
+Everything that can go wrong with a piece of work is one of three things, and each has one answer:
+
+* a **worker** was lost (process, actor or node): do the work again, a bounded number of times;
+* an **input** was lost (an object went with its owner or node): take it from the store, and make it
+  again if it is not there either;
+* the **application** failed: the same input would fail again, so the run ends with that error.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import ray.exceptions as rx
+
+from platonic_ray.engine.context import MissingInputError
+
+
+class Loss(enum.Enum):
+    """Which of the three it was."""
+
+    WORKER = "worker"
+    INPUT = "input"
+    APPLICATION = "application"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed piece of work: what kind of loss, and the error to show or to raise."""
+
+    loss: Loss
+    error: BaseException
+
+
+_INPUT_LOST = (
+    rx.ObjectLostError,  # with its kin: OwnerDiedError, ObjectReconstructionFailedError, …
+    rx.ReferenceCountingAssertionError,
+    rx.ObjectStoreFullError,
+)
+_WORKER_LOST = (
+    rx.WorkerCrashedError,
+    rx.RayActorError,
+    rx.LocalRayletDiedError,
+    rx.NodeDiedError,
+    rx.OutOfMemoryError,
+    rx.TaskCancelledError,
+)
+
+
+def classify(error: BaseException, *, of_actor: bool) -> Failure:
+    """Say what the exception raised by `ray.get` means.
+
+    An exception that Ray wraps is judged by its cause: a task whose argument was lost and an actor
+    that met a broken sample both arrive as `RayTaskError`.
+
+    :param of_actor: whether the work was an actor's. A task that fails with an actor's death read
+        an object of that actor: its input is lost, not its worker.
+    """
+    cause = error
+    while isinstance(cause, rx.RayTaskError) and isinstance(getattr(cause, "cause", None), BaseException):
+        cause = cause.cause
+    if isinstance(cause, (*_INPUT_LOST, MissingInputError)):
+        return Failure(Loss.INPUT, cause)
+    if isinstance(cause, rx.RayActorError) and not of_actor:
+        return Failure(Loss.INPUT, cause)
+    if isinstance(cause, _WORKER_LOST):
+        return Failure(Loss.WORKER, cause)
+    return Failure(Loss.APPLICATION, cause)

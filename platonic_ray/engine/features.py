@@ -1,0 +1,171 @@
+"""Features in and out: embedding a shard into the store, and reading blocks of rows back.
+
+The bytes of a feature depend on the model, the samples of its shard and the batches the study
+fixes, not on who computes it: a model runs on a fixed number of threads, one shard at a time.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from platonic_ray.engine.context import Context, MissingInputError
+from platonic_ray.errors import DataError
+from platonic_ray.kernels import prepare
+from platonic_ray.models import Model, load
+from platonic_ray.plan import Embed
+from platonic_ray.store import CorruptArtifactError, Manifest, feature_array, feature_table
+
+
+class ModelRunner:
+    """One model in one process: loads it once, embeds shards, commits before it yields."""
+
+    def __init__(self, context: Context, model: int) -> None:
+        self._context = context
+        self._model = model
+        self._loaded: Model | None = None
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def load(self) -> int:
+        """Load the model and open its samples; return the number of its layers.
+
+        :raises PlatonicRayError: if weights or samples cannot be had.
+        """
+        torch.set_num_threads(self._context.run.threads)
+        spec = self._context.specs[self._model]
+        self._dataset = self._context.open_dataset()
+        view = self._context.plan.models[self._model].view
+        corpus = self._dataset.read(view, 0, len(self._dataset)) if spec.fits else None
+        self._loaded = load(spec, corpus=corpus, device=self._device)
+        return len(self._loaded.layers)
+
+    def embed(self, shard: int) -> Iterator[pa.Table | dict[str, Any]]:
+        """Yield a table of features `[n, D]` for every layer, each durable already, then a report.
+
+        The manifest is written after the last layer and before the report: only then does the
+        shard exist.
+
+        :raises DataError: naming model, layer and sample of a feature that is NaN or infinite.
+        """
+        assert self._loaded is not None, "load the model first"
+        context, planned = self._context, self._context.plan.models[self._model]
+        span = context.plan.shards[shard]
+        torch.set_num_threads(context.run.threads)
+        features = self._loaded.embed(self._dataset.read(planned.view, span.start, span.stop))
+        for layer, rows in zip(self._loaded.layers, features.layers, strict=True):
+            self._refuse_nan(rows, planned.name, layer.name, span.start)
+        draft = context.store.draft("features", planned.shard_keys[shard])
+        size = 0
+        for layer, rows in zip(self._loaded.layers, features.layers, strict=True):
+            table = feature_table(rows)
+            draft.add(f"layer.{layer.index:04d}", table)
+            size += table.nbytes
+            yield table
+        draft.commit(
+            {
+                "layers": [vars(layer) for layer in self._loaded.layers],
+                "rows": len(span),
+                "truncated": features.truncated,
+                "zero_rows": [int((~rows.any(axis=1)).sum()) for rows in features.layers],
+                "made_by": made_by(self._device, context.run.threads),
+            }
+        )
+        yield {"bytes_out": size, "rows": len(span), "layers": len(features.layers)}
+
+    def _refuse_nan(self, rows: NDArray[np.float32], model: str, layer: str, first: int) -> None:
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if bad.size:
+            ids = ", ".join(repr(self._dataset.ids[first + row]) for row in bad[:20])
+            raise DataError(
+                f"Model {model!r}, layer {layer!r}: {bad.size} features are NaN or infinite, of sample {ids}"
+                f"{', …' if bad.size > 20 else ''}. Leave these samples out, or run the model in float32."
+            )
+
+
+def made_by(device: str, threads: int) -> dict[str, Any]:
+    """Return what the bytes of a feature may depend on beside its key."""
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    return {
+        "device": device,
+        "device_name": name,
+        "threads": threads,
+        "torch": torch.__version__,
+        "transformers": importlib.metadata.version("transformers"),
+    }
+
+
+class Blocks:
+    """Rows of models as tasks need them: from the objects given, else from the store.
+
+    :param given: tables of every layer of some shards, handed over as Ray objects.
+    """
+
+    def __init__(self, context: Context, given: Mapping[Any, Sequence[pa.Table]] | None = None) -> None:
+        self._context = context
+        self._given = dict(given or {})
+        self._shards: dict[Embed, list[NDArray[np.float32]]] = {}
+        self._bytes = {"bytes_from_objects": 0, "bytes_from_store": 0}
+
+    def bytes_read(self) -> dict[str, int]:
+        """Return how many bytes of features came from objects and from the store."""
+        return dict(self._bytes)
+
+    def require(self, embeds: Sequence[Embed]) -> None:
+        """Read shards now.
+
+        :raises MissingInputError: naming all of them that cannot be had.
+        """
+        missing = [embed for embed in embeds if not self._read(embed)]
+        if missing:
+            raise MissingInputError(missing)
+
+    def prepared(self, model: int, block: int) -> list[Tensor]:
+        """Return the prepared rows of a block, `[rows, D_l]` float32 for every layer of a model."""
+        plan = self._context.plan
+        span, shards = plan.blocks[block], plan.shards_of(block)
+        self.require([Embed(model, shard) for shard in shards])
+        first = plan.shards[shards[0]].start
+        pieces = [self._shards[Embed(model, shard)] for shard in shards]
+        stack = []
+        for layer in zip(*pieces, strict=True):
+            rows = np.concatenate(layer)[span.start - first : span.stop - first]
+            stack.append(prepare(torch.from_numpy(rows), plan.recipe))
+        return stack
+
+    def _read(self, embed: Embed) -> bool:
+        if embed in self._shards:
+            return True
+        tables = self._given.get(embed)
+        source = "bytes_from_objects"
+        if tables is None:
+            source = "bytes_from_store"
+            tables = self._from_store(embed)
+            if tables is None:
+                return False
+        self._shards[embed] = [feature_array(table) for table in tables]
+        self._bytes[source] += sum(table.nbytes for table in tables)
+        return True
+
+    def _from_store(self, embed: Embed) -> list[pa.Table] | None:
+        key = self._context.plan.models[embed.model].shard_keys[embed.shard]
+        manifest = self._context.store.manifest("features", key)
+        if manifest is None:
+            return None
+        return read_parts(self._context, manifest)
+
+
+def read_parts(context: Context, manifest: Manifest) -> list[pa.Table] | None:
+    """Read all parts of an artifact in the order of their names; None, and no artifact, if damaged."""
+    try:
+        return [context.store.read(manifest, part) for part in sorted(manifest.parts)]
+    except CorruptArtifactError:
+        context.store.discard(manifest.kind, manifest.key)
+        return None

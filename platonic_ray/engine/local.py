@@ -1,0 +1,123 @@
+"""Running a plan in this process, one task after another: the oracle of the run on Ray.
+
+No Ray, no objects, no concurrency: every task reads its features from the store and does what
+`platonic_ray.engine.work` says. A run on Ray must end with the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+
+from platonic_ray.engine import work
+from platonic_ray.engine.context import Context, MissingInputError, label
+from platonic_ray.engine.events import EventLog
+from platonic_ray.engine.features import Blocks, ModelRunner
+from platonic_ray.engine.progress import ProgressDisplay
+from platonic_ray.errors import RunError
+from platonic_ray.plan import Embed, KernelTile, NeighborBlock, NeighborTile, Score, Task, TaskGraph
+
+_MOST_LOSSES = 3
+
+
+class LocalRunner:
+    """Runs a plan's graph to its end, holding one model at a time."""
+
+    def __init__(
+        self, context: Context, graph: TaskGraph, events: EventLog, progress: ProgressDisplay
+    ) -> None:
+        self.context, self.graph, self.events, self.progress = context, graph, events, progress
+        self.scores: dict[Score, pa.Table] = {}
+        self._partials: dict[NeighborTile, pa.Table] = {}
+        self._model: tuple[int, ModelRunner] | None = None
+        self._losses: Counter[Task] = Counter()
+
+    def run(self) -> dict[Score, pa.Table]:
+        """Run until every task is done; return the score tables.
+
+        :raises PlatonicRayError: the first error of a task.
+        """
+        while not self.graph.finished:
+            task = self.graph.take() or self._take_embed()
+            try:
+                report = self._do(task)
+            except MissingInputError as error:
+                self._undo(task, error)
+                continue
+            self.events.add(_EVENTS[type(task)], task=label(self.context.plan, task), attempt=1, **report)
+            for unread in self.graph.complete(task):
+                if isinstance(unread, NeighborTile):
+                    self._partials.pop(unread, None)
+            what, amount = self._progress_of(task)
+            self.progress.advance(what, amount)
+        return self.scores
+
+    def _take_embed(self) -> Embed:
+        pending = self.graph.pending_embeds()
+        if not pending:
+            raise RunError("Nothing is ready and nothing can be embedded: this is a fault of platonic_ray.")
+        current = self._model[0] if self._model else None
+        task = self.graph.take_embed(current if current in pending else min(pending))
+        assert task is not None
+        return task
+
+    def _do(self, task: Task) -> dict[str, Any]:
+        context = self.context
+        if isinstance(task, Embed):
+            *_, report = self._runner(task.model).embed(task.shard)
+            assert isinstance(report, dict)
+            return report
+        blocks = Blocks(context)
+        if isinstance(task, NeighborTile):
+            self._partials[task] = work.neighbor_tile(context, task, blocks)
+        elif isinstance(task, NeighborBlock):
+            tiles = [need for need in self.graph.needs(task) if isinstance(need, NeighborTile)]
+            lost = [tile for tile in tiles if tile not in self._partials]
+            if lost:
+                raise MissingInputError(lost)
+            work.neighbor_block(context, task, {tile: self._partials[tile] for tile in tiles})
+        elif isinstance(task, KernelTile):
+            work.kernel_tile(context, task, blocks)
+        else:
+            self.scores[task] = work.score_pair(context, task, {})
+        return blocks.bytes_read()
+
+    def _runner(self, model: int) -> ModelRunner:
+        if self._model is None or self._model[0] != model:
+            self._model = None  # let the last model go before the next is loaded
+            runner = ModelRunner(self.context, model)
+            layers = runner.load()
+            self.events.add("model_loaded", model=self.context.plan.models[model].name, layers=layers)
+            self.progress.advance("models loaded")
+            self._model = (model, runner)
+        return self._model[1]
+
+    def _undo(self, task: Task, error: MissingInputError) -> None:
+        for missing in error.tasks:
+            self._losses[missing] += 1
+            if self._losses[missing] >= _MOST_LOSSES:
+                raise RunError(
+                    f"{label(self.context.plan, missing)} was made {_MOST_LOSSES} times and could not be read back. "
+                    "Check the store's disk."
+                )
+            self.graph.undo(missing)
+            self.events.add("missing", task=label(self.context.plan, missing))
+        self.graph.give_back(task)
+
+    def _progress_of(self, task: Task) -> tuple[str, int]:
+        if isinstance(task, Embed):
+            return "samples embedded", len(self.context.plan.shards[task.shard])
+        return (
+            ("pairs", 1) if isinstance(task, Score) else ("tiles", int(not isinstance(task, NeighborBlock)))
+        )
+
+
+_EVENTS: dict[type, str] = {
+    Embed: "shard",
+    NeighborTile: "NeighborTile",
+    NeighborBlock: "NeighborBlock",
+    KernelTile: "KernelTile",
+    Score: "Score",
+}

@@ -1,0 +1,58 @@
+"""Tables of features that are in memory already: no store, no plan, the same result object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations_with_replacement
+from typing import Any
+
+import platonic_ray.metrics as metrics_
+from platonic_ray.engine.assemble import labels_of
+from platonic_ray.kernels import zero_rows
+from platonic_ray.results import LayerInfo, PairScores, Result
+
+
+def table_in_memory(
+    xs: Mapping[str, Any], ys: Mapping[str, Any] | None, names: Sequence[str], k: int, recipe: str
+) -> Result:
+    """Score all models of `xs` against those of `ys`, or among themselves (each with itself too).
+
+    :raises StudyError: for unknown names and options.
+    :raises DataError: for features that cannot be compared.
+    """
+    chosen = [metrics_.get_metric(name) for name in names]
+    chosen = [metric.with_options({"k": k}) if metric.k is not None else metric for metric in chosen]
+    models = {**xs, **(ys or {})}
+    layers = {name: metrics_.as_layers(value, f"model {name!r}") for name, value in models.items()}
+    pairs = list(combinations_with_replacement(xs, 2)) if ys is None else None
+    scored = metrics_.score_tables(
+        {name: layers[name] for name in xs},
+        None if ys is None else {name: layers[name] for name in ys},
+        chosen,
+        recipe=recipe,
+        pairs=pairs,
+    )
+    labels = dict(zip([metric.label for metric in chosen], labels_of(chosen), strict=True))
+    n = next(iter(layers.values()))[0].shape[0]
+    return Result.from_pairs(
+        [
+            PairScores(
+                metric=labels[pair.metric.label],
+                x=pair.x,
+                y=pair.y,
+                scores=pair.scores,
+                status=pair.status,
+                n=n,
+                k=pair.metric.k,
+                chance=pair.metric.chance(n),
+                symmetric=pair.metric.symmetric,
+            )
+            for pair in scored
+        ],
+        [
+            LayerInfo(name, index, str(index), rows.shape[1], zero_rows=len(zero_rows(rows)))
+            for name, stack in layers.items()
+            for index, rows in enumerate(stack)
+        ],
+        {"dataset": {"name": "features", "n": n}},
+    )

@@ -1,0 +1,137 @@
+"""Everything that can be known before work is spent: samples, models, metrics, and the plan.
+
+`prepare` opens the samples and refuses the bad ones, pins the models to exact weights, checks the
+metrics against the number of samples, and makes the plan with all its keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from platonic_ray.datasets import Dataset, check_samples, open_dataset
+from platonic_ray.digest import digest
+from platonic_ray.engine.context import Context
+from platonic_ray.errors import StudyError
+from platonic_ray.kernels import MICRO
+from platonic_ray.metrics import Metric, get_metric
+from platonic_ray.models import ModelSpec, resolve
+from platonic_ray.plan import Plan, PlannedModel, choose_block_rows, cut
+from platonic_ray.store import Store
+from platonic_ray.study import Study
+
+_RESULT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that is ready to run: nothing about its input can fail any more."""
+
+    study: Study
+    context: Context
+    key: str
+
+
+def prepare(study: Study, store: Store) -> Prepared:
+    """Open, check and pin everything a study names, and plan it.
+
+    :raises PlatonicRayError: one clear error for whatever cannot be used; no work has been done.
+    """
+    metrics = tuple(get_metric(entry) for entry in study.metrics)
+    if len({digest(metric.key) for metric in metrics}) < len(metrics):
+        raise StudyError("metrics: a metric is given twice with the same options; remove one.")
+    opened = open_dataset(study.dataset, study.seed)
+    views = tuple(sorted({model.view for model in study.models}))
+    specs = tuple(resolve(entry) for entry in study.models)
+    for entry, spec in zip(study.models, specs, strict=True):
+        if entry.view not in opened.views:
+            opened.read(entry.view, 0, 0)  # raises, naming the views there are
+        kind = opened.views[entry.view]
+        if kind != spec.modality:
+            raise StudyError(
+                f"Model {entry.name!r} reads {spec.modality}; the view {entry.view!r} holds {kind}. "
+                f"Views that hold {spec.modality}: {_listed(v for v, k in opened.views.items() if k == spec.modality)}."
+            )
+    for metric in metrics:
+        metric.check(len(opened))
+    dataset, dropped = _checked(opened, views, study, store)
+    for metric in metrics:
+        metric.check(len(dataset))
+    plan = _plan(study, dataset, specs, metrics)
+    context = Context(
+        store=store,
+        plan=plan,
+        specs=specs,
+        metrics=metrics,
+        dataset=study.dataset,
+        seed=study.seed,
+        dropped=dropped,
+        fingerprint=dataset.fingerprint(views),
+        run=study.run,
+    )
+    key = digest(
+        {
+            "kind": "results",
+            "version": _RESULT_VERSION,
+            "ids": digest(list(dataset.ids)),
+            "models": [[model.name, model.view, list(model.shard_keys)] for model in plan.models],
+            "ties": [model.tie_digest for model in plan.models],
+            "metrics": [metric.key for metric in metrics],
+            "recipe": study.recipe,
+        }
+    )
+    return Prepared(study, context, key)
+
+
+def _checked(
+    opened: Dataset, views: tuple[str, ...], study: Study, store: Store
+) -> tuple[Dataset, tuple[int, ...]]:
+    """Refuse or drop bad samples; a data set that was found clean is not decoded a second time."""
+    key = digest({"kind": "checks", "version": 1, "fingerprint": opened.fingerprint(views)})
+    if store.manifest("checks", key) is not None:
+        return opened, ()
+    kept, dropped = check_samples(opened, views, study.dataset.on_bad_sample)
+    if not dropped:
+        store.put("checks", key, {}, {"views": list(views), "samples": len(opened)})
+    return kept, tuple(sorted({problem.row for problem in dropped}))
+
+
+def _plan(study: Study, dataset: Dataset, specs: tuple[ModelSpec, ...], metrics: tuple[Metric, ...]) -> Plan:
+    spans = cut(len(dataset), study.shard_rows)
+    shard_digests = {
+        view: dataset.shard_digests(view, study.shard_rows) for view in {m.view for m in study.models}
+    }
+    models = []
+    for entry, spec in zip(study.models, specs, strict=True):
+        identity: dict[str, Any] = {"kind": "features", "model": spec.key}
+        if spec.fits:
+            identity["corpus"] = digest(shard_digests[entry.view])
+        models.append(
+            PlannedModel(
+                name=entry.name,
+                view=entry.view,
+                tie_digest=digest({**identity, "view": entry.view, "seed": study.seed}),
+                shard_keys=tuple(
+                    digest({**identity, "samples": shard_digests[entry.view][shard]})
+                    for shard in range(len(spans))
+                ),
+            )
+        )
+    ks = [metric.k for metric in metrics if metric.k is not None]
+    rows = study.run.block_rows or choose_block_rows(len(dataset))
+    if rows % MICRO or (rows // MICRO).bit_count() != 1:
+        raise StudyError(f"run.block_rows must be {MICRO} times a power of two (given: {rows}).")
+    return Plan(
+        n=len(dataset),
+        shard_rows=study.shard_rows,
+        block_rows=rows,
+        recipe=study.recipe,
+        k=max(ks, default=None),
+        kernels=any(metric.family == "kernel" for metric in metrics),
+        models=tuple(models),
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,150 @@
+"""A study from its text to its result: prepare, look into the store, run what is left, assemble.
+
+The result is an artifact too, so a finished study that is run again reads it and computes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from platonic_ray.engine.assemble import assemble
+from platonic_ray.engine.events import EventLog
+from platonic_ray.engine.prepare import Prepared, prepare
+from platonic_ray.engine.progress import ProgressDisplay
+from platonic_ray.plan import (
+    Embed,
+    KernelTile,
+    NeighborBlock,
+    NeighborTile,
+    Plan,
+    Score,
+    Task,
+    TaskGraph,
+    found,
+    needed,
+)
+from platonic_ray.results import Result
+from platonic_ray.store import CorruptArtifactError, Store
+from platonic_ray.study import Study
+
+
+def default_store() -> str:
+    """Return the store of a study that names none: `$PLATONIC_RAY_CACHE/store`, else in `~/.cache`."""
+    cache = os.environ.get("PLATONIC_RAY_CACHE") or "~/.cache/platonic-ray"
+    return str(Path(cache).expanduser() / "store")
+
+
+def run_study(study: Study, *, quiet: bool = False) -> Result:
+    """Run a study, or read its result if it was run before. Interrupted runs go on where they were.
+
+    :raises PlatonicRayError: as `prepare`, and for what goes wrong while running.
+    """
+    started = time.time()
+    store = Store.open(study.run.store or default_store())
+    with ProgressDisplay(quiet=quiet) as progress:
+        prepared = prepare(study, store)
+        finished = _stored_result(store, prepared.key)
+        if finished is not None:
+            progress.say(f"Everything was in the store ({store.uri}): nothing was computed.")
+            return finished
+        plan = prepared.context.plan
+        there = found(plan, lambda kind, key: store.manifest(kind, key) is not None)
+        wanted = needed(plan, there)
+        graph = TaskGraph(
+            plan.prerequisites, done=[task for task in plan.prerequisites if task not in wanted]
+        )
+        events = EventLog(
+            store, run=time.strftime("%Y%m%dT%H%M%S", time.gmtime(started)) + f"-{uuid.uuid4().hex[:6]}"
+        )
+        events.add("started", study=study.name, key=prepared.key, todo=_counts(wanted), found=_counts(there))
+        _announce(progress, plan, wanted, there)
+        try:
+            scores, engine = _execute(prepared, graph, events, progress)
+        except BaseException as error:
+            events.add("stopped", error=type(error).__name__)
+            raise
+        finally:
+            events.flush()
+        result = assemble(prepared, scores, engine, started)
+        _keep_result(store, prepared.key, result)
+        events.add("finished", seconds=time.time() - started, counts=dict(events.counts))
+        events.flush()
+        progress.say(_summary(events, there, time.time() - started))
+    return result
+
+
+def _execute(
+    prepared: Prepared, graph: TaskGraph, events: EventLog, progress: ProgressDisplay
+) -> tuple[dict[Score, pa.Table], str]:
+    """Run the graph on the engine that the study names."""
+    run = prepared.study.run
+    if run.engine == "local":
+        from platonic_ray.engine.local import LocalRunner
+
+        return LocalRunner(prepared.context, graph, events, progress).run(), "local"
+
+    import ray
+
+    from platonic_ray.engine import cluster
+    from platonic_ray.engine.scheduler import Scheduler
+
+    started_here = cluster.connect()
+    try:
+        scheduler = Scheduler(prepared.context, graph, events, progress)
+        scores = scheduler.run()
+        events.add("driver", fetched_bytes=scheduler.fetched_bytes)
+        return scores, f"ray {ray.__version__}"
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _counts(tasks: frozenset[Task]) -> dict[str, int]:
+    return dict(Counter(type(task).__name__ for task in tasks))
+
+
+def _announce(progress: ProgressDisplay, plan: Plan, wanted: frozenset[Task], there: frozenset[Task]) -> None:
+    embeds = [task for task in wanted if isinstance(task, Embed)]
+    progress.expect("models loaded", len({task.model for task in embeds}))
+    progress.expect("samples embedded", sum(len(plan.shards[task.shard]) for task in embeds))
+    progress.expect("tiles", sum(isinstance(task, NeighborTile | KernelTile) for task in wanted))
+    progress.expect("pairs", sum(isinstance(task, Score) for task in wanted))
+    reused = sum(isinstance(task, Embed | NeighborBlock | KernelTile) for task in there)
+    if reused:
+        progress.say(f"Resuming: {reused} shards, neighbor blocks and tiles are in the store already.")
+
+
+def _summary(events: EventLog, there: frozenset[Task], seconds: float) -> str:
+    counts = events.counts
+    lost = f", {counts['lost']} lost and done again" if counts["lost"] else ""
+    return (
+        f"Computed {counts['shard']} shards, {counts['NeighborTile'] + counts['KernelTile']} tiles and "
+        f"{counts['Score']} pairs in {seconds:.0f} s; reused {len(there)} from the store{lost}. Log: run {events.run}."
+    )
+
+
+def _keep_result(store: Store, key: str, result: Result) -> None:
+    frames = {name: getattr(result, name).to_arrow(compat_level=pl.CompatLevel.oldest()) for name in _FRAMES}
+    store.put("results", key, frames, result.provenance)
+
+
+def _stored_result(store: Store, key: str) -> Result | None:
+    manifest = store.manifest("results", key)
+    if manifest is None:
+        return None
+    try:
+        frames = {name: pl.DataFrame(store.read(manifest, name)) for name in _FRAMES}
+    except CorruptArtifactError:
+        store.discard("results", key)
+        return None
+    return Result(**frames, provenance=dict(manifest.meta))
+
+
+_FRAMES = ("scores", "models", "layers")

@@ -1,0 +1,352 @@
+"""The driver's side of a run on Ray: starts models, dispatches tasks, answers every loss.
+
+The driver moves references, never features. Its whole state:
+
+* `graph`: which task waits, is ready, taken or done (`platonic_ray.plan.TaskGraph`);
+* `replicas`: the model actors, each loading, idle, or streaming one shard;
+* `running`: the tasks under way, by the reference of their report;
+* `outputs`: references to results that are still to be read: a cache. What is not there is read
+  from the store, and what is not there either is made again.
+
+A shard, block or tile is durable before its worker reports it, so dropping any reference, or this
+whole process, loses nothing that was finished.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray import ObjectRef, ObjectRefGenerator
+
+from platonic_ray.engine import cluster, remote
+from platonic_ray.engine.context import Context, MissingInputError, label
+from platonic_ray.engine.events import EventLog
+from platonic_ray.engine.failures import Loss, classify
+from platonic_ray.engine.progress import ProgressDisplay
+from platonic_ray.errors import RunError
+from platonic_ray.plan import Embed, KernelTile, NeighborTile, Score, Task, TaskGraph
+
+MOST_ATTEMPTS = 3
+_TASKS_PER_CORE = 3
+_OBJECT_STORE_SHARE = 0.4
+_POLL_S = 0.5
+
+
+@dataclass
+class Replica:
+    """A model actor and what it is doing: loading (`layers` unknown), idle, or streaming a shard."""
+
+    model: int
+    actor: Any
+    loading: ObjectRef | None
+    started: float = field(default_factory=time.monotonic)
+    layers: int = 0
+    task: Embed | None = None
+    stream: ObjectRefGenerator | None = None
+    items: list[ObjectRef] = field(default_factory=list)
+
+
+class Scheduler:
+    """Runs a plan's graph to its end on the Ray that is connected."""
+
+    def __init__(
+        self, context: Context, graph: TaskGraph, events: EventLog, progress: ProgressDisplay
+    ) -> None:
+        self.context = context
+        self.plan = context.plan
+        self.graph = graph
+        self.events = events
+        self.progress = progress
+        self.scores: dict[Score, pa.Table] = {}
+        self.replicas: list[Replica] = []
+        self.running: dict[ObjectRef, Task] = {}
+        self.outputs: dict[Task, tuple[ObjectRef, ...]] = {}
+        self.fetched_bytes = 0
+        self._attempts: Counter[Task] = Counter()
+        self._load_attempts: Counter[int] = Counter()
+        self._start_s: dict[int, float] = {}
+        self._shard_s: dict[int, float] = {}
+        self._live: deque[tuple[Embed, int]] = deque()
+        self._live_bytes = 0
+        self._context_ref = ray.put(context)
+        self._resources = cluster.resources()
+        self._resources_read = time.monotonic()
+
+    def run(self) -> dict[Score, pa.Table]:
+        """Run until every task is done; return the score tables.
+
+        :raises PlatonicRayError: the first error of the application (bad features, disk full, …),
+            or `RunError` when one piece of work was lost too many times.
+        """
+        try:
+            while not self.graph.finished:
+                self._start_models()
+                self._submit()
+                self._wait()
+        finally:
+            self._stop()
+        return self.scores
+
+    # -- dispatch ------------------------------------------------------------------------------
+
+    def _start_models(self) -> None:
+        """Give idle replicas their next shard, end those without work, start others in free slots."""
+        for replica in [r for r in self.replicas if r.loading is None and r.task is None]:
+            self._next_shard(replica)
+        if time.monotonic() - self._resources_read > 2.0:
+            self._resources, self._resources_read = cluster.resources(), time.monotonic()
+        while len(self.replicas) < self._model_slots():
+            model = self._next_model()
+            if model is None:
+                return
+            run = self.context.run
+            gpus = run.gpus_per_model if self._resources.gpus else 0
+            cpus = 1.0 if gpus else cluster.HALF_CORE * run.threads
+            actor = remote.ModelActor.options(
+                num_cpus=cpus,
+                num_gpus=gpus,
+                scheduling_strategy="SPREAD",
+            ).remote(self._context_ref, model)
+            self.replicas.append(Replica(model, actor, loading=actor.describe.remote()))
+
+    def _model_slots(self) -> int:
+        run = self.context.run
+        if self._resources.gpus:
+            return max(1, int(self._resources.gpus / run.gpus_per_model))
+        return max(1, int(self._resources.cpus / run.threads))
+
+    def _next_model(self) -> int | None:
+        """Choose the model that another replica helps most: one without any first, in the study's order.
+
+        A second replica has to be started and to load the model again: it pays where the shards that
+        are left would take the replicas there are twice as long as that took the last time.
+        """
+        replicas = Counter(replica.model for replica in self.replicas)
+        worth = [
+            model
+            for model, shards in self.graph.pending_embeds().items()
+            if not replicas[model]
+            or shards * self._shard_s.get(model, 0.0) / replicas[model] > 2 * self._start_s.get(model, 0.0)
+        ]
+        return min(worth, key=lambda model: (replicas[model], model), default=None)
+
+    def _next_shard(self, replica: Replica) -> None:
+        task = self.graph.take_embed(replica.model)
+        if task is None:
+            ray.kill(replica.actor)
+            self.replicas.remove(replica)
+            return
+        replica.task, replica.items = task, []
+        replica.stream = replica.actor.embed.remote(task.shard)
+
+    def _submit(self) -> None:
+        """Dispatch ready tasks, bounded by a window of a few a core."""
+        window = max(2, int(self._resources.cpus * _TASKS_PER_CORE))
+        while len(self.running) < window:
+            task = self.graph.take()
+            if task is None:
+                return
+            slots: list[tuple[Task, int]] = []
+            refs: list[ObjectRef] = []
+            lost = []
+            for need in self.graph.needs(task):
+                found = self.outputs.get(need, ())
+                if not found and isinstance(need, NeighborTile):
+                    lost.append(need)  # a tile's top-k lives as an object only
+                elif found:
+                    slots.append((need, len(found)))
+                    refs.extend(found)
+            if lost:
+                for need in lost:
+                    self.graph.undo(need)
+                self.graph.give_back(task)
+                continue
+            function = remote.RUN[type(task)].options(
+                name=label(self.plan, task), num_cpus=cluster.HALF_CORE if self._resources.cpus < 64 else 1
+            )
+            report, output = function.remote(self._context_ref, task, tuple(slots), *refs)
+            self.running[report] = task
+            self.outputs[task] = (output,)
+
+    # -- what comes back -----------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        waiting: list[Any] = list(self.running)
+        by_source: dict[Any, Replica] = {}
+        for replica in self.replicas:
+            source = replica.loading or replica.stream
+            if source is not None:
+                by_source[source] = replica
+        waiting += by_source
+        if not waiting:
+            if not self.graph.pending_embeds():
+                raise RunError("Nothing is running and nothing is ready: this is a fault of platonic_ray.")
+            return
+        ready, _ = ray.wait(waiting, num_returns=1, timeout=_POLL_S, fetch_local=False)
+        if ready:  # take whatever else has finished meanwhile
+            ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)
+        for source in ready:
+            owner = by_source.get(source)
+            if owner is None:
+                self._task_ended(source)
+            elif owner.loading is not None:
+                self._model_loaded(owner)
+            else:
+                self._block_streamed(owner)
+
+    def _fetch(self, ref: ObjectRef) -> Any:
+        """Bring a value into the driver, counting its bytes; every `ray.get` of a run is this one."""
+        value = ray.get(ref)
+        self.fetched_bytes += value.nbytes if isinstance(value, pa.Table) else len(repr(value))
+        return value
+
+    def _model_loaded(self, replica: Replica) -> None:
+        assert replica.loading is not None
+        try:
+            report = self._fetch(replica.loading)
+        except Exception as error:
+            self._lose_replica(replica, error)
+            return
+        replica.loading, replica.layers = None, report["layers"]
+        self._start_s[replica.model] = time.monotonic() - replica.started
+        self.events.add("model_loaded", model=self.plan.models[replica.model].name, **report)
+        self.progress.advance("models loaded")
+
+    def _block_streamed(self, replica: Replica) -> None:
+        """Take the next item of a stream: a layer's reference, the report, or the end."""
+        assert replica.stream is not None
+        try:
+            replica.items.append(next(replica.stream))
+        except StopIteration:
+            self._stream_ended(replica)
+
+    def _stream_ended(self, replica: Replica) -> None:
+        """A shard is done when its stream has ended, not when its report is there: Ray fails the
+        objects of a stream whose actor goes before the end of it was noted.
+        """
+        assert replica.task is not None
+        *blocks, last = replica.items
+        try:
+            if len(blocks) != replica.layers:  # the last item holds the error, if there was one
+                self._fetch(last)
+                raise RunError("A model's stream of blocks ended early.")
+            report = self._fetch(last)
+        except Exception as error:
+            self._lose_replica(replica, error)
+            return
+        task = replica.task
+        self.outputs[task] = tuple(blocks)
+        replica.task, replica.stream, replica.items = None, None, []
+        self._shard_s[replica.model] = report["end"] - report["start"]
+        self._live.append((task, report["bytes_out"]))
+        self._live_bytes += report["bytes_out"]
+        self._complete(task, "shard", report)
+        self.progress.advance("samples embedded", len(self.plan.shards[task.shard]))
+        self._bound_objects()
+
+    def _task_ended(self, ref: ObjectRef) -> None:
+        task = self.running.pop(ref)
+        try:
+            report = self._fetch(ref)
+            if isinstance(task, Score):
+                self.scores[task] = self._fetch(self.outputs[task][0])
+        except Exception as error:
+            self.outputs.pop(task, None)
+            self._lose_task(task, error)
+            return
+        self._complete(task, type(task).__name__, report)
+        if isinstance(task, Score):
+            self.progress.advance("pairs")
+        elif isinstance(task, NeighborTile | KernelTile):
+            self.progress.advance("tiles")
+
+    def _complete(self, task: Task, event: str, report: dict[str, Any]) -> None:
+        self.events.add(event, task=label(self.plan, task), attempt=self._attempts[task] + 1, **report)
+        for unread in self.graph.complete(task):
+            self.outputs.pop(unread, None)
+        if isinstance(task, Score):
+            self.outputs.pop(task, None)
+
+    def _bound_objects(self) -> None:
+        """Drop the oldest feature objects beyond a share of the object store: readers take the store."""
+        budget = self._resources.object_store_bytes * _OBJECT_STORE_SHARE
+        while self._live and (self._live_bytes > budget or self._live[0][0] not in self.outputs):
+            task, size = self._live.popleft()
+            self._live_bytes -= size
+            if self.outputs.pop(task, None) is not None:
+                self.events.add("objects_dropped", task=label(self.plan, task), bytes=size)
+
+    # -- losses --------------------------------------------------------------------------------
+
+    def _lose_replica(self, replica: Replica, error: Exception) -> None:
+        """An actor failed while loading or embedding: its shard goes back, others take over."""
+        self.replicas.remove(replica)
+        ray.kill(replica.actor)
+        failure = classify(error, of_actor=True)
+        if failure.loss is Loss.APPLICATION:
+            raise failure.error
+        if replica.task is not None:
+            self._again(replica.task, failure.loss, failure.error)
+            return
+        name = self.plan.models[replica.model].name
+        self._load_attempts[replica.model] += 1
+        self.events.add("lost", what=f"model {name}", loss=failure.loss.value, error=_short(failure.error))
+        if self._load_attempts[replica.model] >= MOST_ATTEMPTS:
+            raise RunError(
+                f"The process loading model {name!r} died {MOST_ATTEMPTS} times ({_short(failure.error)}). "
+                "It may not fit into memory. Finished work is kept; run again to resume."
+            )
+
+    def _lose_task(self, task: Task, error: Exception) -> None:
+        failure = classify(error, of_actor=False)
+        if failure.loss is Loss.APPLICATION:
+            raise failure.error
+        if failure.loss is Loss.INPUT:
+            # Whatever was handed over as objects is read from the store next time, and what the
+            # store turned out not to hold is made again.
+            for need in self.graph.needs(task):
+                self.outputs.pop(need, None)
+            if isinstance(failure.error, MissingInputError):
+                for missing in failure.error.tasks:
+                    self.graph.undo(missing)
+                    self._count_attempt(missing, failure.loss, failure.error)
+                self.graph.give_back(task)
+                return
+        self._again(task, failure.loss, failure.error)
+
+    def _again(self, task: Task, loss: Loss, error: BaseException) -> None:
+        self._count_attempt(task, loss, error)
+        self.graph.give_back(task)
+
+    def _count_attempt(self, task: Task, loss: Loss, error: BaseException) -> None:
+        self._attempts[task] += 1
+        self.events.add(
+            "lost",
+            what=label(self.plan, task),
+            loss=loss.value,
+            attempt=self._attempts[task],
+            error=_short(error),
+        )
+        if self._attempts[task] >= MOST_ATTEMPTS:
+            raise RunError(
+                f"{label(self.plan, task)} was lost {MOST_ATTEMPTS} times; last: {_short(error)}. "
+                "Finished work is kept; run again to resume."
+            )
+
+    def _stop(self) -> None:
+        """End every actor and task of this run; what they had committed stays."""
+        for replica in self.replicas:
+            ray.kill(replica.actor)
+        for ref in self.running:
+            ray.cancel(ref, force=True)
+        self.replicas, self.running, self.outputs = [], {}, {}
+
+
+def _short(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]

@@ -1,0 +1,172 @@
+"""Killed and run again: the scores are byte for byte those of an undisturbed run."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support import changed, committed, events_of, score_bytes
+
+import platonic_ray as pr
+
+pytestmark = pytest.mark.chaos
+
+DRIVER = """
+import sys
+import platonic_ray as pr
+pr.align(pr.Study.from_dict(__import__("json").loads(sys.argv[1])), quiet=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return {}
+
+
+def start_driver(study):
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, json.dumps(study.model_dump(mode="json"))],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, seconds=90):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not happen in time")
+
+
+def descendants(pid, name):
+    """The pids of processes below `pid` whose command line begins with `name`."""
+    found, frontier = [], [pid]
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                children.setdefault(int(fields[1]), []).append(int(entry.name))
+            except (OSError, IndexError):
+                continue
+    while frontier:
+        for child in children.get(frontier.pop(), []):
+            frontier.append(child)
+            try:
+                command = Path(f"/proc/{child}/cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if command.startswith(name):
+                found.append(child)
+    return found
+
+
+def shards_done(study):
+    return len(committed(study, "features"))
+
+
+@pytest.mark.parametrize("shards", [3, 17, 31])
+def test_a_killed_driver_goes_on_from_the_last_committed_shard(small_study, tmp_path, shards):
+    expected = score_bytes(pr.align(small_study, quiet=True))
+    study = changed(small_study, engine="ray", store=str(tmp_path / "killed"))
+    driver = start_driver(study)
+    wait_for(lambda: shards_done(study) >= shards)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    driver.stderr.close()
+    done = committed(study, "features")
+    assert shards <= len(done) < 40
+    result = pr.align(changed(study, engine="local"), quiet=True)
+    assert score_bytes(result) == expected
+    made_again = [event for event in events_of(study) if event["event"] == "shard"]
+    assert len(made_again) == 40 - len(done)
+
+
+@pytest.mark.parametrize("victim", ["ray::_ModelActor", "ray::neighbors", "ray::kernels"])
+def test_a_killed_worker_is_replaced_in_the_same_run(small_study, tmp_path, victim):
+    expected = score_bytes(pr.align(small_study, quiet=True))
+    study = changed(small_study, engine="ray", store=str(tmp_path / "killed"))
+    driver = start_driver(study)
+
+    def strike():
+        if driver.poll() is not None:
+            raise AssertionError(f"the run ended before a {victim} was met: {driver.stderr.read()}")
+        for pid in descendants(driver.pid, victim):
+            os.kill(pid, signal.SIGKILL)
+            return True
+        return False
+
+    wait_for(strike)
+    _, said = driver.communicate(timeout=120)
+    assert driver.returncode == 0, said
+    result = pr.align(study, quiet=True)
+    assert score_bytes(result) == expected
+    events = events_of(study)
+    lost = [event for event in events if event["event"] == "lost"]
+    assert len(lost) >= 1
+    # What was done twice is what the lost process had in hand, and no more.
+    shards = [event["task"] for event in events if event["event"] == "shard"]
+    assert len(shards) == len(set(shards)) == 40
+
+
+def test_random_kills_never_change_a_byte(small_study, tmp_path):
+    expected = score_bytes(pr.align(small_study, quiet=True))
+    study = changed(small_study, engine="ray", store=str(tmp_path / "killed"))
+    rng = random.Random(7)
+    kills = 0
+    while kills < 6:
+        driver = start_driver(study)
+        until = time.monotonic() + 4.0 + rng.random() * 3
+        while time.monotonic() < until and driver.poll() is None:
+            time.sleep(0.05 + rng.random() * 0.4)
+            workers = descendants(driver.pid, "ray::")
+            if workers and rng.random() < 0.3:
+                try:
+                    os.kill(rng.choice(workers), signal.SIGKILL)
+                    kills += 1
+                except ProcessLookupError:
+                    pass
+        if driver.poll() is not None:
+            break
+        os.killpg(driver.pid, signal.SIGKILL)
+        kills += 1
+        driver.wait()
+        driver.stderr.close()
+    result = pr.align(changed(study, engine="local"), quiet=True)
+    assert score_bytes(result) == expected
+    assert kills > 0
+
+
+def test_ctrl_c_ends_cleanly_and_keeps_what_was_finished(small_study, tmp_path):
+    study = changed(small_study, engine="ray", store=str(tmp_path / "stopped"))
+    file = tmp_path / "study.json"
+    file.write_text(json.dumps(study.model_dump(mode="json")))
+    script = (
+        "import json, sys; import platonic_ray.cli as c; from platonic_ray.study import Study; "
+        "Study.from_toml = classmethod(lambda cls, p: cls.from_dict(json.load(open(p)))); "
+        "sys.exit(c.main(['run', sys.argv[1], '--out', sys.argv[2]]))"
+    )
+    driver = subprocess.Popen(
+        [sys.executable, "-c", script, str(file), str(tmp_path / "out")],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: shards_done(study) >= 2)
+    os.kill(driver.pid, signal.SIGINT)
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 130, said
+    assert "goes on from there" in said
+    assert "Traceback" not in said
+    assert shards_done(study) >= 2

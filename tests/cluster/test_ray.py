@@ -1,0 +1,114 @@
+"""Runs on a real Ray of several raylets: equal to the run in this process, streamed, bounded."""
+
+import os
+import time
+
+import pytest
+import ray
+from conftest import make_small_study, write_broken_bert
+from ray.cluster_utils import Cluster
+from support import changed, committed, events_of, score_bytes
+
+import platonic_ray as pr
+from platonic_ray.store import Store
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Three raylets: a head that runs no tasks and two workers of one core."""
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 200 * 2**20},
+    )
+    for _ in range(2):
+        cluster.add_node(num_cpus=1, object_store_memory=200 * 2**20)
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def on_ray(study, store):
+    return changed(study, engine="ray", store=str(store))
+
+
+@pytest.fixture(scope="module")
+def ran(cluster, samples, tiny_bert, tmp_path_factory):
+    """The small study, run once on the cluster: the study, its result, its events."""
+    study = on_ray(make_small_study(samples, tiny_bert), tmp_path_factory.mktemp("ran") / "store")
+    result = pr.align(study, quiet=True)
+    return study, result, events_of(study)
+
+
+def test_a_run_on_ray_equals_the_run_in_this_process(ran, small_study):
+    _, distributed, _ = ran
+    assert score_bytes(pr.align(small_study, quiet=True)) == score_bytes(distributed)
+
+
+def test_tiles_stream_from_objects_while_other_shards_are_embedded(ran):
+    _, _, events = ran
+    shards = [event for event in events if event["event"] == "shard"]
+    tiles = [event for event in events if event["event"] in ("NeighborTile", "KernelTile")]
+    assert len(shards) == 4 * 10
+    assert len(tiles) == 4 * 6 + 6
+    last_shard = max(event["end"] for event in shards)
+    assert sum(tile["start"] < last_shard for tile in tiles) >= 6
+    # Blocks came out of the object store, the driver saw references and reports alone.
+    embedded = sum(event["bytes_out"] for event in shards)
+    from_objects = sum(tile["bytes_from_objects"] for tile in tiles)
+    assert from_objects > embedded
+    assert sum(tile["bytes_from_store"] for tile in tiles) == 0
+    (driver,) = [event for event in events if event["event"] == "driver"]
+    assert 0 < driver["fetched_bytes"] < embedded / 20
+    # Both workers took part, and the head did not.
+    assert len({event["node"] for event in (*shards, *tiles)}) == 2
+
+
+def test_no_process_that_held_a_model_is_left_behind(ran):
+    _, _, events = ran
+    loaded = [event["pid"] for event in events if event["event"] == "model_loaded"]
+    assert loaded
+    for _ in range(100):
+        alive = [pid for pid in loaded if os.path.exists(f"/proc/{pid}")]
+        if not alive:
+            break
+        time.sleep(0.1)
+    assert not alive
+
+
+def test_a_finished_study_starts_nothing(ran, capsys):
+    study, result, _ = ran
+    assert score_bytes(pr.align(study)) == score_bytes(result)
+    assert "nothing was computed" in capsys.readouterr().err
+    assert len(Store(study.run.store).runs()) == 1
+
+
+def test_what_one_engine_finished_the_other_goes_on_with(cluster, ran, small_study, tmp_path):
+    three = small_study.replace(models=[model.model_dump() for model in small_study.models[:3]])
+    store = tmp_path / "shared"
+    pr.align(changed(three, store=str(store)), quiet=True)
+    study = on_ray(small_study, store)
+    assert score_bytes(pr.align(study, quiet=True)) == score_bytes(ran[1])
+    assert {e["task"] for e in events_of(study) if e["event"] == "shard"} == {
+        f"embed[pixels, {shard}]" for shard in range(10)
+    }
+
+
+def test_an_error_of_the_data_reaches_the_caller_and_keeps_what_was_finished(
+    cluster, ran, small_study, tmp_path
+):
+    models = [model.model_dump() for model in small_study.models]
+    models[1]["weights"] = str(write_broken_bert(tmp_path / "broken"))
+    models[1]["view"] = "en"
+    study = on_ray(small_study.replace(models=models), tmp_path / "ray")
+    with pytest.raises(pr.PlatonicRayError, match=r"Model 'bert-de', layer"):
+        pr.align(study, quiet=True)
+    assert events_of(study)[-1]["event"] == "stopped"
+    kept = committed(study, "features")
+    models[1] = small_study.models[1].model_dump()
+    mended = on_ray(small_study.replace(models=models), tmp_path / "ray")
+    assert score_bytes(pr.align(mended, quiet=True)) == score_bytes(ran[1])
+    assert kept <= committed(study, "features")
