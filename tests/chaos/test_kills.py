@@ -55,7 +55,7 @@ def descendants(pid, name):
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                fields = (entry / "stat").read_bytes().decode(errors="replace").rsplit(")", 1)[1].split()
                 children.setdefault(int(fields[1]), []).append(int(entry.name))
             except (OSError, IndexError):
                 continue

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from support import changed, dense_features, events_of, score_bytes
+from support import changed, committed, dense_features, events_of, score_bytes
 
 import platonic_ray as pr
 from platonic_ray.errors import DataError, StudyError
@@ -158,3 +160,43 @@ class TestBadInput:
 def with_model(study, **changes):
     first, *others = [model.model_dump() for model in study.models]
     return study.replace(models=[first | changes, *others])
+
+
+class TestBadSamples:
+    @pytest.fixture
+    def spoiled(self, small_study, samples, tmp_path):
+        """The study on samples of which three are bad: an empty text, a missing one, a broken image."""
+        table = pq.read_table(samples)
+        text, image = table["en"].to_pylist(), table["image"].to_pylist()
+        text[3], text[70], image[401] = "  ", None, image[401][:40]
+        table = table.set_column(1, "en", pa.array(text)).set_column(3, "image", pa.array(image, pa.binary()))
+        pq.write_table(table, tmp_path / "spoiled.parquet")
+        return small_study.replace(dataset={"source": str(tmp_path / "spoiled.parquet")})
+
+    def test_they_are_refused_before_a_model_runs_all_of_them_listed(self, spoiled):
+        with pytest.raises(DataError) as caught:
+            pr.align(spoiled, quiet=True)
+        assert all(f"s{row}" in str(caught.value) for row in (3, 70, 401))
+        assert 'on_bad_sample = "drop"' in str(caught.value)
+        assert not (Path(spoiled.run.store) / "features").exists()
+
+    def test_they_are_dropped_in_every_view_where_that_is_asked_for(self, spoiled):
+        dropping = spoiled.replace(dataset={**spoiled.dataset.model_dump(), "on_bad_sample": "drop"})
+        result = pr.align(dropping, quiet=True)
+        assert result.models["n"].unique().to_list() == [597]
+        assert result.provenance["dataset"]["dropped"] == [3, 70, 401]
+
+
+def test_a_seeded_draw_takes_that_many_samples(small_study):
+    drawn = small_study.replace(dataset={**small_study.dataset.model_dump(), "samples": 100})
+    one, two = pr.align(drawn, quiet=True), pr.align(drawn.replace(seed=1), quiet=True)
+    assert one.models["n"].unique().to_list() == [100]
+    assert not one.scores["score"].equals(two.scores["score"])
+
+
+def test_the_seed_of_ties_enters_the_keys_of_neighbors(small_study):
+    pr.align(small_study, quiet=True)
+    before = committed(small_study, "neighbors"), committed(small_study, "features")
+    pr.align(small_study.replace(seed=5), quiet=True)
+    assert committed(small_study, "features") == before[1]
+    assert len(committed(small_study, "neighbors")) == 2 * len(before[0])

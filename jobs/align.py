@@ -1,0 +1,23 @@
+"""Run a study: by `python jobs/align.py study.toml`, or as a job on a cluster:
+
+    ray job submit --working-dir . -- python jobs/align.py study.toml --out result
+
+The exit status and the last line tell how it ended. A job that is stopped or fails is resumed by
+submitting it again: everything finished is in the store.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # a job's working directory may be all there is
+
+from platonic_ray.cli import main
+
+if __name__ == "__main__":
+    status = main(["run", *sys.argv[1:]])
+    print("done" if status == 0 else f"failed with exit status {status}", flush=True)
+    sys.exit(status)

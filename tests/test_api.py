@@ -1,0 +1,97 @@
+"""The public verbs on arrays: what they accept, what they give back."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import platonic_ray as pr
+
+
+@pytest.fixture
+def rows():
+    return np.random.default_rng(3).normal(size=(60, 12))
+
+
+def test_arrays_come_back_as_arrays_and_tensors_as_tensors(rows):
+    ids, similarities = pr.neighbors(rows, k=4)
+    assert isinstance(ids, np.ndarray)
+    assert (ids.dtype, ids.shape) == (np.int64, (60, 4))
+    assert similarities.dtype == np.float32
+    as_tensors = pr.neighbors(torch.tensor(rows), k=4)
+    assert isinstance(as_tensors[0], torch.Tensor)
+    np.testing.assert_array_equal(as_tensors[0].numpy(), ids)
+
+
+def test_neighbors_are_those_of_a_dense_computation(rows):
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -np.inf)
+    ids, similarities = pr.neighbors(rows, k=5)
+    np.testing.assert_array_equal(ids, np.argsort(-cosine, axis=1)[:, :5])
+    np.testing.assert_allclose(similarities, -np.sort(-cosine, axis=1)[:, :5], rtol=1e-5)
+    distance = np.linalg.norm(rows[:, None] - rows[None], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    ids, distances = pr.neighbors(rows, k=5, similarity="euclidean")
+    np.testing.assert_array_equal(ids, np.argsort(distance, axis=1)[:, :5])
+    np.testing.assert_allclose(distances, np.sort(distance, axis=1)[:, :5], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_representation_agrees_with_itself_in_every_dtype(rows, dtype):
+    x = torch.tensor(rows).to(dtype)
+    assert pr.score(x, x) == 1.0
+    assert pr.score(x, x, metric="cka") == pytest.approx(1.0, abs=1e-12)
+
+
+def test_a_table_of_two_sides_has_no_scores_within_a_side(rows):
+    result = pr.table({"a": rows, "b": rows[:, :5]}, {"c": rows[:, 3:]}, metric=["mutual_knn", "cka"])
+    matrix = result.matrix("cka")
+    assert (matrix.rows, matrix.columns) == (("a", "b"), ("c",))
+    assert matrix.at("a", "c") == pytest.approx(pr.score(rows, rows[:, 3:], metric="cka"))
+
+
+def test_one_name_for_two_representations_is_refused(rows):
+    with pytest.raises(ValueError, match="'a'"):
+        pr.table({"a": rows}, {"a": rows[:, :3]})
+
+
+def test_the_best_layers_are_the_first_of_equal_ones(rows):
+    layers = np.stack([rows, rows, rows[:, ::-1]], axis=1)
+    best = pr.table({"a": layers, "b": rows}).models.filter(model_x="a", model_y="b")
+    assert (best["layer_x"][0], best["layer_y"][0], best["score"][0]) == (0, 0, 1.0)
+
+
+def test_a_constant_representation_is_nan_with_a_reason(rows):
+    result = pr.table({"a": rows, "flat": np.ones((60, 3))}, metric="cka")
+    row = result.models.filter(model_x="a", model_y="flat")
+    assert np.isnan(row["score"][0])
+    assert "constant" in row["status"][0]
+
+
+def test_zero_rows_are_kept_and_flagged(rows):
+    rows[7] = 0
+    result = pr.table({"a": rows, "b": rows[:, :6]})
+    assert "zero rows: 1 in x, 1 in y" in result.models.filter(model_x="a", model_y="b")["status"][0]
+
+
+@pytest.mark.parametrize(("k", "message"), [(0, "at least 1"), (60, "k = 60"), (2.5, "whole number")])
+def test_an_impossible_k_is_refused(rows, k, message):
+    with pytest.raises(ValueError, match=message):
+        pr.score(rows, rows, k=k)
+
+
+def test_nothing_below_the_engine_needs_ray():
+    """`score`, `neighbors` and `table` work where Ray cannot be imported at all."""
+    script = (
+        "import sys; sys.modules['ray'] = None\n"
+        "import numpy as np, platonic_ray as pr\n"
+        "import platonic_ray.models, platonic_ray.store, platonic_ray.plan\n"
+        "x = np.random.default_rng(0).normal(size=(30, 4))\n"
+        "print(pr.score(x, x), pr.table({'a': x, 'b': x}).matrix().at('a', 'b'), pr.neighbors(x, 3)[0].shape)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == ["1.0", "1.0", "(30,", "3)"]
