@@ -8,7 +8,6 @@ not finish; 130 interrupted (finished work is kept).
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from importlib import resources
@@ -107,8 +106,10 @@ def _demo(given: argparse.Namespace) -> None:
     if given.write is not None:
         if given.write.exists():
             raise StudyError(f"{given.write} is there already; name another file.")
-        with resources.as_file(resources.files("platonic_ray") / "demo.toml") as path:
-            shutil.copyfile(path, given.write)
+        try:
+            given.write.write_bytes((resources.files("platonic_ray") / "demo.toml").read_bytes())
+        except OSError as error:
+            raise StudyError(f"{given.write} cannot be written: {error.strerror}.") from None
         print(f"Wrote {given.write}. Run it: platonic-ray run {given.write}")
         return
     study = demo_study()

@@ -7,6 +7,7 @@ Whether a metric, a model of the catalog or a column exists is checked by the la
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -108,6 +109,13 @@ class RunEntry(_Frozen):
     block_rows: Annotated[int, Field(ge=1)] | None = None
     gpus_per_model: Annotated[float, Field(gt=0, le=64)] = 1.0
 
+    @field_validator("gpus_per_model")
+    @classmethod
+    def _whole_above_one(cls, gpus: float) -> float:
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError("a fraction of one GPU, or a whole number of them")
+        return gpus
+
 
 class Study(_Frozen):
     """A dataset, models, metrics and options: everything that determines a result."""
@@ -172,7 +180,9 @@ class Study(_Frozen):
     def _with_paths_from(self, folder: Path) -> Study:
         """Resolve relative paths of dataset, weights and store against the study file's folder."""
         dataset, run = self.dataset, self.run
-        if dataset.source.endswith(".parquet") and "://" not in dataset.source:
+        if (
+            re.search(r"[./\\]", dataset.source) and "://" not in dataset.source
+        ):  # else an embedded one's name
             dataset = dataset.model_copy(update={"source": _absolute(dataset.source, folder)})
         if run.store is not None and "://" not in run.store:
             run = run.model_copy(update={"store": _absolute(run.store, folder)})

@@ -1,106 +1,11 @@
-"""Small real studies: paired texts and images in a Parquet file, tiny models on disk, floors."""
+"""Fixtures of many tests: samples, a tiny model on disk, and a small study of both."""
 
-import io
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from support import make_small_study, write_samples, write_tiny_bert
 
 from platonic_ray.study import Study
-
-WORDS = [
-    "red",
-    "green",
-    "blue",
-    "round",
-    "square",
-    "small",
-    "large",
-    "cat",
-    "dog",
-    "bird",
-    "tree",
-    "house",
-    "moon",
-    "star",
-]
-
-
-def write_samples(path: Path, n: int = 600, seed: int = 0) -> Path:
-    """Write n samples with the views `en`, `de`, `image`: three words, and their colors as pixels."""
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(0, len(WORDS), size=(n, 4))
-    images = []
-    for row, pick in enumerate(picks):
-        pixels = rng.integers(0, 40, size=(8, 8, 3)) + 13 * pick[:3]
-        stream = io.BytesIO()
-        Image.fromarray(np.clip(pixels + row % 7, 0, 255).astype(np.uint8)).save(stream, "PNG")
-        images.append(stream.getvalue())
-    table = pa.table(
-        {
-            "id": [f"s{row}" for row in range(n)],
-            "en": [" ".join(WORDS[i] for i in pick) for pick in picks],
-            "de": [" ".join(WORDS[i][::-1] for i in pick) for pick in picks],
-            "image": pa.array(images, pa.binary()),
-        }
-    )
-    pq.write_table(table, path)
-    return path
-
-
-def write_tiny_bert(folder: Path, seed: int = 0, layers: int = 3) -> Path:
-    """Save a tiny random BERT and its tokenizer in the format of a hub snapshot."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    letters = sorted({letter for word in WORDS for letter in word})
-    vocabulary = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        *WORDS,
-        *letters,
-        *("##" + letter for letter in letters),
-    ]
-    tokenizer = Tokenizer(
-        models.WordPiece({token: i for i, token in enumerate(vocabulary)}, unk_token="[UNK]")
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    )
-    torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    BertModel(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return folder
-
-
-def write_broken_bert(folder: Path) -> Path:
-    """Save a tiny BERT whose second block turns a word into NaN."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    write_tiny_bert(folder)
-    weights = load_file(folder / "model.safetensors")
-    weights["embeddings.word_embeddings.weight"][4 + WORDS.index("cat")] = torch.nan
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -111,25 +16,6 @@ def samples(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory) -> Path:
     return write_tiny_bert(tmp_path_factory.mktemp("bert"))
-
-
-def make_small_study(samples: Path, tiny_bert: Path, **run: object) -> Study:
-    """600 samples in 10 shards and 3 blocks; 4 models: two views of one BERT, TF-IDF, pixels."""
-    return Study.from_dict(
-        {
-            "name": "small",
-            "shard_rows": 64,
-            "dataset": {"source": str(samples)},
-            "models": [
-                {"name": "bert-en", "kind": "transformers-text", "weights": str(tiny_bert), "view": "en"},
-                {"name": "bert-de", "kind": "transformers-text", "weights": str(tiny_bert), "view": "de"},
-                {"name": "tfidf", "use": "char-tfidf", "view": "en"},
-                {"name": "pixels", "use": "pixels", "view": "image"},
-            ],
-            "metrics": [{"name": "mutual_knn", "k": 7}, {"name": "cka"}, {"name": "unbiased_cka"}],
-            "run": {"block_rows": 256, **run},
-        }
-    )
 
 
 @pytest.fixture

@@ -1,17 +1,131 @@
-"""What several tests ask of a study that has run: its bytes, its features, its log."""
+"""Small real studies, and what tests ask of one that has run: its bytes, its features, its log."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
 
+from platonic_ray.digest import digest
 from platonic_ray.engine.prepare import prepare
 from platonic_ray.results import Result
 from platonic_ray.store import Store, feature_array
 from platonic_ray.study import Study
+
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "round",
+    "square",
+    "small",
+    "large",
+    "cat",
+    "dog",
+    "bird",
+    "tree",
+    "house",
+    "moon",
+    "star",
+]
+
+
+def write_samples(path: Path, n: int = 600, seed: int = 0) -> Path:
+    """Write n samples with the views `en`, `de`, `image`: three words, and their colors as pixels."""
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(0, len(WORDS), size=(n, 4))
+    images = []
+    for row, pick in enumerate(picks):
+        pixels = rng.integers(0, 40, size=(8, 8, 3)) + 13 * pick[:3]
+        stream = io.BytesIO()
+        Image.fromarray(np.clip(pixels + row % 7, 0, 255).astype(np.uint8)).save(stream, "PNG")
+        images.append(stream.getvalue())
+    table = pa.table(
+        {
+            "id": [f"s{row}" for row in range(n)],
+            "en": [" ".join(WORDS[i] for i in pick) for pick in picks],
+            "de": [" ".join(WORDS[i][::-1] for i in pick) for pick in picks],
+            "image": pa.array(images, pa.binary()),
+        }
+    )
+    pq.write_table(table, path)
+    return path
+
+
+def write_tiny_bert(folder: Path, seed: int = 0, layers: int = 3) -> Path:
+    """Save a tiny random BERT and its tokenizer in the format of a hub snapshot."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    letters = sorted({letter for word in WORDS for letter in word})
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        *WORDS,
+        *letters,
+        *("##" + letter for letter in letters),
+    ]
+    tokenizer = Tokenizer(
+        models.WordPiece({token: i for i, token in enumerate(vocabulary)}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def write_broken_bert(folder: Path) -> Path:
+    """Save a tiny BERT whose second block turns a word into NaN."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    write_tiny_bert(folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][4 + WORDS.index("cat")] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def make_small_study(samples: Path, tiny_bert: Path, **run: object) -> Study:
+    """600 samples in 10 shards and 3 blocks; 4 models: two views of one BERT, TF-IDF, pixels."""
+    return Study.from_dict(
+        {
+            "name": "small",
+            "shard_rows": 64,
+            "dataset": {"source": str(samples)},
+            "models": [
+                {"name": "bert-en", "kind": "transformers-text", "weights": str(tiny_bert), "view": "en"},
+                {"name": "bert-de", "kind": "transformers-text", "weights": str(tiny_bert), "view": "de"},
+                {"name": "tfidf", "use": "char-tfidf", "view": "en"},
+                {"name": "pixels", "use": "pixels", "view": "image"},
+            ],
+            "metrics": [{"name": "mutual_knn", "k": 7}, {"name": "cka"}, {"name": "unbiased_cka"}],
+            "run": {"block_rows": 256, **run},
+        }
+    )
 
 
 def changed(study: Study, **run: Any) -> Study:
@@ -52,3 +166,13 @@ def events_of(study: Study, run: int = -1) -> list[dict[str, Any]]:
 def committed(study: Study, kind: str) -> set[str]:
     """The keys of the artifacts of a kind that exist."""
     return {path.parent.name for path in (Path(study.run.store) / kind).rglob("manifest.json")}
+
+
+def tie_digests(study: Study) -> dict[str, list[str]]:
+    """The digests that seed the tie rule of each layer of each model of a study."""
+    plan = prepare(study, Store(study.run.store)).context.plan
+    layers = {name: len(stack) for name, stack in dense_features(study).items()}
+    return {
+        model.name: [digest([model.tie_digest, layer]) for layer in range(layers[model.name])]
+        for model in plan.models
+    }

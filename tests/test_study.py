@@ -118,3 +118,22 @@ def test_a_file_that_is_no_toml_is_one_clear_error(tmp_path, content):
 def test_a_missing_file_tells_how_to_get_one(tmp_path):
     with pytest.raises(StudyError, match="demo --write"):
         Study.from_toml(tmp_path / "none.toml")
+
+
+def test_any_relative_file_of_samples_is_relative_to_the_study(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(
+        """
+        dataset.source = "samples.pq"
+        [[models]]
+        name = "a"
+        use = "pixels"
+        view = "image"
+        """
+    )
+    assert Study.from_toml(path).dataset.source == str(tmp_path / "samples.pq")
+
+
+def test_a_model_takes_a_fraction_of_a_gpu_or_whole_ones():
+    assert "fraction" in refused(run={"gpus_per_model": 1.5})
+    assert Study.from_dict({"models": [MODEL], "run": {"gpus_per_model": 2}}).run.gpus_per_model == 2

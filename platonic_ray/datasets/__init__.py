@@ -3,7 +3,7 @@
 Not here: what a model makes of an item (`models`), and where features are kept (`store`).
 """
 
-from platonic_ray.datasets.base import Dataset, Kind, Problem
+from platonic_ray.datasets.base import Dataset, Kind, Problem, items_digest
 from platonic_ray.datasets.emoji import LANGUAGES, read_emoji
 from platonic_ray.datasets.images import decode_image
 from platonic_ray.datasets.sources import check_samples, dataset_of, open_dataset
@@ -16,6 +16,7 @@ __all__ = [
     "check_samples",
     "dataset_of",
     "decode_image",
+    "items_digest",
     "open_dataset",
     "read_emoji",
 ]

@@ -23,6 +23,11 @@ Kind = Literal["text", "image"]
 CHUNK_ROWS = 256
 
 
+def items_digest(items: Sequence[str] | Sequence[bytes]) -> str:
+    """Return the sha256 of the content of samples, texts or encoded images, in their order."""
+    return digest_items(_encoded(item) for item in items)
+
+
 @dataclass(frozen=True)
 class Problem:
     """A sample that no model can use in a view, and why."""
@@ -134,7 +139,7 @@ class Dataset:
         if shard_rows < 1:
             raise StudyError(f"shard_rows must be at least 1 (given: {shard_rows}).")
         return [
-            digest_items(_encoded(item) for item in self.read(view, start, start + shard_rows))
+            items_digest(self.read(view, start, start + shard_rows))
             for start in range(0, len(self), shard_rows)
         ]
 

@@ -99,6 +99,24 @@ def labels_of(metrics: Sequence[Metric]) -> list[str]:
     return [metric.name if names[metric.name] == 1 else metric.label for metric in metrics]
 
 
+def asked(prepared: Prepared) -> dict[str, Any]:
+    """Return the part of a result's provenance that says what was asked, whoever computed it."""
+    study, context = prepared.study, prepared.context
+    specs = {model.name: spec for model, spec in zip(study.models, context.specs, strict=True)}
+    return {
+        "study": study.model_dump(mode="json", exclude={"run"}),
+        "study_key": prepared.key,
+        "dataset": {
+            "name": study.dataset.source,
+            "fingerprint": context.fingerprint,
+            "n": context.plan.n,
+            "dropped": list(context.dropped),
+        },
+        "models": {name: spec.identity() for name, spec in specs.items()},
+        "floors": [name for name, spec in specs.items() if spec.init == "random" or spec.weights is None],
+    }
+
+
 def _provenance(
     prepared: Prepared, described: list[_Description], engine: str, started: float
 ) -> dict[str, Any]:
@@ -114,22 +132,8 @@ def _provenance(
         notes.append(
             "features were made by different devices, thread counts or versions; equality of bytes ends there"
         )
-    floors = [
-        name
-        for name, spec in zip(names, context.specs, strict=True)
-        if spec.init == "random" or spec.weights is None
-    ]
     return {
-        "study": study.model_dump(mode="json", exclude={"run"}),
-        "study_key": prepared.key,
-        "dataset": {
-            "name": study.dataset.source,
-            "fingerprint": context.fingerprint,
-            "n": context.plan.n,
-            "dropped": list(context.dropped),
-        },
-        "models": {name: spec.identity() for name, spec in zip(names, context.specs, strict=True)},
-        "floors": floors,
+        **asked(prepared),
         "made_by": list(machines.values()),
         "versions": {
             "platonic_ray": importlib.metadata.version("platonic-ray"),

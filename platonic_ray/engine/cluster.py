@@ -21,10 +21,12 @@ HALF_CORE = 0.5
 
 @dataclass(frozen=True)
 class Resources:
-    """What a cluster has: CPU cores, GPUs, bytes of object store."""
+    """What a cluster has: CPU cores and GPUs, in all and on its largest node; bytes of object store."""
 
     cpus: float
     gpus: float
+    node_cpus: float
+    node_gpus: float
     object_store_bytes: int
 
 
@@ -47,7 +49,7 @@ def connect(address: str | None = None) -> bool:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise RunError(
-                f"No Ray cluster could be joined at {address}: {str(error).splitlines()[0]} "
+                f"No Ray cluster could be joined at {address}: {str(error).strip().partition(chr(10))[0]} "
                 "Check that it runs and, if it uses token authentication, that RAY_AUTH_MODE=token is exported."
             ) from None
         return False
@@ -58,8 +60,11 @@ def connect(address: str | None = None) -> bool:
 def resources() -> Resources:
     """Return what the cluster has now."""
     total = ray.cluster_resources()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return Resources(
         cpus=total.get("CPU", 0.0),
         gpus=total.get("GPU", 0.0),
+        node_cpus=max((node.get("CPU", 0.0) for node in nodes), default=0.0),
+        node_gpus=max((node.get("GPU", 0.0) for node in nodes), default=0.0),
         object_store_bytes=int(total.get("object_store_memory", 0)),
     )

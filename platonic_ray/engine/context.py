@@ -64,6 +64,15 @@ class MissingInputError(RunError):
         return MissingInputError, (self.tasks,)
 
 
+MOST_ATTEMPTS = 3
+"""How often one piece of work may be lost before a run gives up."""
+
+
+def event_of(task: Task) -> str:
+    """Return the name of the event that tells of a finished task: `shard`, `NeighborTile`, …"""
+    return "shard" if isinstance(task, Embed) else type(task).__name__
+
+
 def label(plan: Plan, task: Task) -> str:
     """Name a task for logs and dashboards, for example `neighbors[minilm, 0×2]`."""
     names = [model.name for model in plan.models]

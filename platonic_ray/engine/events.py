@@ -20,11 +20,16 @@ _FLUSH_LINES = 200
 
 
 class EventLog:
-    """Appends events in segments, at least once a second while events come."""
+    """Appends events in segments, about once a second.
+
+    `counts` is the number of events of each name, `totals` the sum of each fact that begins with
+    `bytes_`.
+    """
 
     def __init__(self, store: Store, run: str) -> None:
         self.run = run
         self.counts: Counter[str] = Counter()
+        self.totals: Counter[str] = Counter()
         self._store = store
         self._segment = 0
         self._lines: list[str] = []
@@ -33,7 +38,12 @@ class EventLog:
     def add(self, event: str, **facts: Any) -> None:
         """Record an event; `facts` are JSON values."""
         self.counts[event] += 1
+        self.totals.update({name: value for name, value in facts.items() if name.startswith("bytes_")})
         self._lines.append(json.dumps({"event": event, "time": time.time(), **facts}, ensure_ascii=False))
+        self.flush_if_due()
+
+    def flush_if_due(self) -> None:
+        """Flush if there is much to flush, or if it was a second ago."""
         if len(self._lines) >= _FLUSH_LINES or time.monotonic() - self._flushed >= _FLUSH_S:
             self.flush()
 

@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from platonic_ray.datasets import items_digest
 from platonic_ray.engine.context import Context, MissingInputError
 from platonic_ray.errors import DataError
 from platonic_ray.kernels import prepare
 from platonic_ray.models import Model, load
-from platonic_ray.plan import Embed
+from platonic_ray.plan import Embed, features_key
 from platonic_ray.store import CorruptArtifactError, Manifest, feature_array, feature_table
 
 
@@ -44,6 +45,7 @@ class ModelRunner:
         self._dataset = self._context.open_dataset()
         view = self._context.plan.models[self._model].view
         corpus = self._dataset.read(view, 0, len(self._dataset)) if spec.fits else None
+        self._corpus_digest = self._dataset.fingerprint([view]) if spec.fits else None
         self._loaded = load(spec, corpus=corpus, device=self._device)
         return len(self._loaded.layers)
 
@@ -59,7 +61,14 @@ class ModelRunner:
         context, planned = self._context, self._context.plan.models[self._model]
         span = context.plan.shards[shard]
         torch.set_num_threads(context.run.threads)
-        features = self._loaded.embed(self._dataset.read(planned.view, span.start, span.stop))
+        items = self._dataset.read(planned.view, span.start, span.stop)
+        spec = context.specs[self._model]
+        if features_key(spec.key, items_digest(items), self._corpus_digest) != planned.shard_keys[shard]:
+            raise DataError(
+                f"Samples {span.start} to {span.stop - 1} of {self._dataset.name} changed while the study ran. "
+                "Run again: what did not change is kept."
+            )
+        features = self._loaded.embed(items)
         for layer, rows in zip(self._loaded.layers, features.layers, strict=True):
             self._refuse_nan(rows, planned.name, layer.name, span.start)
         draft = context.store.draft("features", planned.shard_keys[shard])

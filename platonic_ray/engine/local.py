@@ -10,16 +10,15 @@ from collections import Counter
 from typing import Any
 
 import pyarrow as pa
+import torch
 
 from platonic_ray.engine import work
-from platonic_ray.engine.context import Context, MissingInputError, label
+from platonic_ray.engine.context import MOST_ATTEMPTS, Context, MissingInputError, event_of, label
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.features import Blocks, ModelRunner
 from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.errors import RunError
 from platonic_ray.plan import Embed, KernelTile, NeighborBlock, NeighborTile, Score, Task, TaskGraph
-
-_MOST_LOSSES = 3
 
 
 class LocalRunner:
@@ -39,20 +38,27 @@ class LocalRunner:
 
         :raises PlatonicRayError: the first error of a task.
         """
-        while not self.graph.finished:
-            task = self.graph.take() or self._take_embed()
-            try:
-                report = self._do(task)
-            except MissingInputError as error:
-                self._undo(task, error)
-                continue
-            self.events.add(_EVENTS[type(task)], task=label(self.context.plan, task), attempt=1, **report)
-            for unread in self.graph.complete(task):
-                if isinstance(unread, NeighborTile):
-                    self._partials.pop(unread, None)
-            what, amount = self._progress_of(task)
-            self.progress.advance(what, amount)
+        threads = torch.get_num_threads()  # models run on the study's number; the caller's comes back
+        try:
+            while not self.graph.finished:
+                self._step()
+        finally:
+            torch.set_num_threads(threads)
         return self.scores
+
+    def _step(self) -> None:
+        task = self.graph.take() or self._take_embed()
+        try:
+            report = self._do(task)
+        except MissingInputError as error:
+            self._undo(task, error)
+            return
+        self.events.add(event_of(task), task=label(self.context.plan, task), attempt=1, **report)
+        for unread in self.graph.complete(task):
+            if isinstance(unread, NeighborTile):
+                self._partials.pop(unread, None)
+        what, amount = self._progress_of(task)
+        self.progress.advance(what, amount)
 
     def _take_embed(self) -> Embed:
         pending = self.graph.pending_embeds()
@@ -97,9 +103,9 @@ class LocalRunner:
     def _undo(self, task: Task, error: MissingInputError) -> None:
         for missing in error.tasks:
             self._losses[missing] += 1
-            if self._losses[missing] >= _MOST_LOSSES:
+            if self._losses[missing] >= MOST_ATTEMPTS:
                 raise RunError(
-                    f"{label(self.context.plan, missing)} was made {_MOST_LOSSES} times and could not be read back. "
+                    f"{label(self.context.plan, missing)} was made {MOST_ATTEMPTS} times and could not be read back. "
                     "Check the store's disk."
                 )
             self.graph.undo(missing)
@@ -112,12 +118,3 @@ class LocalRunner:
         return (
             ("pairs", 1) if isinstance(task, Score) else ("tiles", int(not isinstance(task, NeighborBlock)))
         )
-
-
-_EVENTS: dict[type, str] = {
-    Embed: "shard",
-    NeighborTile: "NeighborTile",
-    NeighborBlock: "NeighborBlock",
-    KernelTile: "KernelTile",
-    Score: "Score",
-}

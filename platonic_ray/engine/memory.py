@@ -8,6 +8,7 @@ from typing import Any
 
 import platonic_ray.metrics as metrics_
 from platonic_ray.engine.assemble import labels_of
+from platonic_ray.engine.prepare import refuse_twice
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import zero_rows
 from platonic_ray.results import LayerInfo, PairScores, Result
@@ -23,6 +24,7 @@ def table_in_memory(
     """
     chosen = [metrics_.get_metric(name) for name in names]
     chosen = [metric.with_options({"k": k}) if metric.k is not None else metric for metric in chosen]
+    refuse_twice(chosen)
     twice = [name for name in xs if ys is not None and name in ys and xs[name] is not ys[name]]
     if twice:
         raise StudyError(f"The name {twice[0]!r} stands for other features on each side; rename one.")

@@ -6,9 +6,8 @@ metrics against the number of samples, and makes the plan with all its keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from platonic_ray.datasets import Dataset, check_samples, open_dataset
 from platonic_ray.digest import digest
@@ -17,7 +16,7 @@ from platonic_ray.errors import StudyError
 from platonic_ray.kernels import MICRO
 from platonic_ray.metrics import Metric, get_metric
 from platonic_ray.models import ModelSpec, resolve
-from platonic_ray.plan import Plan, PlannedModel, choose_block_rows, cut
+from platonic_ray.plan import Plan, PlannedModel, choose_block_rows, cut, features_key
 from platonic_ray.store import Store
 from platonic_ray.study import Study
 
@@ -39,22 +38,21 @@ def prepare(study: Study, store: Store) -> Prepared:
     :raises PlatonicRayError: one clear error for whatever cannot be used; no work has been done.
     """
     metrics = tuple(get_metric(entry) for entry in study.metrics)
-    if len({digest(metric.key) for metric in metrics}) < len(metrics):
-        raise StudyError("metrics: a metric is given twice with the same options; remove one.")
+    refuse_twice(metrics)
     opened = open_dataset(study.dataset, study.seed)
     views = tuple(sorted({model.view for model in study.models}))
+    for entry in study.models:
+        opened.kind(entry.view)  # raises, naming the views there are
+    for metric in metrics:
+        metric.check(len(opened))
     specs = tuple(resolve(entry) for entry in study.models)
     for entry, spec in zip(study.models, specs, strict=True):
-        if entry.view not in opened.views:
-            opened.read(entry.view, 0, 0)  # raises, naming the views there are
-        kind = opened.views[entry.view]
+        kind = opened.kind(entry.view)
         if kind != spec.modality:
             raise StudyError(
                 f"Model {entry.name!r} reads {spec.modality}; the view {entry.view!r} holds {kind}. "
                 f"Views that hold {spec.modality}: {_listed(v for v, k in opened.views.items() if k == spec.modality)}."
             )
-    for metric in metrics:
-        metric.check(len(opened))
     dataset, dropped = _checked(opened, views, study, store)
     for metric in metrics:
         metric.check(len(dataset))
@@ -84,6 +82,17 @@ def prepare(study: Study, store: Store) -> Prepared:
     return Prepared(study, context, key)
 
 
+def refuse_twice(metrics: Sequence[Metric]) -> None:
+    """Refuse a metric that is asked for twice.
+
+    :raises StudyError: naming it.
+    """
+    labels = [metric.label for metric in metrics]
+    twice = [label for label in labels if labels.count(label) > 1]
+    if twice:
+        raise StudyError(f"metrics: {twice[0]} is given twice with the same options; remove one.")
+
+
 def _checked(
     opened: Dataset, views: tuple[str, ...], study: Study, store: Store
 ) -> tuple[Dataset, tuple[int, ...]]:
@@ -104,16 +113,14 @@ def _plan(study: Study, dataset: Dataset, specs: tuple[ModelSpec, ...], metrics:
     }
     models = []
     for entry, spec in zip(study.models, specs, strict=True):
-        identity: dict[str, Any] = {"kind": "features", "model": spec.key}
-        if spec.fits:
-            identity["corpus"] = digest(shard_digests[entry.view])
+        corpus = dataset.fingerprint([entry.view]) if spec.fits else None
         models.append(
             PlannedModel(
                 name=entry.name,
                 view=entry.view,
-                tie_digest=digest({**identity, "view": entry.view, "seed": study.seed}),
+                tie_digest=digest({"model": spec.key, "view": entry.view, "seed": study.seed}),
                 shard_keys=tuple(
-                    digest({**identity, "samples": shard_digests[entry.view][shard]})
+                    features_key(spec.key, shard_digests[entry.view][shard], corpus)
                     for shard in range(len(spans))
                 ),
             )

@@ -59,7 +59,7 @@ class ProgressDisplay:
             self._bars[what] = self._progress.add_task(what, total=total, rate="")
 
     def advance(self, what: str, amount: int = 1) -> None:
-        """Count work that was finished (a negative amount: that was lost and is done again)."""
+        """Count work that was finished."""
         if what not in self._bars:
             return
         bar = self._bars[what]

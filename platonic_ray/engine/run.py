@@ -6,6 +6,8 @@ The result is an artifact too, so a finished study that is run again reads it an
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 import uuid
 from collections import Counter
@@ -14,7 +16,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from platonic_ray.engine.assemble import assemble
+from platonic_ray.engine.assemble import asked, assemble
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.prepare import Prepared, prepare
 from platonic_ray.engine.progress import ProgressDisplay
@@ -47,10 +49,10 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
     :raises PlatonicRayError: as `prepare`, and for what goes wrong while running.
     """
     started = time.time()
-    store = Store.open(study.run.store or default_store())
+    store = Store.open(default_store() if study.run.store is None else study.run.store)
     with ProgressDisplay(quiet=quiet) as progress:
         prepared = prepare(study, store)
-        finished = _stored_result(store, prepared.key)
+        finished = _stored_result(store, prepared)
         if finished is not None:
             progress.say(f"Everything was in the store ({store.uri}): nothing was computed.")
             return finished
@@ -74,9 +76,10 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
             events.flush()
         result = assemble(prepared, scores, engine, started)
         _keep_result(store, prepared.key, result)
-        events.add("finished", seconds=time.time() - started, counts=dict(events.counts))
+        seconds = time.time() - started
+        events.add("finished", seconds=seconds, counts=dict(events.counts), totals=dict(events.totals))
         events.flush()
-        progress.say(_summary(events, there, time.time() - started))
+        progress.say(_summary(events, there, seconds))
     return result
 
 
@@ -97,6 +100,7 @@ def _execute(
 
     started_here = cluster.connect()
     try:
+        _end_on_sigterm()  # after connecting: Ray replaces handlers
         scheduler = Scheduler(prepared.context, graph, events, progress)
         scores = scheduler.run()
         events.add("driver", fetched_bytes=scheduler.fetched_bytes)
@@ -104,6 +108,16 @@ def _execute(
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _end_on_sigterm() -> None:
+    """Let SIGTERM (a job that is stopped, a machine that is taken back) end the run like Ctrl-C."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)
 
 
 def _counts(tasks: frozenset[Task]) -> dict[str, int]:
@@ -124,9 +138,11 @@ def _announce(progress: ProgressDisplay, plan: Plan, wanted: frozenset[Task], th
 def _summary(events: EventLog, there: frozenset[Task], seconds: float) -> str:
     counts = events.counts
     lost = f", {counts['lost']} lost and done again" if counts["lost"] else ""
+    objects, stored = (events.totals[f"bytes_from_{source}"] / 1e6 for source in ("objects", "store"))
     return (
         f"Computed {counts['shard']} shards, {counts['NeighborTile'] + counts['KernelTile']} tiles and "
-        f"{counts['Score']} pairs in {seconds:.0f} s; reused {len(there)} from the store{lost}. Log: run {events.run}."
+        f"{counts['Score']} pairs in {seconds:.0f} s; reused {len(there)} from the store{lost}. "
+        f"Tiles read {objects:,.0f} MB from objects, {stored:,.0f} MB from the store. Log: run {events.run}."
     )
 
 
@@ -135,7 +151,8 @@ def _keep_result(store: Store, key: str, result: Result) -> None:
     store.put("results", key, frames, result.provenance)
 
 
-def _stored_result(store: Store, key: str) -> Result | None:
+def _stored_result(store: Store, prepared: Prepared) -> Result | None:
+    key = prepared.key
     manifest = store.manifest("results", key)
     if manifest is None:
         return None
@@ -144,7 +161,7 @@ def _stored_result(store: Store, key: str) -> Result | None:
     except CorruptArtifactError:
         store.discard("results", key)
         return None
-    return Result(**frames, provenance=dict(manifest.meta))
+    return Result(**frames, provenance={**manifest.meta, **asked(prepared)})
 
 
 _FRAMES = ("scores", "models", "layers")

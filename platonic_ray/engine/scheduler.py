@@ -24,14 +24,13 @@ import ray
 from ray import ObjectRef, ObjectRefGenerator
 
 from platonic_ray.engine import cluster, remote
-from platonic_ray.engine.context import Context, MissingInputError, label
+from platonic_ray.engine.context import MOST_ATTEMPTS, Context, MissingInputError, event_of, label
 from platonic_ray.engine.events import EventLog
-from platonic_ray.engine.failures import Loss, classify
+from platonic_ray.engine.failures import Failure, Loss, classify
 from platonic_ray.engine.progress import ProgressDisplay
-from platonic_ray.errors import RunError
+from platonic_ray.errors import RunError, StudyError
 from platonic_ray.plan import Embed, KernelTile, NeighborTile, Score, Task, TaskGraph
 
-MOST_ATTEMPTS = 3
 _TASKS_PER_CORE = 3
 _OBJECT_STORE_SHARE = 0.4
 _POLL_S = 0.5
@@ -106,7 +105,13 @@ class Scheduler:
                 return
             run = self.context.run
             gpus = run.gpus_per_model if self._resources.gpus else 0
-            cpus = 1.0 if gpus else cluster.HALF_CORE * run.threads
+            if gpus > self._resources.node_gpus:
+                raise StudyError(
+                    f"run.gpus_per_model is {gpus:g}; no node of this cluster has more than "
+                    f"{self._resources.node_gpus:g} GPUs."
+                )
+            # More threads than a node has cores are slow, but must not wait for a node that never comes.
+            cpus = 1.0 if gpus else min(cluster.HALF_CORE * run.threads, self._resources.node_cpus or 1.0)
             actor = remote.ModelActor.options(
                 num_cpus=cpus,
                 num_gpus=gpus,
@@ -166,9 +171,7 @@ class Scheduler:
                     self.graph.undo(need)
                 self.graph.give_back(task)
                 continue
-            function = remote.RUN[type(task)].options(
-                name=label(self.plan, task), num_cpus=cluster.HALF_CORE if self._resources.cpus < 64 else 1
-            )
+            function = remote.RUN[type(task)].options(name=label(self.plan, task), num_cpus=cluster.HALF_CORE)
             report, output = function.remote(self._context_ref, task, tuple(slots), *refs)
             self.running[report] = task
             self.outputs[task] = (output,)
@@ -188,6 +191,7 @@ class Scheduler:
                 raise RunError("Nothing is running and nothing is ready: this is a fault of platonic_ray.")
             return
         ready, _ = ray.wait(waiting, num_returns=1, timeout=_POLL_S, fetch_local=False)
+        self.events.flush_if_due()
         if ready:  # take whatever else has finished meanwhile
             ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)
         for source in ready:
@@ -210,7 +214,7 @@ class Scheduler:
         try:
             report = self._fetch(replica.loading)
         except Exception as error:
-            self._lose_replica(replica, error)
+            self._lose_replica(replica, classify(error, of_actor=True))
             return
         replica.loading, replica.layers = None, report["layers"]
         self._start_s[replica.model] = time.monotonic() - replica.started
@@ -230,14 +234,16 @@ class Scheduler:
         objects of a stream whose actor goes before the end of it was noted.
         """
         assert replica.task is not None
-        *blocks, last = replica.items
+        blocks = replica.items[:-1]
         try:
-            if len(blocks) != replica.layers:  # the last item holds the error, if there was one
-                self._fetch(last)
-                raise RunError("A model's stream of blocks ended early.")
-            report = self._fetch(last)
+            # Of a stream that broke, the last item holds the error.
+            report = self._fetch(replica.items[-1]) if replica.items else None
         except Exception as error:
-            self._lose_replica(replica, error)
+            self._lose_replica(replica, classify(error, of_actor=True))
+            return
+        if len(blocks) != replica.layers or not isinstance(report, dict):
+            ended = RunError(f"The stream of blocks ended after {len(replica.items)} items.")
+            self._lose_replica(replica, Failure(Loss.WORKER, ended))
             return
         task = replica.task
         self.outputs[task] = tuple(blocks)
@@ -245,7 +251,7 @@ class Scheduler:
         self._shard_s[replica.model] = report["end"] - report["start"]
         self._live.append((task, report["bytes_out"]))
         self._live_bytes += report["bytes_out"]
-        self._complete(task, "shard", report)
+        self._complete(task, report)
         self.progress.advance("samples embedded", len(self.plan.shards[task.shard]))
         self._bound_objects()
 
@@ -259,14 +265,16 @@ class Scheduler:
             self.outputs.pop(task, None)
             self._lose_task(task, error)
             return
-        self._complete(task, type(task).__name__, report)
+        self._complete(task, report)
         if isinstance(task, Score):
             self.progress.advance("pairs")
         elif isinstance(task, NeighborTile | KernelTile):
             self.progress.advance("tiles")
 
-    def _complete(self, task: Task, event: str, report: dict[str, Any]) -> None:
-        self.events.add(event, task=label(self.plan, task), attempt=self._attempts[task] + 1, **report)
+    def _complete(self, task: Task, report: dict[str, Any]) -> None:
+        self.events.add(
+            event_of(task), task=label(self.plan, task), attempt=self._attempts[task] + 1, **report
+        )
         for unread in self.graph.complete(task):
             self.outputs.pop(unread, None)
         if isinstance(task, Score):
@@ -283,11 +291,10 @@ class Scheduler:
 
     # -- losses --------------------------------------------------------------------------------
 
-    def _lose_replica(self, replica: Replica, error: Exception) -> None:
+    def _lose_replica(self, replica: Replica, failure: Failure) -> None:
         """An actor failed while loading or embedding: its shard goes back, others take over."""
         self.replicas.remove(replica)
         ray.kill(replica.actor)
-        failure = classify(error, of_actor=True)
         if failure.loss is Loss.APPLICATION:
             raise failure.error
         if replica.task is not None:
@@ -313,8 +320,9 @@ class Scheduler:
                 self.outputs.pop(need, None)
             if isinstance(failure.error, MissingInputError):
                 for missing in failure.error.tasks:
-                    self.graph.undo(missing)
-                    self._count_attempt(missing, failure.loss, failure.error)
+                    if self.graph.is_done(missing):  # else another reader has reported it already
+                        self.graph.undo(missing)
+                        self._count_attempt(missing, failure.loss, failure.error)
                 self.graph.give_back(task)
                 return
         self._again(task, failure.loss, failure.error)

@@ -54,9 +54,9 @@ class Weights:
     files: tuple[tuple[str, str], ...] = ()
 
     def identity(self) -> dict[str, Any]:
-        """Return what determines the bytes: the commit, or the files' hashes. Not where they lie."""
+        """Return what determines the bytes: the commit and which of its files, or the files' hashes."""
         if self.address.startswith("hub:"):
-            return {"hub": self.address.removeprefix("hub:")}
+            return {"hub": self.address.removeprefix("hub:"), "files": list(self.patterns)}
         return {"files": dict(self.files)}
 
 

@@ -13,6 +13,7 @@ from platonic_ray.plan.plan import (
     Task,
     choose_block_rows,
     cut,
+    features_key,
     found,
     needed,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "TaskGraph",
     "choose_block_rows",
     "cut",
+    "features_key",
     "found",
     "needed",
 ]

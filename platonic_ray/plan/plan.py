@@ -55,6 +55,16 @@ def choose_block_rows(n: int) -> int:
     return rows
 
 
+def features_key(model: str, samples: str, corpus: str | None = None) -> str:
+    """Return the key of a shard of features.
+
+    :param model: key of the model's specification.
+    :param samples: digest of the content of the shard's samples.
+    :param corpus: digest of the whole view, for a model that is fitted on it.
+    """
+    return digest({"kind": "features", "model": model, "samples": samples, "corpus": corpus})
+
+
 @dataclass(frozen=True)
 class PlannedModel:
     """A model of the study: its name, the view it reads, and the key of each shard of its features.
@@ -182,6 +192,7 @@ class Plan:
             {
                 "kind": "kernels",
                 "version": _KERNELS_VERSION,
+                "unary": x == y,  # a model with itself brings more, also where another has its features
                 "x": [self.models[x].shard_keys[shard] for shard in shards],
                 "y": [self.models[y].shard_keys[shard] for shard in shards],
                 "first_shard_rows": [self.shards[shard].start for shard in shards],

@@ -25,6 +25,8 @@ def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
 
     :raises StoreError: if no filesystem is known for the URI.
     """
+    if not uri:
+        raise StoreError("The store has an empty name; give a folder or a URI.")
     if "://" not in uri:
         return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
     try:
@@ -52,7 +54,9 @@ _ROOM = "Free some space, or choose another store (--store); what was finished i
 _OTHER = "Choose a store that you may write to (--store, or `[run] store`)."
 _ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _ROOM),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST), _OTHER),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT), _OTHER
+    ),
 }
 
 
@@ -99,14 +103,15 @@ def read_bytes(filesystem: fs.FileSystem, path: str) -> pa.Buffer | None:
 
 def remove(filesystem: fs.FileSystem, path: str) -> None:
     """Remove a file; it is no error if it has gone already."""
-    with contextlib.suppress(FileNotFoundError):
+    with explained("Removing", path), contextlib.suppress(FileNotFoundError):
         filesystem.delete_file(path)
 
 
 def children(filesystem: fs.FileSystem, path: str) -> list[fs.FileInfo]:
     """List a folder, sorted by name; empty if it is not there. Temporary files are left out."""
     selector = fs.FileSelector(path, allow_not_found=True)
-    found = filesystem.get_file_info(selector)
+    with explained("Listing", path):
+        found = filesystem.get_file_info(selector)
     return sorted(
         (info for info in found if not info.base_name.startswith(".")), key=lambda info: info.base_name
     )

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -102,8 +103,9 @@ class Store:
     """Artifacts below one folder of a filesystem. Cheap to make; each process opens its own."""
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri
         self._fs, self._root = files.open_filesystem(uri)
+        # Absolute, because it travels to processes that run in other folders.
+        self.uri = uri if "://" in uri else self._root
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self.uri,)
@@ -118,8 +120,11 @@ class Store:
         marker = f"{store._root}/platonic-ray.json"
         with files.explained("Opening the store", uri):
             found = files.read_bytes(store._fs, marker)
+            others = found is None and files.children(store._fs, store._root)
+            if others:  # another run may have made the store since we looked
+                found = files.read_bytes(store._fs, marker)
         if found is None:
-            if files.children(store._fs, store._root):
+            if others:
                 raise StoreError(
                     f"{uri} is not empty and is no platonic_ray store. Choose an empty or a new folder."
                 )
@@ -134,7 +139,7 @@ class Store:
                 f"The store {uri} has format {version}; this version of platonic_ray reads {FORMAT}. "
                 "Choose another store, or the version that made it."
             )
-        probe = f"{store._root}/.probe"
+        probe = f"{store._root}/.probe-{uuid.uuid4().hex[:12]}"
         files.write_atomic(store._fs, probe, b"")
         files.remove(store._fs, probe)
         return store

@@ -117,7 +117,9 @@ def test_a_submitted_job_ends_with_the_scores_of_a_run_here(head, small_study, t
     assert head.get_job_info(job).driver_exit_code == 0, logs
     assert re.search(r"^done$", logs, re.MULTILINE)
     expected = pr.align(small_study, quiet=True)
-    assert score_bytes(pr.load(tmp_path / "out")) == score_bytes(expected)
+    result = pr.load(tmp_path / "out")
+    assert score_bytes(result) == score_bytes(expected)
+    assert result.provenance["engine"].startswith("ray")
 
 
 def test_a_submitted_job_that_fails_says_why_in_its_log(head, small_study, tmp_path):

@@ -1,13 +1,14 @@
 """Runs on a real Ray of several raylets: equal to the run in this process, streamed, bounded."""
 
 import os
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 import ray
-from conftest import make_small_study, write_broken_bert
 from ray.cluster_utils import Cluster
-from support import changed, committed, events_of, score_bytes
+from support import changed, committed, events_of, make_small_study, score_bytes, write_broken_bert
 
 import platonic_ray as pr
 from platonic_ray.store import Store
@@ -95,6 +96,32 @@ def test_what_one_engine_finished_the_other_goes_on_with(cluster, ran, small_stu
     assert {e["task"] for e in events_of(study) if e["event"] == "shard"} == {
         f"embed[pixels, {shard}]" for shard in range(10)
     }
+
+
+def test_a_damaged_shard_is_found_by_all_its_readers_and_made_once(cluster, ran, tmp_path):
+    study = on_ray(ran[0], tmp_path / "damaged")
+    shutil.copytree(ran[0].run.store, study.run.store)
+    store = Path(study.run.store)
+    for folder in ("results", "neighbors", "kernels"):
+        shutil.rmtree(store / folder)
+    shard = sorted((store / "features").rglob("layer.0000-*.arrow"))[7]
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 4
+    shard.write_bytes(data)
+    assert score_bytes(pr.align(study, quiet=True)) == score_bytes(ran[1])
+    assert sum(event["event"] == "shard" for event in events_of(study)) == 1
+
+
+def test_a_store_named_by_a_relative_path_is_one_place_for_all_workers(cluster, ran, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = ran[0].replace(models=[ran[0].models[3].model_dump()])
+    assert pr.align(on_ray(study, "store"), quiet=True).models.height == 3
+    assert (tmp_path / "store" / "features").is_dir()
+
+
+def test_more_threads_than_cores_do_not_wait_for_a_larger_node(cluster, ran, tmp_path):
+    study = ran[0].replace(models=[ran[0].models[3].model_dump()])
+    assert pr.align(changed(on_ray(study, tmp_path / "s"), threads=16), quiet=True).models.height == 3
 
 
 def test_an_error_of_the_data_reaches_the_caller_and_keeps_what_was_finished(

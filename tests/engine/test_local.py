@@ -6,11 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support import changed, committed, dense_features, events_of, score_bytes
+import torch
+from support import changed, committed, dense_features, events_of, score_bytes, tie_digests, write_broken_bert
 
 import platonic_ray as pr
+from platonic_ray.engine.features import ModelRunner
+from platonic_ray.engine.prepare import prepare
 from platonic_ray.errors import DataError, StudyError
-from platonic_ray.metrics import score_tables
+from platonic_ray.metrics import get_metric, score_tables
 from platonic_ray.store import Store
 
 
@@ -20,12 +23,11 @@ def test_scores_equal_those_of_features_in_memory(small_study):
     for pair in score_tables(features, metrics=["cka", "unbiased_cka"]):
         table = result.layers_matrix(pair.x, pair.y, pair.metric.name).values
         np.testing.assert_array_equal(table, pair.scores)
-    # Ties are broken by other digests in a study than for arrays; without ties nothing differs.
-    untied = {name: features[name] for name in ("bert-en", "bert-de")}
-    assert result.layers.filter(model="pixels")["tied_share"][0] < 0.1
-    for pair in score_tables(untied, metrics=[pr.metrics.get_metric("mutual_knn", k=7)]):
+    for pair in score_tables(
+        features, metrics=[get_metric("mutual_knn", k=7)], digests=tie_digests(small_study)
+    ):
         table = result.layers_matrix(pair.x, pair.y, "mutual_knn").values
-        assert np.abs(table - pair.scores).max() < 0.05
+        np.testing.assert_array_equal(table, pair.scores)
 
 
 @pytest.mark.parametrize("block_rows", [512, 1024])
@@ -150,8 +152,6 @@ class TestBadInput:
             pr.align(changed(small_study, block_rows=300), quiet=True)
 
     def test_a_model_that_gives_nan_is_named_with_layer_and_sample(self, small_study, tmp_path):
-        from conftest import write_broken_bert
-
         study = with_model(small_study, weights=str(write_broken_bert(tmp_path / "broken")))
         with pytest.raises(DataError, match=r"'bert-en'.*layer.*'s\d+'"):
             pr.align(study, quiet=True)
@@ -200,3 +200,40 @@ def test_the_seed_of_ties_enters_the_keys_of_neighbors(small_study):
     pr.align(small_study.replace(seed=5), quiet=True)
     assert committed(small_study, "features") == before[1]
     assert len(committed(small_study, "neighbors")) == 2 * len(before[0])
+
+
+def test_one_model_under_two_names_agrees_with_itself_and_survives_an_interruption(small_study):
+    twin = small_study.models[0].model_dump() | {"name": "twin"}
+    study = small_study.replace(models=[*(model.model_dump() for model in small_study.models[:1]), twin])
+    result = pr.align(study, quiet=True)
+    assert result.matrix("mutual_knn").at("bert-en", "twin") == 1.0
+    # as if the run had ended between two pairs of a tile
+    for manifest in sorted((Path(study.run.store) / "kernels").rglob("manifest.json"))[::2]:
+        manifest.unlink()
+    for manifest in (Path(study.run.store) / "results").rglob("manifest.json"):
+        manifest.unlink()
+    assert score_bytes(pr.align(study, quiet=True)) == score_bytes(result)
+
+
+def test_a_result_from_the_store_says_what_was_asked_this_time(small_study):
+    pr.align(small_study, quiet=True)
+    again = pr.align(small_study.replace(name="other"), quiet=True)
+    assert again.provenance["study"]["name"] == "other"
+
+
+def test_the_callers_number_of_threads_comes_back(small_study):
+    before = torch.get_num_threads()
+    pr.align(changed(small_study, threads=before + 1), quiet=True)
+    assert torch.get_num_threads() == before
+
+
+def test_samples_that_change_during_a_run_are_not_stored_under_the_old_key(small_study, samples):
+    store = Store.open(small_study.run.store)
+    context = prepare(small_study, store).context
+    runner = ModelRunner(context, 3)
+    runner.load()
+    other = runner._dataset.take([*range(1, 600), 0])
+    runner._dataset = other
+    with pytest.raises(DataError, match="changed while the study ran"):
+        list(runner.embed(0))
+    assert not committed(small_study, "features")

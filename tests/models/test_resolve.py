@@ -15,6 +15,7 @@ from model_samples import entry
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.models import CATALOG, load, resolve
 from platonic_ray.models.base import KINDS
+from platonic_ray.study import ModelEntry
 
 
 def test_importing_models_imports_neither_torch_nor_transformers() -> None:
@@ -100,3 +101,15 @@ def test_an_entry_that_cannot_be_is_refused_with_a_hint(given, message) -> None:
 def test_tfidf_without_a_corpus_is_refused() -> None:
     with pytest.raises(DataError, match="corpus"):
         load(resolve(entry(use="char-tfidf")))
+
+
+def test_two_files_of_one_hub_commit_are_two_models():
+    """A commit pins all files, but a model reads one of them; no network is needed to tell them apart."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    keys = {
+        resolve(
+            ModelEntry(name="m", view="v", kind="transformers-text", weights=f"hub:org/m@{commit}", file=file)
+        ).key
+        for file in ("m-Q4.gguf", "m-Q8.gguf")
+    }
+    assert len(keys) == 2

@@ -181,3 +181,20 @@ def test_results_are_released_when_their_last_reader_is_done():
         assert graph.complete(embed) == []
     assert graph.take() == NeighborTile(0, 0, 0)
     assert set(graph.complete(NeighborTile(0, 0, 0))) == {Embed(0, 0), Embed(0, 1)}
+
+
+def test_a_tile_is_ready_as_soon_as_the_shards_of_its_blocks_are_done():
+    made = plan(n=1000, shard_rows=100, block_rows=256, models=("a", "b"), kernels=False)
+    graph = TaskGraph(made.prerequisites, done=[])
+    for _ in made.shards_of(0):
+        assert graph.take() is None
+        graph.complete(graph.take_embed(0))
+    # seven shards of this model and all of the other are still to be embedded
+    assert graph.pending_embeds() == {0: 7, 1: 10}
+    assert graph.take() == NeighborTile(0, 0, 0)
+
+
+def test_kernel_sums_of_a_model_with_itself_have_a_key_of_their_own():
+    twins = plan(models=("a", "a"))
+    keys = {pair: twins.kernels_key(0, 0, *pair) for pair in twins.pairs}
+    assert keys[0, 1] != keys[0, 0] == keys[1, 1]

@@ -2,11 +2,13 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -232,8 +234,6 @@ def test_an_array_of_objects_is_never_read():
 
 
 def test_a_store_can_be_sent_to_another_process(store):
-    import pickle
-
     store.put("features", KEY, {})
     assert pickle.loads(pickle.dumps(store)).manifest("features", KEY) is not None
 
@@ -241,3 +241,25 @@ def test_a_store_can_be_sent_to_another_process(store):
 def test_no_temporary_file_is_left(store, tmp_path):
     store.put("features", KEY, {"layer.0000": feature_table(features())})
     assert not list(Path(tmp_path).rglob("*.tmp"))
+
+
+def test_runs_that_start_together_on_a_new_folder_share_the_store(tmp_path):
+    """Six at once, thirty new folders: none is told that the store of the others is no store."""
+    with ThreadPoolExecutor(6) as pool:
+        for attempt in range(30):
+            opened = [pool.submit(Store.open, str(tmp_path / str(attempt))) for _ in range(6)]
+            assert {future.result().uri for future in opened} == {str(tmp_path / str(attempt))}
+
+
+def test_a_store_named_by_a_relative_path_is_the_same_in_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = Store.open("store")
+    store.put("features", KEY, {})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert pickle.loads(pickle.dumps(store)).manifest("features", KEY) is not None
+
+
+def test_a_store_without_a_name_is_refused():
+    with pytest.raises(StoreError, match="empty name"):
+        Store.open("")
