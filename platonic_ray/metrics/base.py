@@ -122,6 +122,24 @@ class Metric:
         """The metric's name and options as plain values, to enter digests and manifests."""
         return {"name": self.name, "options": dict(self.options)}
 
+    def facts(self) -> dict[str, Any]:
+        """Return the declaration as plain values, for lists of the metrics."""
+        tables = {"x": "all rows of x's neighbors", "y": "all rows of y's neighbors"}
+        state = "kernel sums" if self.joint is None else "neighbors"
+        return {
+            "name": self.name,
+            "description": self.description,
+            "family": self.family,
+            "direction": self.direction,
+            "bounds": list(self.bounds),
+            "symmetric": self.symmetric,
+            "options": dict(self.options),
+            "needs": [state, *(tables[side] for side in self.whole)],
+            "min_samples": max(self.min_samples, (self.k or 0) + 1),
+            "chance_known": self.null_mean is not None,
+            "cost": self.cost,
+        }
+
     @property
     def label(self) -> str:
         """The metric with its options, for people: `mutual_knn(k=10)`."""
