@@ -237,12 +237,17 @@ def _sum_of_shared(ids_x: Tensor, ids_y: Tensor, weights: Tensor) -> Tensor:
     lines, at = keys.unique(return_inverse=True)
     wanted = (x.ids + 1 + x.row * (highest + 2)) * k
     wanted.masked_fill_(x.ids > highest, -k)
-    first, last = torch.searchsorted(lines, wanted), torch.searchsorted(lines, wanted + k)
-    entry = torch.repeat_interleave(torch.arange(first.shape[0], device=first.device), last - first)
-    before = (last - first).cumsum(0) - (last - first)
-    line = torch.arange(entry.shape[0], device=first.device) - before[entry] + first[entry]
-    table = weights.new_zeros(lines.shape[0], layers_x)
-    table[line, x.layer[entry]] = weights[x.rank[entry], lines[line] % k]
+    first = torch.searchsorted(lines, wanted)
+    times = torch.searchsorted(lines, wanted + k) - first
+    # Entry e of X is repeated for the lines first[e] … of its id, whatever their rank.
+    entry = torch.repeat_interleave(times)
+    offset = first - times.cumsum(0) + times
+    line = torch.arange(entry.shape[0], device=first.device)
+    cell = (offset * layers_x + x.layer).index_select(0, entry).add_(line, alpha=layers_x)
+    line += offset.index_select(0, entry)
+    weight = (x.rank * k).index_select(0, entry).add_((lines % k).index_select(0, line))
+    table = weights.new_zeros(lines.shape[0] * layers_x)
+    table.scatter_(0, cell, weights.reshape(-1).index_select(0, weight))
     lists = torch.arange(b * layers_y, device=at.device).repeat_interleave(k)
     picks = torch.sparse_coo_tensor(
         torch.stack([lists, at.reshape(-1)]),
@@ -250,7 +255,7 @@ def _sum_of_shared(ids_x: Tensor, ids_y: Tensor, weights: Tensor) -> Tensor:
         (b * layers_y, lines.shape[0]),
         check_invariants=False,
     )
-    return torch.sparse.mm(picks, table).reshape(b, layers_y, layers_x)
+    return torch.sparse.mm(picks, table.reshape(-1, layers_x)).reshape(b, layers_y, layers_x)
 
 
 def _same_shape(ids_x: Tensor, ids_y: Tensor) -> None:
