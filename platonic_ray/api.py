@@ -21,7 +21,7 @@ def score(
 
     :param x: `[N, Dx]` array or tensor, float16 to float64; row i of `x` and of `y` is one sample.
     :param y: `[N, Dy]`.
-    :param metric: a name of `platonic_ray.metrics`: "mutual_knn", "cka", "unbiased_cka".
+    :param metric: a name that `platonic-ray metrics` lists, such as "mutual_knn" or "cka".
     :param k: neighbors, for metrics that have them.
     :param recipe: "l2" normalizes rows first, "none" takes them as they are.
     :returns: the score; NaN where it is undefined for these numbers (a constant representation).

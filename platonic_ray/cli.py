@@ -8,6 +8,7 @@ not finish; 130 interrupted (finished work is kept).
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from importlib import resources
@@ -75,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     table.add_argument("--json", action="store_true", help="print JSON")
     table.set_defaults(command=_table)
+
+    listed = commands.add_parser("metrics", help="list the metrics: what each is, its options, its bounds")
+    listed.add_argument("--json", action="store_true", help="print JSON")
+    listed.set_defaults(command=_metrics)
 
     show = commands.add_parser("show", help="print a saved result")
     show.add_argument("result", type=Path, help="the folder of a result")
@@ -152,6 +157,25 @@ def _table(given: argparse.Namespace) -> None:
         None,
         as_json=given.json,
     )
+
+
+def _metrics(given: argparse.Namespace) -> None:
+    from platonic_ray.metrics import metrics
+
+    facts = [metric.facts() for metric in metrics()]
+    if given.json:
+        print(json.dumps(facts, indent=2))
+        return
+    for fact in facts:
+        options = ", ".join(f"{name} = {json.dumps(value)}" for name, value in fact["options"].items())
+        low, high = fact["bounds"]
+        print(f"{fact['name']}\n  {fact['description']}")
+        print(
+            f"  {fact['direction']} from {low:g} to {high:g}, "
+            f"{'symmetric' if fact['symmetric'] else 'not symmetric: (x, y) and (y, x) differ'}; "
+            f"family {fact['family']}, needs {', '.join(fact['needs'])}; n ≥ {fact['min_samples']}"
+        )
+        print(f"  options: {options or 'none'}\n  cost: {fact['cost']}\n")
 
 
 def _show(given: argparse.Namespace) -> None:

@@ -122,7 +122,13 @@ def make_small_study(samples: Path, tiny_bert: Path, **run: object) -> Study:
                 {"name": "tfidf", "use": "char-tfidf", "view": "en"},
                 {"name": "pixels", "use": "pixels", "view": "image"},
             ],
-            "metrics": [{"name": "mutual_knn", "k": 7}, {"name": "cka"}, {"name": "unbiased_cka"}],
+            "metrics": [
+                {"name": "mutual_knn", "k": 7},
+                {"name": "cka"},
+                {"name": "unbiased_cka"},
+                {"name": "cycle_knn", "k": 5},
+                {"name": "rank_knn", "k": 7},
+            ],
             "run": {"block_rows": 256, **run},
         }
     )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from platonic_ray.digest import digest
@@ -29,26 +30,24 @@ def assemble(prepared: Prepared, scores: dict[Score, pa.Table], engine: str, sta
     layers = [layer for description in described for layer in description.layers]
     labels = labels_of(context.metrics)
     pairs = []
-    for task, table in scores.items():
-        x, y = described[task.x], described[task.y]
+    for row in (row for table in scores.values() for row in table.to_pylist()):
+        metric, x, y = context.metrics[row["metric"]], described[row["x"]], described[row["y"]]
         shape = (len(x.layers), len(y.layers))
-        for row, metric in enumerate(context.metrics):
-            flat = table.column("status")[row].as_py()
-            status = [flat[i * shape[1] : (i + 1) * shape[1]] for i in range(shape[0])]
-            zeros = [[layer.zero_rows for layer in side.layers] for side in (x, y)]
-            pairs.append(
-                PairScores(
-                    metric=labels[row],
-                    x=plan.models[task.x].name,
-                    y=plan.models[task.y].name,
-                    scores=table.column("scores")[row].values.to_numpy(zero_copy_only=False).reshape(shape),
-                    status=flag_zero_rows(status, *zeros),
-                    n=plan.n,
-                    k=metric.k,
-                    chance=metric.chance(plan.n),
-                    symmetric=metric.symmetric,
-                )
+        status = [row["status"][i * shape[1] : (i + 1) * shape[1]] for i in range(shape[0])]
+        zeros = [[layer.zero_rows for layer in side.layers] for side in (x, y)]
+        pairs.append(
+            PairScores(
+                metric=labels[row["metric"]],
+                x=plan.models[row["x"]].name,
+                y=plan.models[row["y"]].name,
+                scores=np.array(row["scores"]).reshape(shape),
+                status=flag_zero_rows(status, *zeros),
+                n=plan.n,
+                k=metric.k,
+                chance=metric.chance(plan.n),
+                symmetric=metric.symmetric,
             )
+        )
     provenance = _provenance(prepared, described, engine, started)
     return Result.from_pairs(sorted(pairs, key=lambda pair: labels.index(pair.metric)), layers, provenance)
 

@@ -28,7 +28,7 @@ from platonic_ray.kernels import (
     tied_share,
     tile_neighbors,
 )
-from platonic_ray.metrics import Metric, Neighbors, PairSums, kernel_rows, overlap_sums
+from platonic_ray.metrics import Metric, Neighbors, PairSums, kernel_rows, neighbor_sums, ordered_inner
 from platonic_ray.plan import Embed, KernelTile, NeighborBlock, NeighborTile, Score, Task
 from platonic_ray.store import arrays_table, table_arrays
 
@@ -134,23 +134,30 @@ _UNARY = ("squares", "rows", "columns", "diagonal")
 def score_pair(context: Context, task: Score, given: Mapping[Task, pa.Table]) -> pa.Table:
     """Score every layer pair of two models under every metric.
 
-    A table with a row a metric: `scores` (flat, `[Lx · Ly]` float64) and `status` (one text or
-    null a layer pair).
+    A table with a row for each metric and order of the models: `metric`, `x` and `y` (positions in the
+    study), `scores` (flat, `[Lx · Ly]` float64) and `status` (one text or null a layer pair).
 
     :raises MissingInputError: naming blocks and tiles that cannot be had.
     """
     inputs = _ScoreInputs(context, task, given)
-    scores, statuses = [], []
-    for metric in context.metrics:
-        values, status = metric.score(inputs.sums_for(metric))
-        scores.append(values.reshape(-1).tolist())
-        statuses.append([cell for line in status for cell in line])
-    return pa.table(
-        {
-            "scores": pa.array(scores, pa.list_(pa.float64())),
-            "status": pa.array(statuses, pa.list_(pa.string())),
-        }
-    )
+    rows = []
+    for position, metric in enumerate(context.metrics):
+        for x, y in metric.orders(task.x, task.y):
+            values, status = metric.score(inputs.sums_for(metric, x, y))
+            flat = [cell for line in status for cell in line]
+            rows.append({"metric": position, "x": x, "y": y, "scores": values.ravel(), "status": flat})
+    return pa.Table.from_pylist(rows, _SCORES)
+
+
+_SCORES = pa.schema(
+    {
+        "metric": pa.int64(),
+        "x": pa.int64(),
+        "y": pa.int64(),
+        "scores": pa.list_(pa.float64()),
+        "status": pa.list_(pa.string()),
+    }
+)
 
 
 class _ScoreInputs:
@@ -183,15 +190,14 @@ class _ScoreInputs:
             raise MissingInputError(missing)
         self._root = merge_tree(tiles, plan.n) if tiles else None
 
-    def sums_for(self, metric: Metric) -> PairSums:
-        """Return what one metric needs of the pair."""
-        x, y = self._task.x, self._task.y
+    def sums_for(self, metric: Metric, x: int, y: int) -> PairSums:
+        """Return what one metric needs of the pair, in one order of its models."""
         n = self._context.plan.n
-        if metric.k is not None:
-            return PairSums(n, overlap=overlap_sums(self._neighbors[x], self._neighbors[y], metric.k))
+        if metric.joint is not None:
+            return PairSums(n, joint=neighbor_sums(metric, self._neighbors[x], self._neighbors[y]))
         assert self._root is not None
         rows = kernel_rows(self._root)
-        return PairSums(n, inner=self._root.inner[x, y], x=rows[x], y=rows[y])
+        return PairSums(n, inner=ordered_inner(self._root.inner, x, y), x=rows[x], y=rows[y])
 
     def _block(self, block: NeighborBlock) -> pa.Table | None:
         key = self._context.plan.neighbors_key(block.model, block.a)

@@ -26,6 +26,14 @@ from platonic_ray.kernels.grams import (
     super_tile,
     tile_inner,
 )
+from platonic_ray.kernels.lists import (
+    cycle_counts,
+    edit_counts,
+    jaccard_sums,
+    lcs_counts,
+    overlap_counts,
+    rank_sums,
+)
 from platonic_ray.kernels.neighbors import (
     TopK,
     exact_neighbors,
@@ -33,7 +41,6 @@ from platonic_ray.kernels.neighbors import (
     tied_share,
     tile_neighbors,
 )
-from platonic_ray.kernels.overlap import overlap_counts
 from platonic_ray.kernels.prepare import (
     RECIPES,
     as_rows,
@@ -56,17 +63,22 @@ __all__ = [
     "blocks_of",
     "canonical_dot",
     "canonical_squared_distance",
+    "cycle_counts",
     "dot_error",
+    "edit_counts",
     "exact_neighbors",
     "gamma",
+    "jaccard_sums",
     "kernel_tile",
     "l2_normalize",
+    "lcs_counts",
     "merge_neighbors",
     "merge_tree",
     "one_thread",
     "origins",
     "overlap_counts",
     "prepare",
+    "rank_sums",
     "require_finite",
     "root_level",
     "row_inner",

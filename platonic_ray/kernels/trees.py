@@ -15,7 +15,7 @@ Every aligned square of 2^m × 2^m micro-tiles is a whole subtree: a task may co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -36,13 +36,21 @@ def root_level(blocks: int) -> int:
     return (blocks - 1).bit_length()
 
 
-def tree_sum(parts: Sequence[Tensor]) -> Tensor:
+def tree_sum(parts: Iterable[Tensor]) -> Tensor:
     """Return the sum of one tensor a block in the binary tree over aligned intervals.
+
+    Holds one partial sum a level at a time, so the parts may be made as they are asked for.
 
     :param parts: one tensor for each of the blocks 0 … B − 1, at least one.
     """
-    level = list(parts)
-    while len(level) > 1:
-        pairs = [left + right for left, right in zip(level[::2], level[1::2], strict=False)]
-        level = pairs + level[len(pairs) * 2 :]
-    return level[0]
+    done: list[tuple[int, Tensor]] = []  # complete subtrees, left to right, each larger than the next
+    for part in parts:
+        level, total = 0, part
+        while done and done[-1][0] == level:
+            total = done.pop()[1] + total
+            level += 1
+        done.append((level, total))
+    _, total = done.pop()
+    while done:
+        total = done.pop()[1] + total
+    return total

@@ -2,7 +2,7 @@
 
 A metric is an algebra (design.md, decision 2). `unary` state is made once for a representation
 (`Neighbors`, `KernelRows`); `joint` sums are made for a pair of models and add over blocks of rows
-or super-tiles (overlap counts, `TileSums.inner`); `Metric.score` turns them into the table of a
+(`Metric.joint`) or super-tiles (`TileSums.inner`); `Metric.score` turns them into the table of a
 pair. The in-process run, an out-of-core run and tasks on a cluster call the same functions.
 """
 
@@ -11,13 +11,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from platonic_ray.errors import StudyError
 from platonic_ray.study import MetricEntry
+
+T = TypeVar("T")
 
 Status = list[list[str | None]]
 """Why a cell `[Lx][Ly]` is NaN, or what is to be known about its number; None where nothing is."""
@@ -54,15 +56,32 @@ class KernelRows:
 class PairSums:
     """All that a metric may need of a pair of models, over all n samples.
 
-    Neighbor family: `overlap` `[Lx, Ly] int64` at the metric's own k. Kernel family: `inner`
+    Neighbor family: `joint` `[Lx, Ly]`, the metric's own sums over rows. Kernel family: `inner`
     `[Lx, Ly] float64` Σ K ∘ L, with the unary states of both sides.
     """
 
     n: int
-    overlap: Tensor | None = None
+    joint: Tensor | None = None
     inner: Tensor | None = None
     x: KernelRows | None = None
     y: KernelRows | None = None
+
+
+@dataclass(frozen=True)
+class NeighborRows:
+    """One side of what a neighbor metric sees of a pair: a block of rows of a model's tables.
+
+    `ids` `[L, b, k] int64`, nearest first, k the metric's own; `start` is the block's first row. `table`
+    `[L, n, k]` holds all rows, for a side that the metric declares in `whole`; else None.
+    """
+
+    ids: Tensor
+    start: int
+    table: Tensor | None = None
+
+
+Joint = Callable[[NeighborRows, NeighborRows], Tensor]
+"""Sums `[Lx, Ly]` over a block of at most `MICRO` rows: int64, or float64."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +89,11 @@ class Metric:
     """A number for a pair of representations: its declaration, its options, and how it is scored.
 
     `needs` names the fields of `PairSums` that `score` reads. `options` holds every option with its
-    value; `bounds` are the least and greatest score there can be.
+    value; `bounds` are the least and greatest score there can be, with these options.
+
+    A neighbor metric declares `joint`, its sums over a block of rows of the fixed grid, which are
+    merged in the fixed tree. Where it needs more of a side than the block's rows, because it goes on
+    from a neighbor to that one's neighbors, `whole` names the side.
     """
 
     name: str
@@ -81,10 +104,13 @@ class Metric:
     description: str
     cost: str
     scorer: Callable[[PairSums, Mapping[str, Any]], Scored] = field(repr=False)
+    joint: Joint | None = field(default=None, repr=False)
+    whole: tuple[Literal["x", "y"], ...] = ()
     direction: Literal["similarity", "distance"] = "similarity"
     symmetric: bool = True
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    null_mean: Callable[[int, Mapping[str, Any]], float] | None = field(default=None, repr=False)
+    null_mean: Callable[[int, Mapping[str, Any]], float | None] | None = field(default=None, repr=False)
+    bounds_with: Callable[[Mapping[str, Any]], tuple[float, float]] | None = field(default=None, repr=False)
 
     @property
     def k(self) -> int | None:
@@ -96,11 +122,33 @@ class Metric:
         """The metric's name and options as plain values, to enter digests and manifests."""
         return {"name": self.name, "options": dict(self.options)}
 
+    def facts(self) -> dict[str, Any]:
+        """Return the declaration as plain values, for lists of the metrics."""
+        tables = {"x": "all rows of x's neighbors", "y": "all rows of y's neighbors"}
+        state = "kernel sums" if self.joint is None else "neighbors"
+        return {
+            "name": self.name,
+            "description": self.description,
+            "family": self.family,
+            "direction": self.direction,
+            "bounds": list(self.bounds),
+            "symmetric": self.symmetric,
+            "options": dict(self.options),
+            "needs": [state, *(tables[side] for side in self.whole)],
+            "min_samples": max(self.min_samples, (self.k or 0) + 1),
+            "chance_known": self.null_mean is not None,
+            "cost": self.cost,
+        }
+
     @property
     def label(self) -> str:
         """The metric with its options, for people: `mutual_knn(k=10)`."""
         options = ", ".join(f"{name}={value}" for name, value in sorted(self.options.items()))
         return f"{self.name}({options})" if options else self.name
+
+    def orders(self, x: T, y: T) -> tuple[tuple[T, T], ...]:
+        """Return the orders of two models in which they are scored: both, if it makes a difference."""
+        return ((x, y),) if self.symmetric or x == y else ((x, y), (y, x))
 
     def check(self, n: int) -> None:
         """Refuse a number of samples for which the metric is undefined, before any work.
@@ -138,8 +186,10 @@ class Metric:
             if name not in self.options:
                 known = ", ".join(sorted(self.options)) or "none"
                 raise StudyError(f"{self.name} has no option {name!r}; its options: {known}.")
-            _check_option(self.name, name, value)
-        return replace(self, options={**self.options, **options})
+            _check_option(self.name, name, value, self.options[name])
+        merged = {**self.options, **options}
+        bounds = self.bounds if self.bounds_with is None else self.bounds_with(merged)
+        return replace(self, options=merged, bounds=bounds)
 
 
 def get_metric(entry: MetricEntry | Metric | str, **options: Any) -> Metric:
@@ -166,7 +216,7 @@ def metrics() -> tuple[Metric, ...]:
     # The declarations import this module for their types.
     from platonic_ray.metrics import cka, knn
 
-    return (knn.MUTUAL_KNN, cka.CKA, cka.UNBIASED_CKA)
+    return (*knn.METRICS, cka.CKA, cka.UNBIASED_CKA)
 
 
 def no_status(shape: tuple[int, ...]) -> Status:
@@ -189,7 +239,9 @@ def flag_zero_rows(status: Status, zeros_x: list[int], zeros_y: list[int]) -> St
     return flagged
 
 
-def _check_option(metric: str, name: str, value: Any) -> None:
+def _check_option(metric: str, name: str, value: Any, default: Any) -> None:
+    if isinstance(default, bool) and not isinstance(value, bool):
+        raise StudyError(f"{metric}: {name} must be true or false (given: {value!r}).")
     whole = isinstance(value, int) and not isinstance(value, bool)
     if name == "k" and not (whole and value >= 1):
         raise StudyError(f"{metric}: k must be a whole number of at least 1 (given: {value!r}).")

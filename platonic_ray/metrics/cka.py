@@ -43,6 +43,11 @@ def kernel_rows(sums: TileSums) -> dict[Key, KernelRows]:
     }
 
 
+def ordered_inner(inner: Mapping[tuple[Key, Key], Tensor], x: Key, y: Key) -> Tensor:
+    """Return Σ K ∘ L of a pair, `[Lx, Ly]`, from sums that hold it in either order."""
+    return inner[x, y] if (x, y) in inner else inner[y, x].T
+
+
 @dataclass(frozen=True)
 class _Hsic:
     """An unnormalized HSIC and the size of the terms it is a difference of, both `[…] float64`."""

@@ -38,8 +38,8 @@ from platonic_ray.metrics.base import (
     flag_zero_rows,
     get_metric,
 )
-from platonic_ray.metrics.cka import kernel_rows
-from platonic_ray.metrics.knn import neighbors_state, overlap_sums
+from platonic_ray.metrics.cka import kernel_rows, ordered_inner
+from platonic_ray.metrics.knn import neighbor_sums, neighbors_state
 from platonic_ray.study import MetricEntry
 
 Side = tuple[str, str]
@@ -91,7 +91,8 @@ def score_tables(
         one array `[n, L, D]`; numpy or torch. Rows are paired across all models.
     :param ys: the models to score `xs` against; None scores the models of `xs` among themselves.
     :param pairs: the pairs wanted, as names (of `xs`, of `ys`); by default all of `xs` × `ys`, and
-        without `ys` every two different models of `xs` once.
+        without `ys` every two different models of `xs` once. Without `ys`, a metric that is not
+        symmetric scores a pair in both orders.
     :param digests: digests of the representations by model name, a layer each, that seed their tie
         rules (for both sides); by default those of their prepared rows.
     :returns: pair by pair, and of a pair metric by metric, in the order given.
@@ -109,17 +110,19 @@ def score_tables(
         metric.check(n)
     rows = {side: [prepare(layer, recipe) for layer in stack] for side, stack in layers.items()}
     zeros = {side: [int(zero_rows(layer).shape[0]) for layer in stack] for side, stack in rows.items()}
-    found = _neighbors(rows, [m.k for m in wanted if m.family == "neighbors" and m.k is not None], digests)
+    found = _neighbors(rows, [m.k for m in wanted if m.joint is not None and m.k is not None], digests)
     inner, kernels = _kernels(rows, todo, n) if any(m.family == "kernel" for m in wanted) else ({}, {})
     results = []
     for x, y in todo:
         for metric in wanted:
-            k = metric.k
-            overlap = None if k is None else overlap_sums(found[x], found[y], k)
-            sums = PairSums(n, overlap, inner.get((x, y)), kernels.get(x), kernels.get(y))
-            scores, status = metric.score(sums)
-            status = flag_zero_rows(status, zeros[x], zeros[y])
-            results.append(PairScores(metric, x[1], y[1], scores, status))
+            for a, b in metric.orders(x, y) if ys is None else ((x, y),):
+                if metric.joint is not None:
+                    sums = PairSums(n, neighbor_sums(metric, found[a], found[b]))
+                else:
+                    sums = PairSums(n, None, ordered_inner(inner, a, b), kernels[a], kernels[b])
+                scores, status = metric.score(sums)
+                status = flag_zero_rows(status, zeros[a], zeros[b])
+                results.append(PairScores(metric, a[1], b[1], scores, status))
     return results
 
 

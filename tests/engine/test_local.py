@@ -23,11 +23,28 @@ def test_scores_equal_those_of_features_in_memory(small_study):
     for pair in score_tables(features, metrics=["cka", "unbiased_cka"]):
         table = result.layers_matrix(pair.x, pair.y, pair.metric.name).values
         np.testing.assert_array_equal(table, pair.scores)
-    for pair in score_tables(
-        features, metrics=[get_metric("mutual_knn", k=7)], digests=tie_digests(small_study)
-    ):
-        table = result.layers_matrix(pair.x, pair.y, "mutual_knn").values
-        np.testing.assert_array_equal(table, pair.scores)
+
+
+KNN = ["mutual_knn", "cycle_knn", "lcs_knn", "edit_distance_knn", "jaccard_knn", "rank_knn"]
+
+
+@pytest.mark.parametrize("block_rows", [256, 512])
+def test_neighbor_metrics_are_those_of_the_same_neighbors_in_memory(small_study, block_rows):
+    metrics = [get_metric(name, k=7) for name in KNN] + [get_metric("lcs_knn", k=3, normalized=False)]
+    study = changed(small_study, block_rows=block_rows)
+    study = study.replace(metrics=[metric.key for metric in metrics])
+    result = pr.align(study, quiet=True)
+    features = dense_features(study)
+    tables = score_tables(features, metrics=metrics, digests=tie_digests(study))
+    assert sum(table.metric.name == "cycle_knn" for table in tables) == len(features) * (len(features) - 1)
+    for table in tables:
+        name = table.metric.label if table.metric.name == "lcs_knn" else table.metric.name
+        np.testing.assert_array_equal(result.layers_matrix(table.x, table.y, name).values, table.scores)
+    forth, back = (
+        result.layers_matrix(*pair, "cycle_knn").values
+        for pair in (("bert-en", "bert-de"), ("bert-de", "bert-en"))
+    )
+    assert not np.array_equal(forth, back.T)
 
 
 @pytest.mark.parametrize("block_rows", [512, 1024])

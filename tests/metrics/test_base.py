@@ -33,7 +33,7 @@ def test_options_come_from_the_study_and_from_the_call() -> None:
 
 
 def test_an_unknown_metric_is_refused_with_the_closest_name() -> None:
-    with pytest.raises(StudyError, match=r"'mutual_nn'. Did you mean 'mutual_knn'\? Known: cka, mutual_knn"):
+    with pytest.raises(StudyError, match=r"'mutual_nn'. Did you mean 'mutual_knn'\? Known: cka, cycle_knn"):
         get_metric("mutual_nn")
 
 
@@ -66,6 +66,8 @@ def test_chance_is_known_where_it_is() -> None:
 
 
 def test_scoring_without_the_needed_sums_is_a_bug_with_a_name() -> None:
+    with pytest.raises(ValueError, match="rank_knn needs joint"):
+        get_metric("rank_knn").score(PairSums(5))
     with pytest.raises(ValueError, match="cka needs x, y"):
         get_metric("cka").score(PairSums(5, inner=torch.zeros(1, 1)))
 

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from platonic_ray.kernels import exact_neighbors, prepare
 from platonic_ray.metrics import (
-    Neighbors,
     get_metric,
     nearest,
     rows_digest,
@@ -15,7 +14,7 @@ from platonic_ray.metrics import (
     stack_neighbors,
 )
 from platonic_ray.metrics.base import PairSums
-from platonic_ray.metrics.knn import overlap_sums
+from platonic_ray.metrics.knn import neighbor_sums
 
 
 def dense_mutual_knn(x: np.ndarray, y: np.ndarray, k: int) -> float:
@@ -51,7 +50,7 @@ def one_hot_scores(ties: str) -> np.ndarray:
         for _ in range(2):
             rows = torch.from_numpy(np.eye(6, dtype="f4")[drawn.integers(0, 6, 120)])
             tables.append(stack_neighbors([exact_neighbors(rows, 10, rows_digest(rows), ties=ties)]))  # type: ignore[arg-type]
-        sums = PairSums(120, overlap_sums(*tables, k=10))
+        sums = PairSums(120, neighbor_sums(get_metric("mutual_knn"), *tables))
         scores.append(get_metric("mutual_knn").score(sums)[0][0, 0])
     return np.array(scores)
 
@@ -64,16 +63,6 @@ def test_independent_one_hot_data_scores_at_chance_under_the_seeded_hash() -> No
 
 def test_independent_one_hot_data_scores_above_chance_when_the_lowest_id_wins() -> None:
     assert one_hot_scores("lowest").min() > 1.3 * 10 / 119
-
-
-def test_overlaps_of_row_blocks_add_up_to_those_of_all_rows() -> None:
-    drawn = torch.Generator().manual_seed(0)
-    x, y = (
-        Neighbors(torch.rand(3, 50, 50, generator=drawn).argsort(2)[:, :, :6], torch.zeros(3, 50, 6))
-        for _ in range(2)
-    )
-    parts = [overlap_sums(x, y, 5, slice(i, i + 20)) for i in (0, 20, 40)]
-    assert torch.equal(parts[0] + parts[1] + parts[2], overlap_sums(x, y, 5))
 
 
 def test_zero_rows_are_kept_and_flagged_in_the_status() -> None:
