@@ -70,7 +70,9 @@ class Metric:
     """A number for a pair of representations: its declaration, its options, and how it is scored.
 
     `needs` names the fields of `PairSums` that `score` reads. `options` holds every option with its
-    value; `bounds` are the least and greatest score there can be.
+    value; `bounds` are the least and greatest score there can be. `null` says how its null by
+    permutation is made: "relabel" where the score of a cell rises with `PairSums.overlap` and depends
+    on nothing else of the pair, None where there is none yet.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Metric:
     symmetric: bool = True
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     null_mean: Callable[[int, Mapping[str, Any]], float] | None = field(default=None, repr=False)
+    null: Literal["relabel"] | None = None
 
     @property
     def k(self) -> int | None:

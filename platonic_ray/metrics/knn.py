@@ -61,4 +61,5 @@ MUTUAL_KNN = Metric(
     scorer=_score_mutual_knn,
     options={"k": 10},
     null_mean=_chance_mutual_knn,
+    null="relabel",
 )
