@@ -118,3 +118,11 @@ def test_a_file_that_is_no_toml_is_one_clear_error(tmp_path, content):
 def test_a_missing_file_tells_how_to_get_one(tmp_path):
     with pytest.raises(StudyError, match="demo --write"):
         Study.from_toml(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"permutations": -1}, {"permutations": "many"}, {"alpha": 0}, {"alpha": 1}]
+)
+def test_a_null_out_of_range_is_refused(wrong):
+    with pytest.raises(StudyError, match=rf"null\.{next(iter(wrong))}"):
+        Study.from_dict({"models": [{"name": "a", "view": "v", "use": "x"}], "null": wrong})
