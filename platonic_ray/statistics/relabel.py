@@ -5,6 +5,10 @@ under permutation π, row i of Y holds the labels π⁻¹(j) of the neighbors j 
 unrelated models a layer pair then shares about k² neighbors in all, of n · k, and only these are
 looked at: the distinct neighbors of a row over all layers of one model are looked up among those of
 the other, and what is found on both sides is counted for all layer pairs by one small product.
+
+At n = 1,024, k = 10, 454 × 352 layers of 12 × 17 models, one core: 200 permutations take 4 times as
+long as the observed overlaps where a model's layers share most neighbors, 8 times where they share
+none.
 """
 
 from __future__ import annotations
@@ -68,9 +72,21 @@ class Labels:
         return float(self.members.sum()) / max(1, len(self.row))
 
     @cached_property
+    def alone(self) -> _Ints:
+        """The layer that has a neighbor, `[u]`; −1 where several do."""
+        first = self.sparse.indptr[:-1]
+        return np.where(np.diff(self.sparse.indptr) == 1, self.sparse.indices[first], -1).astype(np.int64)
+
+    @cached_property
     def sparse(self) -> sparse.csr_array:
         """`members` as a sparse array of float32."""
-        return sparse.csr_array(self.members.numpy().astype(np.float32))
+        places, layers = self.members.nonzero(as_tuple=True)
+        starts = np.searchsorted(places.numpy(), np.arange(len(self.row) + 1))
+        ones = np.ones(len(places), dtype=np.float32)
+        return sparse.csr_array(
+            (ones, layers.numpy().astype(np.int32), starts.astype(np.int32)),
+            shape=(len(self.row), self.layers),
+        )
 
     def table(self, start: int, stop: int) -> npt.NDArray[np.int32]:
         """Return where each (row, neighbor) of a block of rows is, −1 where nowhere: `[rows · n]`."""
@@ -121,14 +137,13 @@ def null_overlaps(x: Labels | Tensor, y: Labels | Tensor, perms: Tensor) -> Tens
     best = torch.zeros(perms.shape[0], dtype=torch.int64)
     step = max(1, min(n, _TABLE_CELLS // n))
     if step == n:
-        table = held.table(0, n)
-        for b, inverse in enumerate(inverses):
-            cells = inverse[sought.row]
-            cells *= n
-            cells += inverse[sought.column]
-            slots = table[cells]
-            places = np.flatnonzero(slots >= 0)
-            best[b] = _count(held, sought, slots[places], places).max()
+        whole = torch.from_numpy(held.table(0, n))
+        row, column = (torch.from_numpy(each.astype(np.int32)) for each in (sought.row, sought.column))
+        for b, label in enumerate(torch.from_numpy(inverses).to(torch.int32)):
+            cells = label.index_select(0, row).mul_(n).add_(label.index_select(0, column))
+            found = whole.index_select(0, cells).numpy()
+            places = np.flatnonzero(found >= 0)
+            best[b] = _count(held, sought, found[places], places).max()
         return best
     # Too many samples for one table: block by block, the table of a block serves all permutations.
     counts = torch.zeros(perms.shape[0], held.layers, sought.layers, dtype=torch.int64)
@@ -148,7 +163,12 @@ def _count(held: Labels, sought: Labels, at: npt.NDArray[np.int32], other: _Ints
     counts = torch.zeros(held.layers, sought.layers, dtype=torch.int64)
     for span in _spans(len(at)):
         if held.shared * sought.shared * _SPARSE < held.layers * sought.layers:
-            found = held.sparse[at[span]].T @ sought.sparse[other[span]]
+            # Most matches are of one layer with one layer; the sparse product has the others.
+            one_held, one_sought = held.alone[at[span]], sought.alone[other[span]]
+            single = (one_held >= 0) & (one_sought >= 0)
+            cells = one_held[single] * sought.layers + one_sought[single]
+            counts += torch.from_numpy(np.bincount(cells, minlength=counts.numel()).reshape(counts.shape))
+            found = held.sparse[at[span][~single]].T @ sought.sparse[other[span][~single]]
             counts += torch.from_numpy(found.toarray()).to(torch.int64)
         else:
             a = held.members.index_select(0, torch.from_numpy(at[span]))
