@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from platonic_ray.results import Result, load_result
-from platonic_ray.study import Study
+from platonic_ray.study import NullEntry, Study
 
 
 def score(
@@ -72,12 +72,18 @@ def table(
     metric: str | Sequence[str] = "mutual_knn",
     k: int = 10,
     recipe: str = "l2",
+    permutations: int | Literal["auto"] = 200,
+    alpha: float = 0.05,
 ) -> Result:
     """Score every layer pair of models whose features are in memory.
 
     :param xs: for each model `[N, D]`, `[N, L, D]`, or a list of `[N, D_l]`.
     :param ys: the models to compare `xs` with; None compares `xs` among themselves.
     :param metric: one name, or several.
+    :param permutations: how many permutations of the samples the null is made of (`p`, `q` and
+        calibrated scores in `Result.models`); 0 for none; "auto" for enough that one pair alone can
+        be significant among all, which for many pairs takes longer than the scores.
+    :param alpha: the level of the null's thresholds.
     :raises StudyError: as `score`.
     :raises DataError: as `score`.
 
@@ -88,7 +94,9 @@ def table(
     """
     from platonic_ray.engine.memory import table_in_memory
 
-    return table_in_memory(xs, ys, [metric] if isinstance(metric, str) else list(metric), k, recipe)
+    names = [metric] if isinstance(metric, str) else list(metric)
+    null = NullEntry.of(permutations=permutations, alpha=alpha)
+    return table_in_memory(xs, ys, names, k, recipe, null)
 
 
 def align(study: Study | str | Path, *, quiet: bool = False) -> Result:

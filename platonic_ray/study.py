@@ -1,7 +1,7 @@
 """What is asked: the frozen, validated description of a study, read from TOML or made in Python.
 
-A study holds everything that determines a result (dataset, models, metrics, recipe, shard size,
-seed). Where and how it runs (`[run]`: store, engine, cores) changes no number and enters no key.
+A study holds everything that determines a result (dataset, models, metrics, null, recipe, shard
+size, seed). Where and how it runs (`[run]`: store, engine, cores) changes no number and enters no key.
 Whether a metric, a model of the catalog or a column exists is checked by the layers that know.
 """
 
@@ -95,6 +95,29 @@ class MetricEntry(_Frozen):
         return given
 
 
+class NullEntry(_Frozen):
+    """`[null]`: how scores are set against the same scores with the samples permuted.
+
+    `permutations` is a number, 0 for none; "auto" draws enough for one pair of models alone to be
+    significant among all pairs of the study. `alpha` is the level of thresholds and calibrated
+    scores, and of what tables mark as not significant.
+    """
+
+    permutations: Literal["auto"] | Annotated[int, Field(ge=0, le=1_000_000)] = "auto"
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+    @classmethod
+    def of(cls, **given: Any) -> NullEntry:
+        """Validate the fields of the table given one by one.
+
+        :raises StudyError: naming what is wrong.
+        """
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise StudyError(_explain(error, "the null")) from None
+
+
 class RunEntry(_Frozen):
     """`[run]`: where it runs. Nothing here changes a number or a key.
 
@@ -127,6 +150,7 @@ class Study(_Frozen):
     dataset: DatasetEntry = DatasetEntry()
     models: Annotated[tuple[ModelEntry, ...], Field(min_length=1)]
     metrics: Annotated[tuple[MetricEntry, ...], Field(min_length=1)] = (MetricEntry(name="mutual_knn"),)
+    null: NullEntry = NullEntry()
     run: RunEntry = RunEntry()
 
     @field_validator("models")

@@ -137,3 +137,11 @@ def test_any_relative_file_of_samples_is_relative_to_the_study(tmp_path):
 def test_a_model_takes_a_fraction_of_a_gpu_or_whole_ones():
     assert "fraction" in refused(run={"gpus_per_model": 1.5})
     assert Study.from_dict({"models": [MODEL], "run": {"gpus_per_model": 2}}).run.gpus_per_model == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"permutations": -1}, {"permutations": "many"}, {"alpha": 0}, {"alpha": 1}]
+)
+def test_a_null_out_of_range_is_refused(wrong):
+    with pytest.raises(StudyError, match=rf"null\.{next(iter(wrong))}"):
+        Study.from_dict({"models": [{"name": "a", "view": "v", "use": "x"}], "null": wrong})

@@ -7,7 +7,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,12 @@ import pyarrow as pa
 from platonic_ray.digest import digest
 from platonic_ray.engine.context import Context
 from platonic_ray.engine.prepare import Prepared
+from platonic_ray.engine.work import CALIBRATION
 from platonic_ray.errors import RunError
 from platonic_ray.metrics import Metric, flag_zero_rows
 from platonic_ray.plan import Score
 from platonic_ray.results import LayerInfo, PairScores, Result
+from platonic_ray.statistics import Calibration
 from platonic_ray.store import Manifest, Store
 
 
@@ -46,6 +48,7 @@ def assemble(prepared: Prepared, scores: dict[Score, pa.Table], engine: str, sta
                 k=metric.k,
                 chance=metric.chance(plan.n),
                 symmetric=metric.symmetric,
+                null=None if row["p"] is None else Calibration(**{name: row[name] for name in CALIBRATION}),
             )
         )
     provenance = _provenance(prepared, described, engine, started)
@@ -127,12 +130,14 @@ def _provenance(
         for name, description in zip(names, described, strict=True)
         if description.truncated
     ]
+    notes += prepared.notes
     if len(machines) > 1:
         notes.append(
             "features were made by different devices, thread counts or versions; equality of bytes ends there"
         )
     return {
         **asked(prepared),
+        "null": None if context.null is None else asdict(context.null),
         "made_by": list(machines.values()),
         "versions": {
             "platonic_ray": importlib.metadata.version("platonic-ray"),

@@ -10,6 +10,7 @@ from platonic_ray.errors import DataError, RunError
 from platonic_ray.metrics import Metric
 from platonic_ray.models import ModelSpec
 from platonic_ray.plan import Embed, KernelTile, NeighborBlock, NeighborTile, Plan, Score, Task
+from platonic_ray.statistics import Null
 from platonic_ray.store import Store
 from platonic_ray.study import DatasetEntry, RunEntry
 
@@ -19,7 +20,7 @@ class Context:
     """A run as its workers see it: small, frozen, shipped once a process.
 
     `dropped` are rows of the opened dataset that are left out of the study; `fingerprint` is that
-    of the rest.
+    of the rest. `null` is None where no metric of the study has one or none is wanted.
     """
 
     store: Store
@@ -31,6 +32,7 @@ class Context:
     dropped: tuple[int, ...]
     fingerprint: str
     run: RunEntry
+    null: Null | None = None
 
     def open_dataset(self) -> Dataset:
         """Open the study's samples in this process, and make sure they are the ones planned for.

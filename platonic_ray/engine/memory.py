@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import combinations_with_replacement
 from typing import Any
 
 import platonic_ray.metrics as metrics_
 from platonic_ray.engine.assemble import labels_of
-from platonic_ray.engine.prepare import refuse_twice
+from platonic_ray.engine.prepare import null_of, refuse_twice
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import zero_rows
 from platonic_ray.results import LayerInfo, PairScores, Result
+from platonic_ray.statistics import Calibration, Labels, Null, calibrate_pair, has_null
+from platonic_ray.study import NullEntry
 
 
 def table_in_memory(
-    xs: Mapping[str, Any], ys: Mapping[str, Any] | None, names: Sequence[str], k: int, recipe: str
+    xs: Mapping[str, Any],
+    ys: Mapping[str, Any] | None,
+    names: Sequence[str],
+    k: int,
+    recipe: str,
+    null: NullEntry,
 ) -> Result:
     """Score all models of `xs` against those of `ys`, or among themselves (each with itself too).
 
@@ -31,15 +39,20 @@ def table_in_memory(
     models = {**xs, **(ys or {})}
     layers = {name: metrics_.as_layers(value, f"model {name!r}") for name, value in models.items()}
     pairs = list(combinations_with_replacement(xs, 2)) if ys is None else None
+    tables: dict[tuple[str, str], metrics_.Neighbors] = {}
     scored = metrics_.score_tables(
         {name: layers[name] for name in xs},
         None if ys is None else {name: layers[name] for name in ys},
         chosen,
         recipe=recipe,
         pairs=pairs,
+        tables=tables,
     )
     labels = dict(zip([metric.label for metric in chosen], labels_of(chosen), strict=True))
     n = next(iter(layers.values()))[0].shape[0]
+    different = len({(pair.x, pair.y) for pair in scored if pair.x != pair.y})
+    drawn, notes = null_of(null, chosen, different, seed=0)
+    calibrated = _calibrate(scored, tables, "x" if ys is None else "y", drawn)
     return Result.from_pairs(
         [
             PairScores(
@@ -52,13 +65,46 @@ def table_in_memory(
                 k=pair.metric.k,
                 chance=pair.metric.chance(n),
                 symmetric=pair.metric.symmetric,
+                null=calibration,
             )
-            for pair in scored
+            for pair, calibration in zip(scored, calibrated, strict=True)
         ],
         [
             LayerInfo(name, index, str(index), rows.shape[1], zero_rows=len(zero_rows(rows)))
             for name, stack in layers.items()
             for index, rows in enumerate(stack)
         ],
-        {"dataset": {"name": "features", "n": n}},
+        {
+            "dataset": {"name": "features", "n": n},
+            "null": None if drawn is None else asdict(drawn),
+            "notes": list(notes),
+        },
     )
+
+
+def _calibrate(
+    scored: Sequence[metrics_.PairScores],
+    tables: Mapping[tuple[str, str], metrics_.Neighbors],
+    y_side: str,
+    null: Null | None,
+) -> list[Calibration | None]:
+    """Set every pair of different models against its null, where there is one."""
+    made: dict[tuple[str, str, int | None], Labels] = {}
+
+    def labels(side: str, name: str, k: int | None) -> Labels:
+        if (side, name, k) not in made:
+            made[side, name, k] = Labels.of(tables[side, name].ids[..., :k])
+        return made[side, name, k]
+
+    return [
+        None
+        if null is None or pair.x == pair.y or not has_null(pair.metric)
+        else calibrate_pair(
+            pair.metric,
+            pair.scores,
+            labels("x", pair.x, pair.metric.k),
+            labels(y_side, pair.y, pair.metric.k),
+            null,
+        )
+        for pair in scored
+    ]

@@ -7,7 +7,7 @@ metrics against the number of samples, and makes the plan with all its keys.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from platonic_ray.datasets import Dataset, check_samples, open_dataset
 from platonic_ray.digest import digest
@@ -17,19 +17,24 @@ from platonic_ray.kernels import MICRO
 from platonic_ray.metrics import Metric, get_metric
 from platonic_ray.models import ModelSpec, resolve
 from platonic_ray.plan import Plan, PlannedModel, choose_block_rows, cut, features_key
+from platonic_ray.statistics import Null, choose_permutations, has_null
 from platonic_ray.store import Store
-from platonic_ray.study import Study
+from platonic_ray.study import NullEntry, Study
 
 _RESULT_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A study that is ready to run: nothing about its input can fail any more."""
+    """A study that is ready to run: nothing about its input can fail any more.
+
+    `notes` are what a reader of its result should know.
+    """
 
     study: Study
     context: Context
     key: str
+    notes: tuple[str, ...] = ()
 
 
 def prepare(study: Study, store: Store) -> Prepared:
@@ -57,6 +62,7 @@ def prepare(study: Study, store: Store) -> Prepared:
     for metric in metrics:
         metric.check(len(dataset))
     plan = _plan(study, dataset, specs, metrics)
+    null, notes = null_of(study.null, metrics, len(study.models) * (len(study.models) - 1) // 2, study.seed)
     context = Context(
         store=store,
         plan=plan,
@@ -67,6 +73,7 @@ def prepare(study: Study, store: Store) -> Prepared:
         dropped=dropped,
         fingerprint=dataset.fingerprint(views),
         run=study.run,
+        null=null,
     )
     key = digest(
         {
@@ -77,9 +84,21 @@ def prepare(study: Study, store: Store) -> Prepared:
             "ties": [model.tie_digest for model in plan.models],
             "metrics": [metric.key for metric in metrics],
             "recipe": study.recipe,
+            "null": None if null is None else asdict(null),
         }
     )
-    return Prepared(study, context, key)
+    return Prepared(study, context, key, notes)
+
+
+def null_of(
+    entry: NullEntry, metrics: Iterable[Metric], pairs: int, seed: int
+) -> tuple[Null | None, tuple[str, ...]]:
+    """Return the null of a table of so many pairs of different models, and what to note about it."""
+    if entry.permutations == 0 or pairs == 0 or not any(has_null(metric) for metric in metrics):
+        return None, ()
+    given = None if entry.permutations == "auto" else entry.permutations
+    chosen = choose_permutations(pairs, entry.alpha, cheap=True, given=given)
+    return Null(chosen.count, entry.alpha, seed), (() if chosen.note is None else (chosen.note,))
 
 
 def refuse_twice(metrics: Sequence[Metric]) -> None:

@@ -7,6 +7,7 @@ is durable before it returns. A task that finds its result in the store already 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,7 @@ from platonic_ray.kernels import (
 )
 from platonic_ray.metrics import Metric, Neighbors, PairSums, kernel_rows, neighbor_sums, ordered_inner
 from platonic_ray.plan import Embed, KernelTile, NeighborBlock, NeighborTile, Score, Task
+from platonic_ray.statistics import Calibration, Labels, calibrate_pair, has_null
 from platonic_ray.store import arrays_table, table_arrays
 
 
@@ -129,13 +131,17 @@ def kernel_tile(context: Context, task: KernelTile, blocks: Blocks) -> pa.Table:
 
 
 _UNARY = ("squares", "rows", "columns", "diagonal")
+CALIBRATION = tuple(field.name for field in fields(Calibration))
+"""The columns of a score table that hold a `Calibration`."""
 
 
 def score_pair(context: Context, task: Score, given: Mapping[Task, pa.Table]) -> pa.Table:
     """Score every layer pair of two models under every metric.
 
     A table with a row for each metric and order of the models: `metric`, `x` and `y` (positions in the
-    study), `scores` (flat, `[Lx · Ly]` float64) and `status` (one text or null a layer pair).
+    study), `scores` (flat, `[Lx · Ly]` float64) and `status` (one text or null a layer pair); `p`,
+    `threshold` and `calibrated` (float64) set the best score against its null, and are null for a model
+    with itself and for a metric without.
 
     :raises MissingInputError: naming blocks and tiles that cannot be had.
     """
@@ -145,7 +151,13 @@ def score_pair(context: Context, task: Score, given: Mapping[Task, pa.Table]) ->
         for x, y in metric.orders(task.x, task.y):
             values, status = metric.score(inputs.sums_for(metric, x, y))
             flat = [cell for line in status for cell in line]
-            rows.append({"metric": position, "x": x, "y": y, "scores": values.ravel(), "status": flat})
+            null = inputs.calibrate(metric, values, x, y)
+            rows.append(
+                {
+                    **{"metric": position, "x": x, "y": y, "scores": values.ravel(), "status": flat},
+                    **{name: None if null is None else getattr(null, name) for name in CALIBRATION},
+                }
+            )
     return pa.Table.from_pylist(rows, _SCORES)
 
 
@@ -156,6 +168,7 @@ _SCORES = pa.schema(
         "y": pa.int64(),
         "scores": pa.list_(pa.float64()),
         "status": pa.list_(pa.string()),
+        **dict.fromkeys(CALIBRATION, pa.float64()),
     }
 )
 
@@ -198,6 +211,14 @@ class _ScoreInputs:
         assert self._root is not None
         rows = kernel_rows(self._root)
         return PairSums(n, inner=ordered_inner(self._root.inner, x, y), x=rows[x], y=rows[y])
+
+    def calibrate(self, metric: Metric, scores: np.ndarray, x: int, y: int) -> Calibration | None:
+        """Set the best score of two different models against its null; None where there is none."""
+        null = self._context.null
+        if null is None or x == y or not has_null(metric):
+            return None
+        of_x, of_y = (Labels.of(self._neighbors[model].ids[..., : metric.k]) for model in (x, y))
+        return calibrate_pair(metric, scores, of_x, of_y, null)
 
     def _block(self, block: NeighborBlock) -> pa.Table | None:
         key = self._context.plan.neighbors_key(block.model, block.a)

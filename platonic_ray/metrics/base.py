@@ -94,6 +94,10 @@ class Metric:
     A neighbor metric declares `joint`, its sums over a block of rows of the fixed grid, which are
     merged in the fixed tree. Where it needs more of a side than the block's rows, because it goes on
     from a neighbor to that one's neighbors, `whole` names the side.
+
+    `null` says how its null by permutation is made: "relabel" where the score of a cell rises with
+    `PairSums.joint`, the number of shared neighbors, and depends on nothing else of the pair; None
+    where there is none yet.
     """
 
     name: str
@@ -111,6 +115,7 @@ class Metric:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     null_mean: Callable[[int, Mapping[str, Any]], float | None] | None = field(default=None, repr=False)
     bounds_with: Callable[[Mapping[str, Any]], tuple[float, float]] | None = field(default=None, repr=False)
+    null: Literal["relabel"] | None = None
 
     @property
     def k(self) -> int | None:

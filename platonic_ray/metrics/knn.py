@@ -222,6 +222,7 @@ MUTUAL_KNN = _metric(
     joint=_joint_overlap,
     scorer=_mean_share,
     null_mean=_chance_mutual,
+    null="relabel",
 )
 """mean_i |S_X(i) ∩ S_Y(i)| / k (Huh et al. 2024)."""
 

@@ -84,6 +84,7 @@ def score_tables(
     recipe: str = "l2",
     pairs: Iterable[tuple[str, str]] | None = None,
     digests: Mapping[str, Sequence[str]] | None = None,
+    tables: dict[Side, Neighbors] | None = None,
 ) -> list[PairScores]:
     """Score every layer pair of pairs of models.
 
@@ -95,6 +96,7 @@ def score_tables(
         symmetric scores a pair in both orders.
     :param digests: digests of the representations by model name, a layer each, that seed their tie
         rules (for both sides); by default those of their prepared rows.
+    :param tables: a dictionary that receives the neighbors of every model, for those who go on with them.
     :returns: pair by pair, and of a pair metric by metric, in the order given.
     :raises StudyError: if a metric, option, recipe or pair is unknown, or n is too small for a metric.
     :raises DataError: if features are no finite matrices of equally many rows.
@@ -111,6 +113,8 @@ def score_tables(
     rows = {side: [prepare(layer, recipe) for layer in stack] for side, stack in layers.items()}
     zeros = {side: [int(zero_rows(layer).shape[0]) for layer in stack] for side, stack in rows.items()}
     found = _neighbors(rows, [m.k for m in wanted if m.joint is not None and m.k is not None], digests)
+    if tables is not None:
+        tables.update(found)
     inner, kernels = _kernels(rows, todo, n) if any(m.family == "kernel" for m in wanted) else ({}, {})
     results = []
     for x, y in todo:

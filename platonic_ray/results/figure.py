@@ -66,8 +66,9 @@ def heatmap(result: Result, metric: str | None = None, *, floors: Collection[str
 
     A cell holds the best score over layers and, where there is room, those layers in small type:
     the row's, then the column's. Grey cells are a model with itself, hatched cells undefined, and
-    empty cells were not computed. Models in `floors` (by default those the provenance names) are
-    labelled in grey italics and set apart by a gap.
+    empty cells were not computed; a dot in the corner marks what is not significant. Models in
+    `floors` (by default those the provenance names) are labelled in grey italics and set apart by a
+    gap.
 
     :raises StudyError: if the metric is not in the result.
 
@@ -98,9 +99,13 @@ def heatmap(result: Result, metric: str | None = None, *, floors: Collection[str
     _draw_cells(axes, layout, values, itself, norm, colors)
     _label_axes(axes, layout, sizes, apart, fonts)
     _write_cells(axes, layout, pairs, values, itself, sizes, norm, colors)
+    dotted = _draw_dots(axes, layout, pairs, values, result.alpha, sizes.cell, norm, colors)
     _draw_gaps(axes, layout, apart, width=min(4.0, 0.2 * 72 * sizes.cell))
     _draw_scale(figure, scale, norm, _chance(pairs, low, high), few=len(layout.rows) < 5)
-    title = _write_title(figure, result, label, fonts, layers=sizes.layers is not None, apart=bool(apart))
+    notes = ["best score over layers" + ("; small: the row’s layer, the column’s" if sizes.layers else "")]
+    notes += ["italic: floors"] if apart else []
+    notes += [f"dot: not significant, q > {result.alpha:g}"] if dotted else []
+    title = _write_title(figure, result, label, fonts, notes)
     with _missing_letters_are_boxes():
         _arrange(
             figure, axes, scale, title, (len(layout.columns) * sizes.cell, len(layout.rows) * sizes.cell)
@@ -278,6 +283,24 @@ def _write_cells(
             axes.text(j, i + 0.25, pair, ha="center", va="center", fontsize=sizes.layers, color=ink)
 
 
+def _draw_dots(
+    axes: Axes,
+    layout: Layout,
+    pairs: pl.DataFrame,
+    values: npt.NDArray[np.float64],
+    alpha: float,
+    cell: float,
+    norm: Normalize,
+    colors: Colormap,
+) -> bool:
+    """Put a dot in the upper right corner of cells whose q is above alpha; say whether there are any."""
+    q = np.append(pairs["q"].to_numpy(), np.nan)[layout.index]
+    for i, j in np.argwhere(q > alpha):
+        ink = _readable_on(colors(norm(np.nan_to_num(values[i, j]))))
+        axes.plot(j + 0.36, i - 0.36, marker="o", markersize=5 * cell, color=ink, markeredgewidth=0)
+    return bool((q > alpha).any())
+
+
 def _draw_gaps(axes: Axes, layout: Layout, apart: set[str], *, width: float) -> None:
     """Leave a wider white line (`width` in points) wherever floors and other models meet."""
     for names, line in ((layout.columns, axes.axvline), (layout.rows, axes.axhline)):
@@ -309,13 +332,11 @@ def _draw_scale(figure: Figure, scale: Axes, norm: Normalize, chance: float | No
 
 
 def _write_title(
-    figure: Figure, result: Result, metric: str, fonts: list[str], *, layers: bool, apart: bool
+    figure: Figure, result: Result, metric: str, fonts: list[str], notes: list[str]
 ) -> list[Text]:
     """Return the lines of the title, top first; `_arrange` places them."""
     dataset = (result.provenance.get("dataset") or {}).get("name")
     facts = [safe(str(dataset))] if dataset else []
-    notes = ["best score over layers" + ("; small: the row’s layer, the column’s" if layers else "")]
-    notes += ["italic: floors"] if apart else []
     lines: tuple[tuple[str, dict[str, Any]], ...] = (
         (safe(metric), {"fontsize": 10, "fontweight": "bold", "color": _INK}),
         (" · ".join([*facts, result.facts(metric)]), {"fontsize": 8, "color": _INK}),

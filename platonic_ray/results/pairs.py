@@ -14,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from platonic_ray.errors import StudyError
+from platonic_ray.statistics import Calibration, benjamini_hochberg
 
 SCORES_SCHEMA = pl.Schema(
     {
@@ -41,6 +42,10 @@ MODELS_SCHEMA = pl.Schema(
         "n": pl.Int64,
         "k": pl.Int64,
         "chance": pl.Float64,
+        "null_threshold": pl.Float64,
+        "calibrated": pl.Float64,
+        "p": pl.Float64,
+        "q": pl.Float64,
         "symmetric": pl.Boolean,
         "status": pl.String,
     }
@@ -58,6 +63,7 @@ LAYERS_SCHEMA = pl.Schema(
 )
 
 _UNEXPLAINED = "undefined"
+_MAY_BE_NULL = {name: MODELS_SCHEMA[name] for name in ("k", "chance", "status")}
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class PairScores:
     `scores` is `[Lx, Ly]` float64, NaN where undefined; its i-th row is the i-th layer that is
     listed for model `x`. `status` is None or has the same shape, with a text or None a cell: why
     the cell is undefined, or what to know about it. `symmetric` says that `(y, x)` has the
-    transposed scores, and then the pair is given once.
+    transposed scores, and then the pair is given once. `null` sets the best score against its null.
     """
 
     metric: str
@@ -97,6 +103,7 @@ class PairScores:
     k: int | None = None
     chance: float | None = None
     symmetric: bool = True
+    null: Calibration | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,13 +232,32 @@ def _models_frame(cells: Sequence[_Cells], listed: pl.DataFrame) -> pl.DataFrame
         "n": [cell.pair.n for cell in cells],
         "k": [cell.pair.k for cell in cells],
         "chance": [cell.pair.chance for cell in cells],
+        **_significance([cell.pair for cell in cells]),
         "symmetric": [cell.pair.symmetric for cell in cells],
         "status": [_why(cell, place) for cell, place in zip(cells, best, strict=True)],
     }
-    frame = pl.DataFrame(columns, schema_overrides={"k": pl.Int64, "chance": pl.Float64, "status": pl.String})
+    frame = pl.DataFrame(columns, schema_overrides=_MAY_BE_NULL)
     places = ["layer_x", "layer_y", "layer_x_name", "layer_y_name"]
     blanked = frame.with_columns(pl.when(defined).then(pl.col(place)).alias(place) for place in places)
     return blanked.select(*MODELS_SCHEMA).cast(MODELS_SCHEMA)
+
+
+def _significance(pairs: Sequence[PairScores]) -> dict[str, pl.Series]:
+    """Return the columns that a null gives; q over all pairs of different models of a metric."""
+    nulls = [pair.null for pair in pairs]
+    q: list[float | None] = [None] * len(pairs)
+    for metric in dict.fromkeys(pair.metric for pair in pairs):
+        rows = [at for at, pair in enumerate(pairs) if pair.metric == metric and pair.x != pair.y]
+        known = [(at, null.p) for at in rows if (null := nulls[at]) is not None]
+        for (at, _), value in zip(known, benjamini_hochberg([p for _, p in known]), strict=True):
+            q[at] = float(value)
+    columns = {
+        "null_threshold": [None if null is None else null.threshold for null in nulls],
+        "calibrated": [None if null is None else null.calibrated for null in nulls],
+        "p": [None if null is None else null.p for null in nulls],
+        "q": q,
+    }
+    return {name: pl.Series(values, dtype=pl.Float64) for name, values in columns.items()}
 
 
 def _labels(x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], listed: pl.DataFrame) -> dict[str, pl.Series]:

@@ -17,8 +17,17 @@ Schema, version 1. A saved result is a folder; `pl.read_parquet` alone is enough
     n                               Int64    samples
     k                               Int64    neighbors; null for metrics without
     chance                          Float64  expected of two unrelated layers; null if unknown
+    null_threshold                  Float64  what the score has to pass at the study's level alpha
+    calibrated                      Float64  0 at or below the threshold, 1 for the best score there can be
+    p                               Float64  how often permuted samples score as well, itself counted
+    q                               Float64  p adjusted for all pairs of different models of the metric
     symmetric                       Boolean  whether (y, x) has the same score
     status                          String   as above
+
+The four columns of the null (`platonic_ray.statistics`) are null for a model with itself, where no
+permutations were drawn, and for metrics without a null: so far all but `mutual_knn`, among them all
+kernel metrics. Where the score is undefined they are NaN. The null is that of the same maximum over
+all layer pairs, under permutations of the samples that all pairs of models share.
 
 `layers.parquet`, a row a layer (and k), models and layers in the study's order:
     model, layer, layer_name                 as above
@@ -64,7 +73,8 @@ class Result:
     `provenance` is a dictionary that JSON can hold. What is read here, all of it optional: `study`
     and `study_key`; `dataset` with `name`, `fingerprint`, `n` and `dropped` (a list); `versions`,
     `seed`, `started`, `finished`, `engine`, `device`; `floors` (names of models without training);
-    `notes` (a list of texts that a reader should see).
+    `null` (`count`, `alpha` and `seed` of its permutations); `notes` (a list of texts that a reader
+    should see).
 
     >>> layers = [LayerInfo(model, 0, "last", width=8) for model in ("a", "b")]
     >>> scored = (("a", "a", 1), ("a", "b", 0.25), ("b", "b", 1))
@@ -103,6 +113,11 @@ class Result:
         :raises StudyError: if pairs and layers do not fit together, or a pair is given twice.
         """
         return cls(*frames(pairs, layers), provenance=dict(provenance or {}))
+
+    @property
+    def alpha(self) -> float:
+        """The level above which a q is not significant: that of the null, by default 0.05."""
+        return float((self.provenance.get("null") or {}).get("alpha", 0.05))
 
     @property
     def metrics(self) -> tuple[str, ...]:

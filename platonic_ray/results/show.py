@@ -12,6 +12,7 @@ from platonic_ray.results.result import Result
 from platonic_ray.results.text import grid, safe
 
 _NOTED = 5
+_NOT_SIGNIFICANT = "·"
 # What is worth carrying along with the scores; the whole study is in result.json.
 _BRIEF = ("study_key", "dataset", "seed", "versions", "engine", "device", "started", "finished", "notes")
 
@@ -21,7 +22,8 @@ def render_table(result: Result, metric: str | None = None, width: int | None = 
 
     A cell is the best score and the layers where it is reached, `0.312 (3,11)`: the row's layer,
     then the column's. Of a symmetric square table the lower triangle is shown, without the models'
-    scores with themselves. `width` is in terminal columns; by default the terminal's, or 100.
+    scores with themselves. A dot marks what is not significant among all pairs. `width` is in
+    terminal columns; by default the terminal's, or 100.
 
     :raises StudyError: if the metric is not in the result.
     """
@@ -37,7 +39,7 @@ def render_table(result: Result, metric: str | None = None, width: int | None = 
             at = layout.index[i, j]
             if at < 0 or (triangle and j >= i):
                 continue
-            cells[i][j] = _cell(pairs[at], flipped=bool(layout.flipped[i, j]))
+            cells[i][j] = _cell(pairs[at], flipped=bool(layout.flipped[i, j]), alpha=result.alpha)
             if math.isnan(pairs[at]["score"]):
                 undefined.append(f"{safe(row)} – {safe(column)}: {safe(pairs[at]['status'] or 'undefined')}")
     rows, columns = layout.rows, layout.columns
@@ -50,6 +52,8 @@ def render_table(result: Result, metric: str | None = None, width: int | None = 
         part for part in (safe(label), safe(str(name)) if name else "", result.facts(label)) if part
     )
     legend = "best score over layers (layer of the row's model, layer of the column's)"
+    if any(layers.endswith(_NOT_SIGNIFICANT) for row in cells for _, layers in row):
+        legend += f"\n{_NOT_SIGNIFICANT} not significant: q > {result.alpha:g}"
     blocks = [heading, grid(rows, columns, _aligned(cells), width=width, leave_out_blank=triangle), legend]
     if undefined:
         more = [f"… and {len(undefined) - _NOTED} more"] if len(undefined) > _NOTED else []
@@ -72,12 +76,13 @@ def render_json(result: Result, metric: str | None = None) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _cell(pair: dict[str, Any], *, flipped: bool) -> tuple[str, str]:
-    """Return a cell's score and its layers as text."""
+def _cell(pair: dict[str, Any], *, flipped: bool, alpha: float) -> tuple[str, str]:
+    """Return a cell's score and its layers as text, with a mark where it is not significant."""
     if math.isnan(pair["score"]):
         return "undef.", ""
     first, second = ("layer_y", "layer_x") if flipped else ("layer_x", "layer_y")
-    return f"{pair['score']:.3f}", f"({pair[first]},{pair[second]})"
+    mark = _NOT_SIGNIFICANT if pair["q"] is not None and pair["q"] > alpha else ""
+    return f"{pair['score']:.3f}", f"({pair[first]},{pair[second]}){mark}"
 
 
 def _aligned(cells: list[list[tuple[str, str]]]) -> list[list[str]]:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platonic_ray.errors import StudyError
-from platonic_ray.results import LayerInfo, Matrix, PairScores, Result
+from platonic_ray.results import LayerInfo, Matrix, PairScores, Result, heatmap, load_result, render_table
+from platonic_ray.statistics import Calibration
 
 
 def layers_of(**depths: int) -> list[LayerInfo]:
@@ -250,3 +251,48 @@ def test_the_models_are_a_brute_force_maximum_over_the_scores(cells, shape):
                 best = (cell["score"], cell["layer_x"], cell["layer_y"])
         assert (row["layer_x"], row["layer_y"]) == best[1:]
         assert row["score"] == best[0] or np.isnan([row["score"], best[0]]).all()
+
+
+class TestNull:
+    def table(self, p: dict[tuple[str, str], float | None], metric: str = "mutual_knn") -> list[PairScores]:
+        return [
+            PairScores(metric, x, y, [[0.5]], null=None if value is None else Calibration(value, 0.2, 0.375))
+            for (x, y), value in p.items()
+        ]
+
+    def test_q_is_over_the_pairs_of_different_models_of_one_metric(self):
+        p = {("a", "b"): 0.01, ("a", "c"): 0.02, ("b", "c"): 0.6, ("a", "a"): None}
+        others = {("a", "b"): 0.01, ("a", "c"): float("nan")}
+        result = Result.from_pairs(
+            [*self.table(p), *self.table(others, "other"), *self.table({("a", "b"): None}, "cka")],
+            layers_of(a=1, b=1, c=1),
+        )
+        shown = result.pairs("mutual_knn").select("model_x", "model_y", "p", "q").rows()
+        assert shown == [
+            ("a", "a", None, None),
+            ("a", "b", 0.01, 0.03),
+            ("a", "c", 0.02, 0.03),
+            ("b", "c", 0.6, 0.6),
+        ]
+        assert result.pairs("other")["q"][0] == 0.01
+        assert np.isnan(result.pairs("other")["q"][1])
+        row = result.pairs("cka").row(0, named=True)
+        assert [row[name] for name in ("null_threshold", "calibrated", "p", "q")] == [None] * 4
+        assert result.pairs("other").row(0, named=True)["null_threshold"] == 0.2
+
+    def test_a_saved_result_keeps_them(self, tmp_path):
+        result = Result.from_pairs(self.table({("a", "b"): 0.25}), layers_of(a=1, b=1))
+        assert load_result(result.save(tmp_path / "r")).equals(result)
+
+    @pytest.mark.parametrize(("alpha", "marked"), [(None, 1), (0.3, 0), (0.02, 3)])
+    def test_what_is_not_significant_is_marked(self, alpha, marked):
+        p = {("a", "b"): 0.01, ("a", "c"): 0.02, ("b", "c"): 0.2}
+        provenance = {} if alpha is None else {"null": {"alpha": alpha}}
+        result = Result.from_pairs(self.table(p), layers_of(a=1, b=1, c=1), provenance)
+        text = render_table(result, width=100)
+        assert text.count("(0,0)·") == marked
+        assert ("not significant" in text) == (marked > 0)
+        figure = heatmap(result)
+        # Both triangles are drawn.
+        assert len(figure.axes[0].lines) == 2 * marked
+        assert any("not significant" in note.get_text() for note in figure.texts) == (marked > 0)

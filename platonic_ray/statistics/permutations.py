@@ -1,0 +1,83 @@
+"""Seeded permutations of samples, the same with every version of every library, and how many to draw."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from platonic_ray.digest import digest
+from platonic_ray.kernels import tie_keys
+
+_ENOUGH = 200
+
+
+def permutations(n: int, count: int, seed: int, groups: Tensor | None = None, start: int = 0) -> Tensor:
+    """Return permutations number `start` … `start + count − 1` of n samples.
+
+    Permutation b orders the samples by splitmix64 hashes of (seed, b, sample): it depends on nothing
+    else, neither on the others nor on a library's generator. Within a study, the same permutations
+    serve all layers, all metrics and all pairs of models.
+
+    :param groups: `[n] int64`; with it, every sample changes places with samples of its group alone.
+    :returns: `[count, n] int64`; row b holds, for every place i, the sample that is put there.
+
+    >>> permutations(5, 1, seed=0).sort(dim=1).values.tolist()
+    [[0, 1, 2, 3, 4]]
+    """
+    samples = torch.arange(n)
+    seeds = [digest(["permutation", seed, number]) for number in range(start, start + count)]
+    keys = torch.stack([tie_keys(each, samples) for each in seeds]) if seeds else samples.new_empty(0, n)
+    orders = keys.argsort(dim=1, stable=True)
+    if groups is None:
+        return orders
+    # The members of a group, in the order of the samples, give their places to its shuffled members.
+    places = groups.argsort(stable=True)
+    by_group = groups[orders].argsort(dim=1, stable=True)
+    shuffled = torch.empty_like(orders)
+    shuffled[:, places] = orders.gather(1, by_group)
+    return shuffled
+
+
+@dataclass(frozen=True)
+class Permutations:
+    """How many permutations to draw, and what a reader has to know about that number."""
+
+    count: int
+    note: str | None = None
+
+
+def choose_permutations(pairs: int, alpha: float, cheap: bool, given: int | None = None) -> Permutations:
+    """Return how many permutations to draw for a table of `pairs` pairs of models.
+
+    The smallest p there can be is 1 / (K + 1), and among m pairs a single one reaches q ≤ α only if
+    m / (K + 1) ≤ α. So K is at least m / α, and 200, where a permutation is cheap; 200 elsewhere.
+
+    :param given: the number that was asked for; None chooses.
+
+    >>> choose_permutations(66, 0.05, cheap=True)
+    Permutations(count=1320, note=None)
+    """
+    wanted = math.ceil(pairs / _exact(alpha))
+    count = given if given is not None else max(wanted, _ENOUGH) if cheap else _ENOUGH
+    if count + 1 >= pairs / _exact(alpha):
+        return Permutations(count)
+    least = math.ceil(pairs / (_exact(alpha) * (count + 1)))
+    reach = (
+        f"q ≤ {alpha:g} is reached only if {least} or more of them have the smallest p"
+        if least <= pairs
+        else f"no q can reach {alpha:g}"
+    )
+    return Permutations(
+        count,
+        f"{count} permutations are few for {pairs} pairs of models: {reach}; "
+        f"{wanted} permutations let a single pair reach it",
+    )
+
+
+def _exact(alpha: float) -> Fraction:
+    """Read a level as the decimal number that was written, not as its binary neighbor."""
+    return Fraction(repr(alpha))
