@@ -20,7 +20,7 @@ FAST_HEALTH_CHECKS = {
 }
 
 
-@pytest.mark.parametrize("after", [12, 34])
+@pytest.mark.parametrize("after", [12, pytest.param(34, marks=pytest.mark.slow)])
 def test_a_node_is_lost_with_its_objects(small_study, tmp_path, after):
     expected = score_bytes(pr.align(small_study, quiet=True))
     cluster = Cluster(

@@ -115,13 +115,15 @@ def test_a_damaged_shard_is_found_by_all_its_readers_and_made_once(cluster, ran,
 def test_a_store_named_by_a_relative_path_is_one_place_for_all_workers(cluster, ran, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = ran[0].replace(models=[ran[0].models[3].model_dump()])
-    assert pr.align(on_ray(study, "store"), quiet=True).models.height == 3
+    assert pr.align(on_ray(study, "store"), quiet=True).models.height == len(study.metrics)
     assert (tmp_path / "store" / "features").is_dir()
 
 
 def test_more_threads_than_cores_do_not_wait_for_a_larger_node(cluster, ran, tmp_path):
     study = ran[0].replace(models=[ran[0].models[3].model_dump()])
-    assert pr.align(changed(on_ray(study, tmp_path / "s"), threads=16), quiet=True).models.height == 3
+    assert pr.align(changed(on_ray(study, tmp_path / "s"), threads=16), quiet=True).models.height == len(
+        study.metrics
+    )
 
 
 def test_an_error_of_the_data_reaches_the_caller_and_keeps_what_was_finished(

@@ -140,7 +140,10 @@ def test_a_hub_id_without_network_is_one_clear_line(tmp_path) -> None:
     assert said.startswith("hub:org/model cannot be had")
     assert said.count("\n") == 1
     commit = "0" * 40
-    assert pin(f"hub:org/model@{commit}", ("*",)).identity() == {"hub": f"org/model@{commit}"}
+    assert pin(f"hub:org/model@{commit}", ("*",)).identity() == {
+        "hub": f"org/model@{commit}",
+        "files": ["*"],
+    }
 
 
 def test_a_snapshot_in_the_hubs_own_cache_needs_no_network(tmp_path) -> None:
