@@ -6,6 +6,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import platonic_ray as pr
 
@@ -95,3 +97,61 @@ def test_nothing_below_the_engine_needs_ray():
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split() == ["1.0", "1.0", "(30,", "3)"]
+
+
+KINDS = {
+    "random": lambda drawn, n, width: drawn.normal(size=(n, width)),
+    "duplicated": lambda drawn, n, width: drawn.normal(size=(n, width))[drawn.integers(0, n // 2, n)],
+    "constant": lambda drawn, n, width: np.tile(drawn.normal(size=width), (n, 1)),
+    "anisotropic": lambda drawn, n, width: drawn.normal(size=(n, width)) + 10 * drawn.normal(size=width),
+}
+
+
+def dense_cosine(x):
+    """Cosine similarities in float64 of what `l2` leaves as float32, the diagonal left out."""
+    unit = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -np.inf)
+    return unit, cosine
+
+
+@given(st.sampled_from([*KINDS]), st.integers(0, 10**6), st.integers(8, 40), st.integers(2, 30))
+@settings(max_examples=60, deadline=None)
+def test_neighbors_are_as_similar_as_the_nearest_of_a_dense_computation(kind, seed, n, width):
+    x = KINDS[kind](np.random.default_rng(seed), n, width).astype(np.float32)
+    ids, similarities = pr.neighbors(x, k=5)
+    _, cosine = dense_cosine(x.astype(np.float64))
+    # Which of equal rows are taken is the tie rule's; how similar they are is not.
+    np.testing.assert_allclose(similarities, -np.sort(-cosine, axis=1)[:, :5], atol=2e-6)
+    np.testing.assert_allclose(np.take_along_axis(cosine, ids, axis=1), similarities, atol=2e-6)
+    assert all(len({row, *found}) == 6 for row, found in enumerate(ids.tolist()))
+
+
+@given(
+    st.sampled_from([*KINDS]),
+    st.sampled_from([*KINDS]),
+    st.integers(0, 10**6),
+    st.integers(8, 40),
+    st.integers(2, 30),
+)
+@settings(max_examples=60, deadline=None)
+def test_scores_are_those_of_a_dense_computation(kind_x, kind_y, seed, n, width):
+    drawn = np.random.default_rng(seed)
+    x, y = (KINDS[kind](drawn, n, width).astype(np.float32) for kind in (kind_x, kind_y))
+    score = pr.score(x, y, metric="cka")
+    if "constant" in (kind_x, kind_y):
+        assert np.isnan(score)
+    else:
+        center = np.eye(n) - 1 / n
+        k, l_ = (
+            center @ unit @ unit.T @ center
+            for unit in (dense_cosine(z.astype(np.float64))[0] for z in (x, y))
+        )
+        assert score == pytest.approx(
+            (k * l_).sum() / np.sqrt((k * k).sum() * (l_ * l_).sum()), rel=1e-4, abs=1e-6
+        )
+    overlap = sum(
+        len({*a} & {*b})
+        for a, b in zip(pr.neighbors(x, k=5)[0].tolist(), pr.neighbors(y, k=5)[0].tolist(), strict=True)
+    )
+    assert pr.score(x, y, k=5) == pytest.approx(overlap / (5 * n), abs=1e-12)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -54,10 +53,8 @@ def test_its_names_are_of_nine_scripts_each_language_in_its_own(emoji: Dataset) 
     assert set().union(*(scripts(view) for view in NAMES)) >= SCRIPTS
 
 
-def test_no_sample_is_bad_in_any_view_and_checking_takes_seconds(emoji: Dataset) -> None:
-    start_s = time.perf_counter()
+def test_no_sample_is_bad_in_any_view(emoji: Dataset) -> None:
     assert emoji.problems(list(emoji.views)) == []
-    assert time.perf_counter() - start_s < 10
 
 
 @pytest.mark.parametrize("view", [*NAMES, "image", "emoji"])
@@ -132,12 +129,6 @@ def test_one_flipped_byte_is_refused_naming_the_file_and_both_hashes(tmp_path: P
 def test_an_embedded_file_that_is_gone_is_an_error_for_people(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Install platonic-ray again"):
         read_emoji(tmp_path / "gone.parquet")
-
-
-def test_opening_takes_well_under_a_second() -> None:
-    start_s = time.perf_counter()
-    open_dataset(DatasetEntry(samples=256), seed=0)
-    assert time.perf_counter() - start_s < 2  # about 0.1; the rest is for a busy machine
 
 
 def test_a_sample_of_it_is_checked_and_kept_whole() -> None:

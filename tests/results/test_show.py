@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -95,8 +94,8 @@ def test_json_survives_hostile_names_and_takes_a_metric(make, hostile):
         render_json(make(["a"]), "cka")
 
 
-def test_a_hundred_models_are_shown_within_a_second(make):
-    result = make([f"model-{at}" for at in range(100)])
-    start = time.perf_counter()
-    render_table(result, width=120)
-    assert time.perf_counter() - start < 1.0
+def test_all_of_a_hundred_models_are_shown(make):
+    names = [f"model-{at}" for at in range(100)]
+    table = render_table(make(names), width=120)
+    assert all(name in table for name in names)
+    assert max(map(len, table.splitlines())) <= 120
