@@ -16,7 +16,7 @@ import pyarrow as pa
 from platonic_ray.digest import digest
 from platonic_ray.engine.context import Context
 from platonic_ray.engine.prepare import Prepared
-from platonic_ray.engine.work import CALIBRATION
+from platonic_ray.engine.scores import CALIBRATION
 from platonic_ray.errors import RunError
 from platonic_ray.metrics import Metric, flag_zero_rows
 from platonic_ray.plan import Score

@@ -1,7 +1,7 @@
 """Running a plan in this process, one task after another: the oracle of the run on Ray.
 
 No Ray, no objects, no concurrency: every task reads its features from the store and does what
-`platonic_ray.engine.work` says. A run on Ray must end with the same bytes.
+`platonic_ray.engine.tiles` and `scores` say. A run on Ray must end with the same bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from platonic_ray.engine import work
+from platonic_ray.engine import scores, tiles
 from platonic_ray.engine.context import MOST_ATTEMPTS, Context, MissingInputError, event_of, label
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.features import Blocks, ModelRunner
@@ -77,17 +77,17 @@ class LocalRunner:
             return report
         blocks = Blocks(context)
         if isinstance(task, NeighborTile):
-            self._partials[task] = work.neighbor_tile(context, task, blocks)
+            self._partials[task] = tiles.neighbor_tile(context, task, blocks)
         elif isinstance(task, NeighborBlock):
-            tiles = [need for need in self.graph.needs(task) if isinstance(need, NeighborTile)]
-            lost = [tile for tile in tiles if tile not in self._partials]
+            parts = [need for need in self.graph.needs(task) if isinstance(need, NeighborTile)]
+            lost = [tile for tile in parts if tile not in self._partials]
             if lost:
                 raise MissingInputError(lost)
-            work.neighbor_block(context, task, {tile: self._partials[tile] for tile in tiles})
+            tiles.neighbor_block(context, task, {tile: self._partials[tile] for tile in parts})
         elif isinstance(task, KernelTile):
-            work.kernel_tile(context, task, blocks)
+            tiles.kernel_tile(context, task, blocks)
         else:
-            self.scores[task] = work.score_pair(context, task, {})
+            self.scores[task] = scores.score_pair(context, task, {})
         return blocks.bytes_read()
 
     def _runner(self, model: int) -> ModelRunner:

@@ -1,6 +1,6 @@
 """What runs inside Ray's processes: the actor that holds a model, and the tasks on tiles.
 
-Each is a thin wrapper over `platonic_ray.engine.work`: it opens the store, hands over the Arrow
+Each is a thin wrapper over `platonic_ray.engine.tiles` and `scores`: it opens the store, hands over the Arrow
 tables that Ray has already fetched, and reports the times and bytes of what it did. Nothing is
 retried by Ray itself (`max_retries=0`): the scheduler sees every loss and answers it.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from platonic_ray.engine import work
+from platonic_ray.engine import scores, tiles
 from platonic_ray.engine.context import Context
 from platonic_ray.engine.features import Blocks, ModelRunner
 from platonic_ray.plan import KernelTile, NeighborBlock, NeighborTile, Score
@@ -77,7 +77,7 @@ def neighbor_tile(
     """Compute a tile's neighbors. Returns a report and the partial top-k."""
     start = time.time()
     blocks = Blocks(context, _given(slots, tables))
-    result = work.neighbor_tile(context, task, blocks)
+    result = tiles.neighbor_tile(context, task, blocks)
     return {"start": start, "end": time.time(), **blocks.bytes_read(), **_where()}, result
 
 
@@ -88,7 +88,7 @@ def neighbor_block(
     """Merge a block's tiles and commit its neighbors."""
     start = time.time()
     partials = {tile: found[0] for tile, found in _given(slots, tables).items()}
-    result = work.neighbor_block(context, task, partials)
+    result = tiles.neighbor_block(context, task, partials)
     return {"start": start, "end": time.time(), "bytes_out": result.nbytes, **_where()}, result
 
 
@@ -99,7 +99,7 @@ def kernel_tile(
     """Compute and commit a tile's kernel sums for every pair of the task."""
     start = time.time()
     blocks = Blocks(context, _given(slots, tables))
-    result = work.kernel_tile(context, task, blocks)
+    result = tiles.kernel_tile(context, task, blocks)
     return {"start": start, "end": time.time(), **blocks.bytes_read(), **_where()}, result
 
 
@@ -108,7 +108,7 @@ def score(context: Context, task: Score, slots: Slots, *tables: pa.Table) -> tup
     """Score every layer pair of two models under every metric."""
     start = time.time()
     given = {owner: found[0] for owner, found in _given(slots, tables).items()}
-    result = work.score_pair(context, task, given)
+    result = scores.score_pair(context, task, given)
     return {"start": start, "end": time.time(), **_where()}, result
 
 

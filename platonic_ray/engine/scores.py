@@ -1,7 +1,6 @@
-"""What the tasks of a plan do: tiles, merges, scores. The same functions in this process and on Ray.
+"""What a score task does: two models' neighbors and sums become scores, set against their null.
 
-Every task reads what it is handed as Arrow tables, takes the rest from the store, and commits what
-is durable before it returns. A task that finds its result in the store already returns that.
+What it is not handed as Arrow tables it reads from the store; what is in neither it names.
 """
 
 from __future__ import annotations
@@ -12,125 +11,16 @@ from dataclasses import fields
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
-from platonic_ray.digest import digest
 from platonic_ray.engine.context import Context, MissingInputError
-from platonic_ray.engine.features import Blocks, read_parts
-from platonic_ray.kernels import (
-    MICRO,
-    TieRule,
-    TileSums,
-    TopK,
-    merge_neighbors,
-    merge_tree,
-    origins,
-    super_tile,
-    tied_share,
-    tile_neighbors,
-)
+from platonic_ray.engine.features import read_parts
+from platonic_ray.engine.tiles import UNARY, level_of
+from platonic_ray.kernels import TileSums, merge_tree
 from platonic_ray.metrics import Metric, Neighbors, PairSums, kernel_rows, neighbor_sums, ordered_inner
-from platonic_ray.plan import Embed, KernelTile, NeighborBlock, NeighborTile, Score, Task
+from platonic_ray.plan import KernelTile, NeighborBlock, Score, Task
 from platonic_ray.statistics import Calibration, Labels, calibrate_pair, has_null
-from platonic_ray.store import arrays_table, table_arrays
+from platonic_ray.store import table_arrays
 
-
-def tie_rule(context: Context, model: int, layer: int) -> TieRule:
-    """Return how a representation of the study orders equal similarities."""
-    return TieRule(digest([context.plan.models[model].tie_digest, layer]))
-
-
-def neighbor_tile(context: Context, task: NeighborTile, blocks: Blocks) -> pa.Table:
-    """Return the top-k of block a's rows among block b's, and the other way round.
-
-    A table of the arrays `ids.a`, `values.a` and, off the diagonal, `ids.b`, `values.b`, each
-    `[L, rows, k + 1]`.
-    """
-    k = context.plan.k
-    assert k is not None
-    rows = {block: blocks.prepared(task.model, block) for block in {task.a, task.b}}
-    arrays: dict[str, np.ndarray] = {}
-    for side, mine, other in (("a", task.a, task.b), ("b", task.b, task.a))[: 1 + (task.a != task.b)]:
-        found = [
-            tile_neighbors(
-                x, y, _ids(context, mine), _ids(context, other), k, tie_rule(context, task.model, layer)
-            )
-            for layer, (x, y) in enumerate(zip(rows[mine], rows[other], strict=True))
-        ]
-        arrays[f"ids.{side}"] = torch.stack([top.ids for top in found]).numpy()
-        arrays[f"values.{side}"] = torch.stack([top.values for top in found]).numpy()
-    return arrays_table(arrays)
-
-
-def neighbor_block(
-    context: Context, task: NeighborBlock, partials: Mapping[NeighborTile, pa.Table]
-) -> pa.Table:
-    """Merge the tiles of a block's rows, commit and return `ids`, `values` `[L, rows, k + 1]`."""
-    merged: list[TopK] | None = None
-    for tile in sorted(partials, key=lambda tile: (tile.a, tile.b)):
-        arrays = table_arrays(partials[tile])
-        side = "a" if tile.a == task.a else "b"
-        ids, values = (torch.from_numpy(arrays[f"{name}.{side}"].copy()) for name in ("ids", "values"))
-        tops = [TopK(i, v) for i, v in zip(ids, values, strict=True)]
-        merged = (
-            tops
-            if merged is None
-            else [
-                merge_neighbors(old, new, tie_rule(context, task.model, layer))
-                for layer, (old, new) in enumerate(zip(merged, tops, strict=True))
-            ]
-        )
-    assert merged is not None
-    table = arrays_table(
-        {
-            "ids": torch.stack([top.ids for top in merged]).numpy(),
-            "values": torch.stack([top.values for top in merged]).numpy(),
-        }
-    )
-    key = context.plan.neighbors_key(task.model, task.a)
-    tied = [round(tied_share(top) * top.ids.shape[0]) for top in merged]
-    context.store.put("neighbors", key, {"topk": table}, {"tied_rows": tied})
-    return table
-
-
-def kernel_tile(context: Context, task: KernelTile, blocks: Blocks) -> pa.Table:
-    """Compute the kernel sums of every pair of models that the store lacks, commit and return them.
-
-    The arrays of pair (x, y) are named `x.y.inner`; a model with itself brings its `squares`,
-    `rows`, `columns` and `diagonal` too.
-    """
-    plan, store = context.plan, context.store
-    keys = {pair: plan.kernels_key(task.a, task.b, *pair) for pair in plan.pairs}
-    pairs = [pair for pair, key in keys.items() if store.manifest("kernels", key) is None]
-    models = sorted({model for pair in pairs for model in pair})
-    blocks.require([Embed(model, shard) for model in models for shard in plan.kernel_shards(task.a, task.b)])
-    stacks_a = {model: blocks.prepared(model, task.a) for model in models}
-    stacks_b = stacks_a if task.a == task.b else {m: blocks.prepared(m, task.b) for m in models}
-    sums = super_tile(
-        stacks_a,
-        stacks_b,
-        pairs,
-        _level(context),
-        task.a,
-        task.b,
-        plan.n,
-        unary=[x for x, y in pairs if x == y],
-        origin={model: origins(blocks.prepared(model, 0)) for model in models},
-    )
-    made: dict[str, np.ndarray] = {}
-    for x, y in pairs:
-        arrays = {"inner": sums.inner[x, y].numpy()}
-        if x == y:
-            for name in _UNARY:
-                found = getattr(sums, name).get(x)
-                if found is not None:
-                    arrays[name] = found.numpy()
-        store.put("kernels", keys[x, y], {"sums": arrays_table(arrays)})
-        made.update({f"{x}.{y}.{name}": array for name, array in arrays.items()})
-    return arrays_table(made)
-
-
-_UNARY = ("squares", "rows", "columns", "diagonal")
 CALIBRATION = tuple(field.name for field in fields(Calibration))
 """The columns of a score table that hold a `Calibration`."""
 
@@ -198,7 +88,7 @@ class _ScoreInputs:
                 by_pair = {
                     pair: found for pair, found in zip(pairs, arrays, strict=True) if found is not None
                 }
-                tiles.append(_tile_sums(_level(context), a, b, by_pair))
+                tiles.append(_tile_sums(level_of(context), a, b, by_pair))
         if missing:
             raise MissingInputError(missing)
         self._root = merge_tree(tiles, plan.n) if tiles else None
@@ -255,17 +145,7 @@ def _tile_sums(
     """Put the sums of a tile together again; a model with itself holds its unary sums."""
     unary = {
         name: {x: torch.tensor(found[name]) for (x, y), found in arrays.items() if x == y and name in found}
-        for name in _UNARY
+        for name in UNARY
     }
     inner = {pair: torch.tensor(found["inner"]) for pair, found in arrays.items()}
     return TileSums(level=level, a=a, b=b, inner=inner, **unary)
-
-
-def _level(context: Context) -> int:
-    """Return the level of the tree of sums whose nodes are this plan's blocks."""
-    return (context.plan.block_rows // MICRO).bit_length() - 1
-
-
-def _ids(context: Context, block: int) -> Tensor:
-    span = context.plan.blocks[block]
-    return torch.arange(span.start, span.stop)
