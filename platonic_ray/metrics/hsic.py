@@ -1,0 +1,73 @@
+"""HSIC from sums over two kernels, and the score that two representations' HSICs are normalized to.
+
+With kernels K and L of n samples (not necessarily symmetric), their inner product Σ_ij K_ij L_ji, the
+product of their sides Σ_j (Σ_i K_ij)(Σ_i L_ji), and their totals S (Kornblith et al. 2019 for the biased
+form; Song et al. 2012, eq. 5, for the unbiased one, whose kernels have no diagonal):
+
+    HSIC_b n²      = Σ K∘Lᵀ − (2/n) Σ_j c^K_j r^L_j + S^K S^L / n²
+    HSIC_u n (n−3) = Σ K∘Lᵀ + S^K S^L / ((n−1)(n−2)) − 2 Σ_j c^K_j r^L_j / (n−2)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from platonic_ray.kernels import MICRO, gamma
+from platonic_ray.metrics.base import Scored, Status, no_status
+
+NOT_POSITIVE = "self term not positive"
+
+ROUNDING = gamma(2 * (2 * MICRO**2 + 128))
+"""A self term is a difference of sums; it is told from 0 only if it exceeds the rounding of their terms.
+
+A term is a dot of at most MICRO² numbers (the width), added up over at most MICRO² cells of a micro-tile
+in an order we do not know; the tree over tiles adds 128 levels at most.
+"""
+
+
+@dataclass(frozen=True)
+class Hsic:
+    """An unnormalized HSIC and the size of the terms it is a difference of, both `[…] float64`."""
+
+    value: Tensor
+    terms: Tensor
+
+
+def biased(n: int, inner: Tensor, sides: Tensor, totals: Tensor) -> Hsic:
+    """Return HSIC_b n² from the inner product, the product of sides and the product of totals."""
+    second, third = 2 / n * sides, totals / n / n
+    return Hsic(inner - second + third, inner.abs() + second.abs() + third.abs())
+
+
+def unbiased(n: int, inner: Tensor, sides: Tensor, totals: Tensor) -> Hsic:
+    """Return HSIC_u n (n − 3) from the same; n ≥ 3."""
+    second, third = 2 / (n - 2) * sides, totals / (n - 1) / (n - 2)
+    return Hsic(inner - second + third, inner.abs() + second.abs() + third.abs())
+
+
+Self = tuple[Tensor, list[str | None]]
+"""A model's self terms `[L] float64`, and why a layer's is not to be divided by."""
+
+
+def normalized(cross: Tensor, self_x: Self, self_y: Self, bounds: tuple[float, float]) -> Scored:
+    """Return cross / √(self of x · self of y), NaN with a reason where a self term is no divisor.
+
+    :param cross: `[Lx, Ly] float64`.
+    :param bounds: where the exact score lies; rounding may carry it past them by an ulp.
+    """
+    (value_x, why_x), (value_y, why_y) = self_x, self_y
+    # Two roots, because the product of self terms can leave float64's range.
+    below = torch.outer(value_x.clamp(min=0).sqrt(), value_y.clamp(min=0).sqrt())
+    scores = (cross / below).clamp(*bounds).cpu().numpy()
+    status: Status = no_status(scores.shape)
+    for i, reason_x in enumerate(why_x):
+        for j, reason_y in enumerate(why_y):
+            reasons = [f"{side}: {why}" for side, why in (("x", reason_x), ("y", reason_y)) if why]
+            if reasons:
+                scores[i, j] = np.nan
+                status[i][j] = "; ".join(reasons)
+    return scores, status
