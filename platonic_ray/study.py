@@ -60,7 +60,7 @@ class ModelEntry(_Frozen):
     weights: str | None = None
     sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")]] = {}
     file: str | None = None
-    pooling: Literal["mean", "last", "first"] | None = None
+    pooling: Literal["mean", "last", "first", "max", "pooler"] | None = None
     init: Literal["pretrained", "random"] = "pretrained"
     prompt: str | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None

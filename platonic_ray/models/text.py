@@ -1,9 +1,14 @@
 """Kind "transformers-text": encoders and causal language models, every hidden state, pooled.
 
-From a folder, a hub's snapshot or a GGUF file, by transformers' `AutoModel`; safetensors or GGUF
-only, no remote code. Texts are padded on the right under an attention mask. There the models' own
+From a folder, a hub's snapshot or a GGUF file, by transformers' auto classes; safetensors or GGUF
+only, no remote code. Of an encoder-decoder (T5) the encoder alone is loaded. Texts are padded on the
+right under an attention mask, whatever side the tokenizer would pad on: there the models' own
 position ids are the right ones (tokens are counted from the first), which with padding on the left
-they would not be.
+they are not in models of absolute positions (GPT-2, BERT).
+
+Layers are transformers' hidden states: "embedding" (what enters the first block), "block i" (the
+residual stream after it; the last one after the final norm where the model has one, and then its
+name says so). With pooling "pooler" there is one layer, the output of the model's own pooling head.
 """
 
 from __future__ import annotations
@@ -23,7 +28,9 @@ from platonic_ray.errors import DataError, StudyError, WeightsError
 from platonic_ray.models.base import Features, Layer, ModelSpec
 from platonic_ray.models.weights import cache_folder, file_sha256, locate
 
-_FINAL_NORMS = {"norm", "ln_f", "norm_f", "final_norm", "final_layer_norm", "final_layernorm"}
+_FINAL_NORMS = {
+    *("norm", "ln_f", "norm_f", "final_norm", "final_layer_norm", "final_layernorm", "layer_norm"),
+}
 
 
 class TextModel:
@@ -39,12 +46,10 @@ class TextModel:
         self._batch_tokens: int = spec.setting("batch_tokens")
         self._vocabulary = network.get_input_embeddings().weight.shape[0]
         self._pad = _pad_id(tokenizer, self._vocabulary)
-        longest = min(
-            tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", None) or 10**9
-        )
+        longest = min(tokenizer.model_max_length, _positions(network))
         self._max_tokens = min(spec.setting("max_tokens"), longest)
         states = self._states([[self._pad]])[0]
-        names = _layer_names(network, len(states))
+        names = ["pooler"] if self._pooling == "pooler" else _layer_names(network, len(states))
         self.layers = tuple(
             Layer(index, name, int(state.shape[-1]))
             for index, (name, state) in enumerate(zip(names, states, strict=True))
@@ -86,7 +91,10 @@ class TextModel:
         return whole, len(long)
 
     def _states(self, tokens: list[list[int]]) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-        """Return the hidden states `[batch, longest, D]` of each layer, and the mask `[batch, longest]`."""
+        """Return the hidden states `[batch, longest, D]` of each layer, and the mask `[batch, longest]`.
+
+        With pooling "pooler" there is one state, `[batch, D]`.
+        """
         longest = max(len(ids) for ids in tokens)
         ids = torch.full((len(tokens), longest), self._pad)
         mask = torch.zeros((len(tokens), longest), dtype=torch.long)
@@ -96,6 +104,14 @@ class TextModel:
         ids, mask = ids.to(self._device), mask.to(self._device)
         with torch.inference_mode():
             output = self._network(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        if self._pooling == "pooler":
+            pooled = getattr(output, "pooler_output", None)
+            if pooled is None:
+                raise StudyError(
+                    f"Model {self._name!r}: {type(self._network).__name__} has no pooler; "
+                    'choose another pooling ("mean", "last", "first" or "max").'
+                )
+            return (pooled,), mask
         states = getattr(output, "hidden_states", None)
         if not states:
             raise StudyError(
@@ -145,13 +161,13 @@ def _load(spec: ModelSpec, folder: Path) -> tuple[Any, Any]:
     config = transformers.AutoConfig.from_pretrained(
         described, local_files_only=True, trust_remote_code=False
     )
-    if getattr(config, "is_encoder_decoder", False):
-        raise ValueError(
-            f"{config.model_type} is an encoder-decoder; give an encoder or a causal language model"
-        )
     config.use_cache = False
+    # Some encoder-decoders have a class of their encoder alone, which spares the decoder's memory
+    alone = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
+    auto = transformers.AutoModelForTextEncoding if alone else transformers.AutoModel
+    both = not alone and getattr(config, "is_encoder_decoder", False)
     if spec.init == "pretrained" and not spec.file:
-        network, report = transformers.AutoModel.from_pretrained(
+        network, report = auto.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -160,14 +176,14 @@ def _load(spec: ModelSpec, folder: Path) -> tuple[Any, Any]:
             trust_remote_code=False,
             output_loading_info=True,
         )
-        _refuse_missing(report["missing_keys"])
-        return network, tokenizer
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
-        network = transformers.AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    if spec.init == "pretrained":
-        _read_gguf(folder / str(spec.file), network)
-    return network, tokenizer
+        refuse_missing(report["missing_keys"], pooler=spec.setting("pooling") == "pooler")
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.seed)
+            network = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        if spec.init == "pretrained":
+            _read_gguf(folder / str(spec.file), network)
+    return (network.get_encoder() if both else network), tokenizer
 
 
 def _describe_gguf(file: Path) -> Path:
@@ -199,12 +215,15 @@ def _read_gguf(file: Path, network: Any) -> None:
 
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
         tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=network)["tensors"]
-    _refuse_missing(network.load_state_dict(tensors, strict=False).missing_keys)
+    refuse_missing(network.load_state_dict(tensors, strict=False).missing_keys)
 
 
-def _refuse_missing(keys: Sequence[str]) -> None:
-    """Refuse weights without some of the network's: they would be random. Poolers are not read here."""
-    missing = sorted(key for key in keys if "pooler" not in key)
+def refuse_missing(keys: Sequence[str], *, pooler: bool = False) -> None:
+    """Refuse weights without some of the network's: they would be random. A pooler's only if it is read.
+
+    :raises ValueError: naming the first of them.
+    """
+    missing = sorted(key for key in keys if pooler or "pooler" not in key)
     if missing:
         raise ValueError(f"weights are missing: {', '.join(missing[:3])} ({len(missing)} in all)")
 
@@ -217,10 +236,21 @@ def _pad_id(tokenizer: Any, vocabulary: int) -> int:
     return 0
 
 
+def _positions(network: Any) -> int:
+    """Return how many tokens the network has positions for."""
+    most = getattr(network.config, "max_position_embeddings", None) or 10**9
+    for name, module in network.named_modules():
+        # RoBERTa and its kin count positions from after the padding's
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            most = min(most, module.num_embeddings - module.padding_idx - 1)
+    return int(most)
+
+
 def _layer_names(network: Any, count: int) -> list[str]:
     """Name the hidden states. Decoders give the last one after their final norm; its name says so."""
-    inner = getattr(network, "decoder", network)
-    normed = " + norm" if _FINAL_NORMS & {name for name, _ in inner.named_children()} else ""
+    stacks = [network, *(getattr(network, name, None) for name in ("decoder", "encoder"))]
+    children = {name for stack in stacks if stack is not None for name, _ in stack.named_children()}
+    normed = " + norm" if _FINAL_NORMS & children else ""
     names = ["embedding", *(f"block {index}" for index in range(1, count))]
     return [*names[:-1], names[-1] + normed]
 
@@ -228,11 +258,15 @@ def _layer_names(network: Any, count: int) -> list[str]:
 def _pool(state: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
     """Reduce `[batch, tokens, D]` to float32 `[batch, D]` over the tokens that are not padding."""
     state = state.float()
+    if pooling == "pooler":
+        return state
     if pooling == "first":
         return state[:, 0]
     count = mask.sum(1)
     if pooling == "last":
         return state[torch.arange(len(state), device=state.device), count - 1]
+    if pooling == "max":
+        return state.masked_fill(mask.unsqueeze(-1) == 0, -torch.inf).amax(1)
     weight = mask.unsqueeze(-1).float()
     return (state * weight).sum(1) / count.unsqueeze(-1)
 

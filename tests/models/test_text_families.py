@@ -1,0 +1,199 @@
+"""Every family of language models: padding changes nothing, and every hidden state has its name.
+
+Each is made from a tiny random configuration, saved as a hub's snapshot is, and loaded by that path.
+The oracle is transformers itself, called text by text without any padding.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from model_samples import entry
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import models as tokenizer_models
+
+from platonic_ray.errors import StudyError, WeightsError
+from platonic_ray.models import load, resolve
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+TEXTS = ["a red dog", "x", "an apple on a table", "ab", "moon"]
+WIDE = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 100}
+DEEP = {**WIDE, "num_hidden_layers": 2, "max_position_embeddings": 40}
+SMALL_T5 = {"vocab_size": 100, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+SMALL_BART = {
+    **{"vocab_size": 100, "d_model": 32, "encoder_layers": 2, "decoder_layers": 1, "encoder_ffn_dim": 48},
+    **{"decoder_ffn_dim": 48, "encoder_attention_heads": 4, "decoder_attention_heads": 4},
+    **{"max_position_embeddings": 40, "pad_token_id": 1},
+}
+# Family: the class that is saved, what its configuration gets, whether its last state is normed.
+FAMILIES: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "llama": ("LlamaForCausalLM", DEEP, True),
+    "mistral": ("MistralForCausalLM", {**DEEP, "num_key_value_heads": 2, "sliding_window": 4}, True),
+    "pythia": ("GPTNeoXForCausalLM", DEEP, True),
+    "olmo": ("OlmoForCausalLM", DEEP, True),
+    "qwen2": ("Qwen2ForCausalLM", {**DEEP, "num_key_value_heads": 2}, True),
+    "bloom": ("BloomForCausalLM", {"vocab_size": 100, "hidden_size": 32, "n_layer": 2, "n_head": 4}, True),
+    "gemma": ("GemmaForCausalLM", {**DEEP, "num_key_value_heads": 1, "head_dim": 8}, True),
+    "gpt2": (
+        "GPT2LMHeadModel",
+        {"vocab_size": 100, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40},
+        True,
+    ),
+    "opt": (
+        "OPTForCausalLM",
+        {**DEEP, "ffn_dim": 48, "word_embed_proj_dim": 32},
+        True,
+    ),
+    "bert": ("BertForMaskedLM", DEEP, False),
+    "roberta": ("RobertaForMaskedLM", {**DEEP, "pad_token_id": 1}, False),
+    "modernbert": ("ModernBertForMaskedLM", {**DEEP, "pad_token_id": 1, "local_attention": 4}, True),
+    "t5": ("T5ForConditionalGeneration", SMALL_T5, True),
+    "bart": ("BartForConditionalGeneration", SMALL_BART, False),
+}
+
+
+def _save_tokenizer(folder: Path, *, pad: bool, side: str = "right") -> None:
+    """A token a letter, and one for the blank, as byte-level tokenizers spell it."""
+    vocabulary = ["[BOS]", "[PAD]", "[EOS]", "[UNK]", "Ġ", *LETTERS]
+    tokens = {token: i for i, token in enumerate(vocabulary)}
+    tokenizer = Tokenizer(tokenizer_models.BPE(tokens, [], unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        padding_side=side,
+        **({"pad_token": "[PAD]"} if pad else {}),
+    ).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return a function that saves a family's tiny model once, with a tokenizer that has no pad token."""
+    folders: dict[str, Path] = {}
+
+    def save(family: str) -> Path:
+        if family not in folders:
+            folders[family] = tmp_path_factory.mktemp(family)
+            name, settings, _ = FAMILIES[family]
+            network = getattr(transformers, name)
+            torch.manual_seed(3)
+            network(network.config_class(**settings)).save_pretrained(folders[family])
+            _save_tokenizer(folders[family], pad=False)
+        return folders[family]
+
+    return save
+
+
+def _network(folder: Path) -> Any:
+    network = transformers.AutoModel.from_pretrained(folder).eval()
+    return network.get_encoder() if network.config.is_encoder_decoder else network
+
+
+def _ids(folder: Path) -> list[list[int]]:
+    ids = transformers.AutoTokenizer.from_pretrained(folder)(TEXTS)["input_ids"]
+    assert list(map(len, ids)) == list(map(len, TEXTS))
+    return ids
+
+
+def _embed(folder: Path, **given: Any) -> tuple[list[str], list[np.ndarray]]:
+    model = load(resolve(entry(kind="transformers-text", weights=str(folder), **given)))
+    return [layer.name for layer in model.layers], model.embed(TEXTS).layers
+
+
+REDUCE = {
+    "mean": lambda state: state.mean(0),
+    "last": lambda state: state[-1],
+    "first": lambda state: state[0],
+    "max": lambda state: state.max(0).values,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_padded_batch_is_the_text_alone_in_every_layer_and_pooling(family, saved) -> None:
+    folder = saved(family)
+    network, normed = _network(folder), FAMILIES[family][2]
+    alone = []
+    for ids in _ids(folder):
+        with torch.inference_mode():
+            output = network(input_ids=torch.tensor([ids]), output_hidden_states=True)
+        alone.append([state[0] for state in output.hidden_states])
+    for pooling, reduce in REDUCE.items():
+        names, layers = _embed(folder, pooling=pooling)
+        assert names == ["embedding", "block 1", "block 2" + (" + norm" if normed else "")]
+        for layer, states in zip(layers, zip(*alone, strict=True), strict=True):
+            wanted = torch.stack([reduce(state) for state in states]).numpy()
+            np.testing.assert_allclose(layer, wanted, atol=2e-6 * max(1, np.abs(wanted).max()), rtol=0)
+
+
+@pytest.mark.parametrize("family", ["llama", "bloom", "gpt2", "bert", "opt"])
+def test_features_are_those_of_a_batch_padded_on_the_left_whose_positions_are_counted(family, saved) -> None:
+    """What the library would give with padding on the left, done right; GPT-2 and BERT are wrong without."""
+    folder = saved(family)
+    ids = _ids(folder)
+    longest = max(map(len, ids))
+    padded = torch.tensor([[5] * (longest - len(one)) + one for one in ids])
+    mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in ids])
+    more = {} if family == "bloom" else {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    with torch.inference_mode():
+        states = _network(folder)(
+            input_ids=padded, attention_mask=mask, output_hidden_states=True, **more
+        ).hidden_states
+    _, layers = _embed(folder, pooling="last")
+    for layer, state in zip(layers, states, strict=True):
+        np.testing.assert_allclose(layer, state[:, -1].numpy(), atol=5e-6 * max(1, state.abs().max()))
+
+
+def test_neither_the_tokenizers_side_nor_its_pad_token_changes_a_byte(saved, tmp_path) -> None:
+    import shutil
+
+    for family in ("gpt2", "roberta"):
+        wanted = _embed(saved(family))[1]
+        for side in ("left", "right"):
+            folder = Path(shutil.copytree(saved(family), tmp_path / family / side))
+            _save_tokenizer(folder, pad=True, side=side)
+            assert [layer.tobytes() for layer in _embed(folder)[1]] == [layer.tobytes() for layer in wanted]
+
+
+def test_an_encoder_decoders_decoder_is_neither_needed_nor_loaded(saved, tmp_path) -> None:
+    torch.manual_seed(3)
+    whole = transformers.T5ForConditionalGeneration.from_pretrained(saved("t5"))
+    alone = transformers.T5EncoderModel(whole.config)
+    alone.load_state_dict(whole.state_dict(), strict=False)
+    alone.save_pretrained(tmp_path)
+    _save_tokenizer(tmp_path, pad=True)
+    for a, b in zip(_embed(tmp_path)[1], _embed(saved("t5"))[1], strict=True):
+        assert a.tobytes() == b.tobytes()
+    model = load(resolve(entry(kind="transformers-text", weights=str(saved("t5")))))
+    assert not [name for name, _ in model._network.named_parameters() if "decoder" in name]
+
+
+def test_pooler_is_one_layer_the_models_own(tmp_path) -> None:
+    torch.manual_seed(4)
+    bert = transformers.BertModel(transformers.BertConfig(**DEEP)).eval()
+    bert.save_pretrained(tmp_path)
+    _save_tokenizer(tmp_path, pad=True)
+    names, layers = _embed(tmp_path, pooling="pooler")
+    assert names == ["pooler"]
+    with torch.inference_mode():
+        wanted = [bert(input_ids=torch.tensor([ids])).pooler_output[0].numpy() for ids in _ids(tmp_path)]
+    np.testing.assert_allclose(layers[0], np.stack(wanted), atol=2e-6)
+
+
+def test_a_pooler_that_is_not_there_or_was_not_trained_is_refused(saved) -> None:
+    with pytest.raises(StudyError, match="has no pooler"):
+        _embed(saved("llama"), pooling="pooler")
+    with pytest.raises(WeightsError, match=r"weights are missing: pooler"):
+        _embed(saved("bert"), pooling="pooler")  # saved with a head, without a pooler
+
+
+def test_texts_are_cut_where_positions_end_also_where_they_do_not_start_at_zero(saved) -> None:
+    """RoBERTa's first position is that after the padding's id, so it has fewer than its table has rows."""
+    model = load(resolve(entry(kind="transformers-text", weights=str(saved("roberta")))))
+    features = model.embed([LETTERS + LETTERS[:12], LETTERS + LETTERS[:13], LETTERS * 3])
+    assert features.truncated == 2
+    assert features.layers[-1][1].tobytes() == features.layers[-1][2].tobytes()
