@@ -74,6 +74,7 @@ def table(
     recipe: str = "l2",
     permutations: int | Literal["auto"] = 200,
     alpha: float = 0.05,
+    groups: Any = None,
 ) -> Result:
     """Score every layer pair of models whose features are in memory.
 
@@ -84,6 +85,8 @@ def table(
         calibrated scores in `Result.models`); 0 for none; "auto" for enough that one pair alone can
         be significant among all, which for many pairs takes longer than the scores.
     :param alpha: the level of the null's thresholds.
+    :param groups: `[N]` a label for every sample, strings or integers: the permutations leave every
+        sample in its group, so that what the groups alone explain is not significant.
     :raises StudyError: as `score`.
     :raises DataError: as `score`.
 
@@ -96,7 +99,7 @@ def table(
 
     names = [metric] if isinstance(metric, str) else list(metric)
     null = NullEntry.of(permutations=permutations, alpha=alpha)
-    return table_in_memory(xs, ys, names, k, recipe, null)
+    return table_in_memory(xs, ys, names, k, recipe, null, groups)
 
 
 def align(study: Study | str | Path, *, quiet: bool = False) -> Result:

@@ -99,12 +99,16 @@ class NullEntry(_Frozen):
     """`[null]`: how scores are set against the same scores with the samples permuted.
 
     `permutations` is a number, 0 for none; "auto" draws enough for one pair of models alone to be
-    significant among all pairs of the study. `alpha` is the level of thresholds and calibrated
-    scores, and of what tables mark as not significant.
+    significant among all pairs of the study, where a permutation is cheap, and 200 elsewhere. `alpha`
+    is the level of thresholds and calibrated scores, and of what tables mark as not significant.
+    `groups` names a column of the dataset: samples change places with samples of the same label
+    alone. `metrics` are the names of those that are to have a null; None chooses.
     """
 
     permutations: Literal["auto"] | Annotated[int, Field(ge=0, le=1_000_000)] = "auto"
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    groups: Name | None = None
+    metrics: tuple[Name, ...] | None = None
 
     @classmethod
     def of(cls, **given: Any) -> NullEntry:

@@ -47,6 +47,7 @@ class Dataset:
     `views` maps the name of a column to what it holds: "text" (a string column) or "image". An image
     column is of encoded bytes, of paths (strings, relative to `folder`), or of structs
     {bytes, path} of which the bytes are taken where they are not null. Files are read when asked for.
+    Columns of the table that are no views may be labels of the samples.
 
     >>> table = pa.table({"caption": ["a cat", "a dog", "a fox"]})
     >>> data = Dataset("pets", table, {"caption": "text"})
@@ -127,6 +128,34 @@ class Dataset:
                 raise DataError(f"{self.name}: {Problem(row, self._ids[row], view, reason)}.")
             items.append(item)
         return items
+
+    def labels(self, column: str) -> list[str] | list[int]:
+        """Return a label for every sample: a column of strings, integers or booleans.
+
+        :raises StudyError: for a column that is not there, or of another type.
+        :raises DataError: where a label is null.
+        """
+        usable = [
+            field.name
+            for field in self._table.schema
+            if pa.types.is_integer(field.type)
+            or pa.types.is_boolean(field.type)
+            or pa.types.is_large_string(field.type)
+        ]
+        if column not in usable:
+            near = difflib.get_close_matches(column, usable, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise StudyError(
+                f"{self.name} has no column of labels {column!r}.{hint} Columns of strings, integers or "
+                f"booleans: {', '.join(usable) or 'none'}."
+            )
+        found = self._table.column(column).to_pylist()
+        missing = next((row for row, label in enumerate(found) if label is None), None)
+        if missing is not None:
+            raise DataError(
+                f"{self.name}: row {missing} (id {self._ids[missing]}) has no label in {column!r} (null)."
+            )
+        return found
 
     def shard_digests(self, view: str, shard_rows: int) -> list[str]:
         """Return the sha256 of each shard of `shard_rows` rows of a view: of its items' content alone.

@@ -24,6 +24,7 @@ PROBLEMS_SHOWN = 20
 def open_dataset(entry: DatasetEntry, seed: int) -> Dataset:
     """Open what `[dataset]` names and draw `entry.samples` of it by the study's seed.
 
+    Columns of integers or booleans are labels (`Dataset.labels`), string columns are that too.
     Views are all string columns (text), binary columns and structs {bytes, path} (images: encoded,
     as Hugging Face stores them), but for `id`, and what `entry.views` declares: for example
     `photo = {column = "file", kind = "image"}` for a string column of paths, which are relative to
@@ -65,10 +66,13 @@ def dataset_of(
     declared = views or {}
     columns: dict[str, pa.ChunkedArray] = {}
     kinds: dict[str, Kind] = {}
+    labels: dict[str, pa.ChunkedArray] = {}
     for column in table.column_names:
         kind = _kind_of(table.schema.field(column).type)
         if kind is not None and column != ID_COLUMN and column not in declared:
             kinds[column], columns[column] = kind, _canonical(table[column], kind, name, column)
+        elif _is_label(table.schema.field(column).type) and column not in {ID_COLUMN, *declared}:
+            labels[column] = table[column]
     for view, given in declared.items():
         if given.column not in table.column_names:
             near = difflib.get_close_matches(given.column, table.column_names, n=1)
@@ -92,7 +96,7 @@ def dataset_of(
     if not columns:
         there = ", ".join(f"{field.name} ({field.type})" for field in table.schema) or "none"
         raise DataError(f"{name} has no column that a model could read. Its columns: {there}. {_EXPECTED}")
-    return Dataset(name, pa.table(columns), kinds, ids=_ids(table, name), folder=folder)
+    return Dataset(name, pa.table(columns | labels), kinds, ids=_ids(table, name), folder=folder)
 
 
 def check_samples(
@@ -208,6 +212,10 @@ def _is_string(found: pa.DataType) -> bool:
     if pa.types.is_dictionary(found):
         return _is_string(found.value_type)
     return pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found)
+
+
+def _is_label(found: pa.DataType) -> bool:
+    return pa.types.is_integer(found) or pa.types.is_boolean(found)
 
 
 def _is_binary(found: pa.DataType) -> bool:

@@ -7,7 +7,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -137,7 +137,7 @@ def _provenance(
         )
     return {
         **asked(prepared),
-        "null": None if context.null is None else asdict(context.null),
+        "null": None if context.null is None else context.null.summary(),
         "made_by": list(machines.values()),
         "versions": {
             "platonic_ray": importlib.metadata.version("platonic-ray"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -13,7 +12,7 @@ from platonic_ray.engine.prepare import null_of, refuse_twice
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import zero_rows
 from platonic_ray.results import LayerInfo, PairScores, Result
-from platonic_ray.statistics import Calibration, Labels, Null, calibrate_pair, has_null
+from platonic_ray.statistics import Calibration, Groups, NeighborSide, Null, calibrate_pair
 from platonic_ray.study import NullEntry
 
 
@@ -24,6 +23,7 @@ def table_in_memory(
     k: int,
     recipe: str,
     null: NullEntry,
+    groups: Any = None,
 ) -> Result:
     """Score all models of `xs` against those of `ys`, or among themselves (each with itself too).
 
@@ -38,6 +38,8 @@ def table_in_memory(
         raise StudyError(f"The name {twice[0]!r} stands for other features on each side; rename one.")
     models = {**xs, **(ys or {})}
     layers = {name: metrics_.as_layers(value, f"model {name!r}") for name, value in models.items()}
+    n = next(iter(layers.values()))[0].shape[0] if layers else 0
+    grouped = None if groups is None else Groups.of("groups", groups, n)
     pairs = list(combinations_with_replacement(xs, 2)) if ys is None else None
     tables: dict[tuple[str, str], metrics_.Neighbors] = {}
     scored = metrics_.score_tables(
@@ -49,9 +51,8 @@ def table_in_memory(
         tables=tables,
     )
     labels = dict(zip([metric.label for metric in chosen], labels_of(chosen), strict=True))
-    n = next(iter(layers.values()))[0].shape[0]
     different = len({(pair.x, pair.y) for pair in scored if pair.x != pair.y})
-    drawn, notes = null_of(null, chosen, different, seed=0)
+    drawn, notes = null_of(null, chosen, different, seed=0, groups=grouped)
     calibrated = _calibrate(scored, tables, "x" if ys is None else "y", drawn)
     return Result.from_pairs(
         [
@@ -76,7 +77,7 @@ def table_in_memory(
         ],
         {
             "dataset": {"name": "features", "n": n},
-            "null": None if drawn is None else asdict(drawn),
+            "null": None if drawn is None else drawn.summary(),
             "notes": list(notes),
         },
     )
@@ -89,22 +90,10 @@ def _calibrate(
     null: Null | None,
 ) -> list[Calibration | None]:
     """Set every pair of different models against its null, where there is one."""
-    made: dict[tuple[str, str, int | None], Labels] = {}
-
-    def labels(side: str, name: str, k: int | None) -> Labels:
-        if (side, name, k) not in made:
-            made[side, name, k] = Labels.of(tables[side, name].ids[..., :k])
-        return made[side, name, k]
-
+    sides = {side: NeighborSide(neighbors) for side, neighbors in tables.items()}
     return [
         None
-        if null is None or pair.x == pair.y or not has_null(pair.metric)
-        else calibrate_pair(
-            pair.metric,
-            pair.scores,
-            labels("x", pair.x, pair.metric.k),
-            labels(y_side, pair.y, pair.metric.k),
-            null,
-        )
+        if null is None or pair.x == pair.y or not null.count(pair.metric)
+        else calibrate_pair(pair.metric, pair.scores, sides["x", pair.x], sides[y_side, pair.y], null)
         for pair in scored
     ]

@@ -7,7 +7,7 @@ metrics against the number of samples, and makes the plan with all its keys.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from platonic_ray.datasets import Dataset, check_samples, open_dataset
 from platonic_ray.digest import digest
@@ -17,7 +17,7 @@ from platonic_ray.kernels import MICRO
 from platonic_ray.metrics import Metric, get_metric
 from platonic_ray.models import ModelSpec, resolve
 from platonic_ray.plan import Plan, PlannedModel, choose_block_rows, cut, features_key
-from platonic_ray.statistics import Null, choose_permutations, has_null
+from platonic_ray.statistics import Groups, Null, choose_permutations, has_cheap_null, has_null
 from platonic_ray.store import Store
 from platonic_ray.study import NullEntry, Study
 
@@ -62,7 +62,12 @@ def prepare(study: Study, store: Store) -> Prepared:
     for metric in metrics:
         metric.check(len(dataset))
     plan = _plan(study, dataset, specs, metrics)
-    null, notes = null_of(study.null, metrics, len(study.models) * (len(study.models) - 1) // 2, study.seed)
+    different = len(study.models) * (len(study.models) - 1) // 2
+    groups = None
+    if study.null.groups is not None:
+        labels = dataset.labels(study.null.groups)
+        groups = Groups.of(f"null.groups = {study.null.groups!r}", labels, len(dataset))
+    null, notes = null_of(study.null, metrics, different, study.seed, groups)
     context = Context(
         store=store,
         plan=plan,
@@ -84,21 +89,43 @@ def prepare(study: Study, store: Store) -> Prepared:
             "ties": [model.tie_digest for model in plan.models],
             "metrics": [metric.key for metric in metrics],
             "recipe": study.recipe,
-            "null": None if null is None else asdict(null),
+            "null": None if null is None else null.summary(),
         }
     )
     return Prepared(study, context, key, notes)
 
 
 def null_of(
-    entry: NullEntry, metrics: Iterable[Metric], pairs: int, seed: int
+    entry: NullEntry, metrics: Sequence[Metric], pairs: int, seed: int, groups: Groups | None = None
 ) -> tuple[Null | None, tuple[str, ...]]:
-    """Return the null of a table of so many pairs of different models, and what to note about it."""
-    if entry.permutations == 0 or pairs == 0 or not any(has_null(metric) for metric in metrics):
+    """Return the null of a table of so many pairs of different models, and what to note about it.
+
+    :raises StudyError: if a metric is named that the table does not have, or that has no null.
+    """
+    for name in entry.metrics or ():
+        of_name = [metric for metric in metrics if name in (metric.name, metric.label)]
+        if not of_name:
+            listed = ", ".join(dict.fromkeys(metric.name for metric in metrics))
+            raise StudyError(f"null.metrics: {name!r} is none of the metrics asked for ({listed}).")
+        if not all(map(has_null, of_name)):
+            raise StudyError(f"null.metrics: {name} has no null by permutation.")
+    if entry.permutations == 0 or pairs == 0:
         return None, ()
     given = None if entry.permutations == "auto" else entry.permutations
-    chosen = choose_permutations(pairs, entry.alpha, cheap=True, given=given)
-    return Null(chosen.count, entry.alpha, seed), (() if chosen.note is None else (chosen.note,))
+    counts: dict[str, int] = {}
+    few: dict[str, list[str]] = {}
+    for metric in metrics:
+        asked = entry.metrics is None or metric.name in entry.metrics or metric.label in entry.metrics
+        if not asked or not has_null(metric):
+            continue
+        chosen = choose_permutations(pairs, entry.alpha, cheap=has_cheap_null(metric), given=given)
+        counts[metric.label] = chosen.count
+        if chosen.note is not None:
+            few.setdefault(chosen.note, []).append(metric.label)
+    if not counts:
+        return None, ()
+    notes = [note if len(few[note]) == len(metrics) else f"{', '.join(few[note])}: {note}" for note in few]
+    return Null(counts, entry.alpha, seed, groups), tuple(notes)
 
 
 def refuse_twice(metrics: Sequence[Metric]) -> None:

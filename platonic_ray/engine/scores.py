@@ -18,7 +18,7 @@ from platonic_ray.engine.tiles import UNARY, level_of
 from platonic_ray.kernels import TileSums, merge_tree
 from platonic_ray.metrics import Metric, Neighbors, PairSums, kernel_rows, neighbor_sums, ordered_inner
 from platonic_ray.plan import KernelTile, NeighborBlock, Score, Task
-from platonic_ray.statistics import Calibration, Labels, calibrate_pair, has_null
+from platonic_ray.statistics import Calibration, NeighborSide, calibrate_pair
 from platonic_ray.store import table_arrays
 
 CALIBRATION = tuple(field.name for field in fields(Calibration))
@@ -91,6 +91,7 @@ class _ScoreInputs:
                 tiles.append(_tile_sums(level_of(context), a, b, by_pair))
         if missing:
             raise MissingInputError(missing)
+        self._sides = {model: NeighborSide(found) for model, found in self._neighbors.items()}
         self._root = merge_tree(tiles, plan.n) if tiles else None
 
     def sums_for(self, metric: Metric, x: int, y: int) -> PairSums:
@@ -105,10 +106,9 @@ class _ScoreInputs:
     def calibrate(self, metric: Metric, scores: np.ndarray, x: int, y: int) -> Calibration | None:
         """Set the best score of two different models against its null; None where there is none."""
         null = self._context.null
-        if null is None or x == y or not has_null(metric):
+        if null is None or x == y or not null.count(metric):
             return None
-        of_x, of_y = (Labels.of(self._neighbors[model].ids[..., : metric.k]) for model in (x, y))
-        return calibrate_pair(metric, scores, of_x, of_y, null)
+        return calibrate_pair(metric, scores, self._sides[x], self._sides[y], null)
 
     def _block(self, block: NeighborBlock) -> pa.Table | None:
         key = self._context.plan.neighbors_key(block.model, block.a)

@@ -4,19 +4,32 @@ Pure functions of numbers and neighbor tables. No I/O, no Ray, no Arrow.
 """
 
 from platonic_ray.statistics.calibration import Calibration, benjamini_hochberg, calibrate
-from platonic_ray.statistics.null import Null, calibrate_pair, has_null, null_scores
+from platonic_ray.statistics.null import (
+    Groups,
+    NeighborSide,
+    Null,
+    calibrate_best,
+    calibrate_pair,
+    has_cheap_null,
+    has_null,
+    null_scores,
+)
 from platonic_ray.statistics.permutations import Permutations, choose_permutations, permutations
 from platonic_ray.statistics.relabel import Labels, null_overlaps
 
 __all__ = [
     "Calibration",
+    "Groups",
     "Labels",
+    "NeighborSide",
     "Null",
     "Permutations",
     "benjamini_hochberg",
     "calibrate",
+    "calibrate_best",
     "calibrate_pair",
     "choose_permutations",
+    "has_cheap_null",
     "has_null",
     "null_overlaps",
     "null_scores",

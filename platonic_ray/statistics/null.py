@@ -1,63 +1,186 @@
-"""Which metrics have a null, and the null of a pair of models: the same statistic, samples permuted."""
+"""The null of a pair of models: the same statistic with the samples of one model permuted.
+
+A metric's null is the best score over all layer pairs under each permutation, one permutation for all
+layers. Neighbor metrics need no representation for it: permuting the samples of a model relabels its
+neighbor tables, and the metric's own sums are taken over these (`null_scores`).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from platonic_ray.metrics import Metric, PairSums
+from platonic_ray.digest import digest
+from platonic_ray.errors import DataError, StudyError
+from platonic_ray.metrics import Metric, Neighbors, PairSums, neighbor_sums
 from platonic_ray.metrics.table import best
 from platonic_ray.statistics.calibration import Calibration, calibrate
 from platonic_ray.statistics.permutations import permutations
 from platonic_ray.statistics.relabel import Labels, null_overlaps
 
 _AT_ONCE = 64
+_CELLS = 2**23  # ids of permuted tables that are held at a time
+_ROUNDING = 1e-9  # of a score that float64 sums make in another order
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """A label for every sample; samples change places with samples of the same label alone.
+
+    `name` says where the labels come from, `labels` `[n] int64` are numbers for them.
+    """
+
+    name: str
+    labels: Tensor = field(repr=False)
+
+    @classmethod
+    def of(cls, name: str, labels: Any, n: int) -> Groups:
+        """Number the labels of n samples: strings, integers or booleans.
+
+        :raises DataError: if they are not n labels of these types.
+        :raises StudyError: if every sample is alone in its group, so that none can change places.
+        """
+        given = np.asarray(labels)
+        if given.shape != (n,) or given.dtype.kind not in "USiub":
+            raise DataError(
+                f"{name}: groups are one label for each of {n} samples, strings or integers "
+                f"(given: shape {list(given.shape)} of {given.dtype})."
+            )
+        distinct, numbers = np.unique(given, return_inverse=True)
+        if len(distinct) == n:
+            raise StudyError(
+                f"{name}: every sample is alone in its group, so no two samples can change places and there "
+                "is no null. Take coarser groups, or none."
+            )
+        return cls(name, torch.from_numpy(numbers.astype(np.int64)))
+
+
+@dataclass(frozen=True, eq=False)
 class Null:
     """How the scores of a table are set against permuted samples.
 
-    `count` permutations drawn from `seed`, the same for all pairs of models; `alpha` is the level.
+    `counts` is the number of permutations by the label of a metric; a metric that is not in it has no
+    null. All are drawn from `seed`, the same for all pairs of models and all metrics; `alpha` is the
+    level.
     """
 
-    count: int
+    counts: Mapping[str, int]
     alpha: float
     seed: int
+    groups: Groups | None = None
+
+    def count(self, metric: Metric) -> int:
+        """Return how many permutations a metric's null is made of; 0 where it has none."""
+        return self.counts.get(metric.label, 0)
+
+    def permutations(self, n: int, count: int, start: int = 0) -> Tensor:
+        """Return permutations `start` … `start + count − 1` of n samples, `[count, n] int64`."""
+        return permutations(n, count, self.seed, None if self.groups is None else self.groups.labels, start)
+
+    def summary(self) -> dict[str, Any]:
+        """Return it as plain values, for keys and provenance; of groups the name and a digest."""
+        groups = self.groups and {"name": self.groups.name, "digest": digest(self.groups.labels.tolist())}
+        return {"counts": dict(self.counts), "alpha": self.alpha, "seed": self.seed, "groups": groups}
 
 
 def has_null(metric: Metric) -> bool:
-    """Whether the null of a metric can be made: so far, whether relabelling neighbors gives it."""
+    """Whether the null of a metric can be made."""
+    return metric.joint is not None
+
+
+def has_cheap_null(metric: Metric) -> bool:
+    """Whether a permutation costs less than a hundredth of the table: then there are as many as help."""
     return metric.null == "relabel"
 
 
-def null_scores(metric: Metric, x: Labels, y: Labels, null: Null) -> npt.NDArray[np.float64]:
+class NeighborSide:
+    """A model's neighbors as nulls use them: its tables, and `Labels` of them, made once for a k."""
+
+    def __init__(self, neighbors: Neighbors) -> None:
+        self.neighbors = neighbors
+        self._labels: dict[int | None, Labels] = {}
+
+    def labels(self, k: int | None) -> Labels:
+        """Return the labels of the k nearest neighbors."""
+        if k not in self._labels:
+            self._labels[k] = Labels.of(self.neighbors.ids[..., :k])
+        return self._labels[k]
+
+
+def relabelled(neighbors: Neighbors, perms: Tensor) -> Neighbors:
+    """Return the neighbors of a model's layers under permutations, as if they were layers.
+
+    Under π, row i holds the labels π⁻¹(j) of the neighbors j of sample π(i).
+
+    :param neighbors: of L layers.
+    :param perms: `[B, n] int64`.
+    :returns: of B · L layers, all layers of the first permutation first.
+    """
+    inverses = perms.argsort(dim=1)
+    ids = neighbors.ids[:, perms].transpose(0, 1)  # [B, L, n, k + 1]
+    count, layers, n, width = ids.shape
+    moved = inverses.gather(1, ids.reshape(count, -1)).reshape(count * layers, n, width)
+    values = neighbors.values[:, perms].transpose(0, 1).reshape(moved.shape)
+    return Neighbors(moved, values)
+
+
+def null_scores(metric: Metric, x: NeighborSide, y: NeighborSide, null: Null) -> npt.NDArray[np.float64]:
     """Return the best score over all layer pairs under every permutation, `[K] float64`.
 
-    :param x: of a model's neighbors at the metric's k, as `y`.
-    :raises ValueError: if the metric has no null.
+    Permutation π puts sample π(i) of y beside sample i of x.
+
+    :raises ValueError: if the metric has no null of neighbors.
     """
-    if not has_null(metric):
-        raise ValueError(f"{metric.name} has no null")
-    counts = [
-        null_overlaps(x, y, permutations(x.n, min(_AT_ONCE, null.count - start), null.seed, start=start))
-        for start in range(0, null.count, _AT_ONCE)
-    ]
-    # The score rises with the overlap: the best score is that of the largest overlap.
-    scores, _ = metric.score(PairSums(x.n, joint=torch.cat(counts)[None]))
-    return scores[0]
+    if metric.joint is None:
+        raise ValueError(f"{metric.name} has no null that neighbors make")
+    n, total = x.neighbors.ids.shape[1], null.count(metric)
+    if metric.null == "relabel":
+        of_x, of_y = x.labels(metric.k), y.labels(metric.k)
+        counts = [
+            null_overlaps(of_x, of_y, null.permutations(n, min(_AT_ONCE, total - start), start))
+            for start in range(0, total, _AT_ONCE)
+        ]
+        # The score rises with the overlap: the best score is that of the largest overlap.
+        scores, _ = metric.score(PairSums(n, joint=torch.cat(counts)[None]))
+        return scores[0]
+    nearest = Neighbors(y.neighbors.ids[..., : metric.k], y.neighbors.values[..., : metric.k])
+    layers = nearest.ids.shape[0]
+    step = max(1, min(_AT_ONCE, _CELLS // max(1, nearest.ids.numel())))
+    found = []
+    for start in range(0, total, step):
+        perms = null.permutations(n, min(step, total - start), start)
+        moved = relabelled(nearest, perms)
+        scores, _ = metric.score(PairSums(n, joint=neighbor_sums(metric, x.neighbors, moved)))
+        by_permutation = scores.reshape(-1, len(perms), layers).swapaxes(0, 1)
+        found += [best(each, metric.direction)[0] for each in by_permutation]
+    return np.array(found)
 
 
-def calibrate_pair(metric: Metric, scores: np.ndarray, x: Labels, y: Labels, null: Null) -> Calibration:
-    """Set the best of a pair's scores `[Lx, Ly]` against its null."""
+def calibrate_pair(
+    metric: Metric, scores: np.ndarray, x: NeighborSide, y: NeighborSide, null: Null
+) -> Calibration:
+    """Set the best of a pair's scores `[Lx, Ly]` of a neighbor metric against its null."""
+    slack = 0.0 if metric.null == "relabel" else _ROUNDING
+    return calibrate_best(metric, scores, null_scores(metric, x, y, null), null.alpha, slack)
+
+
+def calibrate_best(
+    metric: Metric, scores: np.ndarray, permuted: np.ndarray, alpha: float, slack: float = 0.0
+) -> Calibration:
+    """Set the best of a pair's scores `[Lx, Ly]` against the best under every permutation.
+
+    :param permuted: `[K]`.
+    :param slack: the rounding of a permuted score, of the observed one's size or 1. One that is no
+        further from the observed score counts as equal to it, hence against it: where scores tie, as
+        with duplicated samples, rounding must not decide.
+    """
+    observed = best(scores, metric.direction)[0]
+    near = np.abs(permuted - observed) <= slack * max(1.0, abs(observed))
     top = metric.bounds[0 if metric.direction == "distance" else 1]
-    return calibrate(
-        best(scores, metric.direction)[0],
-        null_scores(metric, x, y, null),
-        null.alpha,
-        top,
-        metric.direction,
-    )
+    return calibrate(observed, np.where(near, observed, permuted), alpha, top, metric.direction)

@@ -362,3 +362,19 @@ def test_only_the_views_that_are_read_are_checked(tmp_path: Path) -> None:
 def test_dropping_everything_is_refused() -> None:
     with pytest.raises(DataError, match="none is left"):
         check_samples(dataset_of(pa.table({"text": ["", " "]}), "d"), ["text"], "drop")
+
+
+def test_strings_and_integers_label_the_samples_and_follow_them() -> None:
+    table = pa.table(
+        {"text": ["a", "b", "c"], "family": [2, 1, 2], "weight": [0.1, 0.2, 0.3], "id": [5, 6, 7]}
+    )
+    dataset = dataset_of(table, "made")
+    assert dict(dataset.views) == {"text": "text"}
+    taken = dataset.take([2, 1])
+    assert (taken.labels("family"), taken.labels("text")) == ([2, 1], ["c", "b"])
+    assert dataset.fingerprint() == dataset_of(table.drop(["family"]), "made").fingerprint()
+    for unusable in ("weight", "id", "familie"):
+        with pytest.raises(StudyError, match=f"no column of labels '{unusable}'.*: text, family"):
+            dataset.labels(unusable)
+    with pytest.raises(DataError, match=r"row 1 \(id 1\) has no label in 'family'"):
+        dataset_of(pa.table({"text": ["a", "b"], "family": [1, None]}), "made").labels("family")

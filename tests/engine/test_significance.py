@@ -1,14 +1,19 @@
 """The null in a run: where it is computed, what it changes, and that it is the one of permuted features."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from support import score_bytes
 
 import platonic_ray as pr
-from platonic_ray.errors import StudyError
-from platonic_ray.metrics import score_tables
+from platonic_ray.engine.prepare import null_of, prepare
+from platonic_ray.errors import DataError, StudyError
+from platonic_ray.metrics import get_metric, score_tables
 from platonic_ray.statistics import benjamini_hochberg, permutations
+from platonic_ray.store import Store
+from platonic_ray.study import NullEntry
 
 COLUMNS = ["null_threshold", "calibrated", "p", "q"]
 
@@ -27,7 +32,12 @@ def test_the_null_of_a_table_is_that_of_permuted_features():
     threshold = sorted([row["score"], *nulls])[36 - 1]
     assert row["null_threshold"] == threshold
     assert row["calibrated"] == pytest.approx(max((row["score"] - threshold) / (1 - threshold), 0))
-    assert result.provenance["null"] == {"count": 39, "alpha": 0.1, "seed": 0}
+    assert result.provenance["null"] == {
+        "counts": {"mutual_knn(k=4)": 39},
+        "alpha": 0.1,
+        "seed": 0,
+        "groups": None,
+    }
 
 
 def test_models_that_share_what_they_see_are_significant_and_others_not():
@@ -62,8 +72,10 @@ def test_too_few_permutations_are_noted_and_none_are_none():
 
 def test_a_study_sets_its_scores_against_their_null(small_study):
     result = pr.align(small_study, quiet=True)
-    for metric in ("cka", "unbiased_cka"):
-        assert all(result.pairs(metric)[name].is_null().all() for name in COLUMNS)
+    assert result.pairs("cycle_knn").height == 4 + 2 * 6  # both orders, each with its own null
+    for metric in ("cycle_knn", "rank_knn"):
+        rows = result.pairs(metric)
+        assert (rows["p"].is_null() == (rows["model_x"] == rows["model_y"])).all()
     models = result.pairs("mutual_knn")
     itself = models.filter(model_x=models["model_y"])
     assert itself.height == 4
@@ -74,13 +86,72 @@ def test_a_study_sets_its_scores_against_their_null(small_study):
     assert ((pairs["p"] <= 0.05) == (pairs["score"] > pairs["null_threshold"])).all()
     # Both read the same words, each with its own random embedding of them.
     assert pairs.filter(model_x="bert-en", model_y="tfidf")["p"].item() == 1 / 201
-    assert result.provenance["null"] == {"count": 200, "alpha": 0.05, "seed": 0}
+    counts = {"mutual_knn(k=7)": 200, "cycle_knn(k=5)": 200, "rank_knn(k=7)": 200}
+    assert result.provenance["null"] == {"counts": counts, "alpha": 0.05, "seed": 0, "groups": None}
 
 
 def test_another_null_is_another_result_of_the_same_scores(small_study):
     first = pr.align(small_study.replace(null={"permutations": 0}), quiet=True)
     assert first.provenance["null"] is None
     other = pr.align(small_study.replace(null={"permutations": 30, "alpha": 0.2}), quiet=True)
-    assert other.provenance["null"] == {"count": 30, "alpha": 0.2, "seed": 0}
+    assert other.provenance["null"]["counts"]["mutual_knn(k=7)"] == 30
     assert first.scores.equals(other.scores)
     assert score_bytes(first) != score_bytes(other)
+
+
+def test_a_null_is_made_for_the_metrics_that_are_named():
+    rng = np.random.default_rng(0)
+    models = {name: rng.normal(size=(30, 3)) for name in "ab"}
+    chosen = [get_metric("mutual_knn", k=3), get_metric("rank_knn", k=3)]
+    drawn, notes = null_of(NullEntry(metrics=("rank_knn",)), chosen, 1, 0)
+    assert drawn.counts == {"rank_knn(k=3)": 200}
+    assert notes == ()
+    with pytest.raises(StudyError, match=r"'cka' is none of the metrics asked for \(mutual_knn, rank_knn\)"):
+        null_of(NullEntry(metrics=("cka",)), chosen, 1, 0)
+    both = pr.table(models, metric=["mutual_knn", "rank_knn"], k=3, permutations="auto")
+    assert both.models["p"].is_null().to_list() == 2 * [True, False, True]
+
+
+def test_metrics_with_dear_nulls_say_when_theirs_cannot_reach_significance():
+    chosen = [get_metric("mutual_knn"), get_metric("rank_knn"), get_metric("lcs_knn")]
+    drawn, (note,) = null_of(NullEntry(), chosen, 66, 0)
+    assert list(drawn.counts.values()) == [1320, 200, 200]
+    assert note.startswith("rank_knn(k=10), lcs_knn(k=10, normalized=True): 200 permutations are few")
+
+
+def test_groups_are_a_column_of_the_dataset_and_part_of_what_was_asked(small_study, tmp_path):
+    table = pq.read_table(small_study.dataset.source)
+    groups = [len(word.split()[0]) for word in table["en"].to_pylist()]
+    path = tmp_path / "grouped.parquet"
+    pq.write_table(table.append_column("group", pa.array(groups, pa.int8())), path)
+    study = small_study.replace(
+        dataset={"source": str(path)}, metrics=[{"name": "mutual_knn", "k": 7}], null={"permutations": 19}
+    )
+    free = prepare(study, Store(study.run.store))
+    grouped = prepare(study.replace(null={"permutations": 19, "groups": "group"}), Store(study.run.store))
+    assert grouped.key != free.key
+    assert grouped.context.plan == free.context.plan
+    assert grouped.context.null.groups.labels.unique().numel() == len(set(groups))
+    assert "group" in grouped.context.null.summary()["groups"]["name"]
+    with pytest.raises(StudyError, match=r"no column of labels 'grup'.*Did you mean 'group'"):
+        prepare(study.replace(null={"groups": "grup"}), Store(study.run.store))
+    few = study.replace(dataset={"source": str(path), "samples": 8}, null={"groups": "en"})
+    with pytest.raises(StudyError, match="alone in its group"):
+        prepare(few, Store(study.run.store))
+
+
+def test_what_groups_explain_is_not_significant_within_them():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(["u", "v", "w", "x"], 15)
+    models = {
+        name: (8 * rng.normal(size=(4, 6)))[np.unique(groups, return_inverse=True)[1]]
+        + rng.normal(size=(60, 6))
+        for name in "abcd"
+    }
+    free = pr.table(models, k=5)
+    within = pr.table(models, k=5, groups=groups)
+    assert free.scores.equals(within.scores)
+    assert free.models["q"].drop_nulls().max() <= 0.05
+    assert within.models["p"].drop_nulls().min() > 0.01
+    with pytest.raises(DataError, match="one label for each of 60 samples"):
+        pr.table(models, k=5, groups=groups[1:])

@@ -9,22 +9,24 @@ import torch
 from scipy.stats import binom
 from small_tables import KINDS, gaussian, neighbor_ids, one_hot
 
-from platonic_ray.kernels import overlap_counts
-from platonic_ray.metrics import PairSums, get_metric
+from platonic_ray.errors import DataError, StudyError
+from platonic_ray.metrics import Metric, Neighbors, PairSums, get_metric, neighbor_sums
 from platonic_ray.statistics import (
     Calibration,
-    Labels,
+    Groups,
+    NeighborSide,
     Null,
-    calibrate,
+    calibrate_best,
     calibrate_pair,
-    has_null,
-    null_overlaps,
     null_scores,
     permutations,
 )
 
 N, K, TABLES = 24, 39, 100
 METRIC = get_metric("mutual_knn", k=3)
+OTHERS = [
+    get_metric(name, k=3) for name in ("cycle_knn", "lcs_knn", "edit_distance_knn", "jaccard_knn", "rank_knn")
+]
 
 
 @pytest.fixture(autouse=True)
@@ -36,13 +38,27 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def calibration(x: torch.Tensor, y: torch.Tensor, seed: int, alpha: float = 0.1) -> Calibration:
-    scores = METRIC.score(sums(overlap_counts(x, y)))[0]
-    return calibrate_pair(METRIC, scores, Labels.of(x), Labels.of(y), Null(K, alpha, seed))
+def side(ids: torch.Tensor) -> NeighborSide:
+    return NeighborSide(Neighbors(ids, torch.zeros(ids.shape, dtype=torch.float64)))
 
 
-def sums(overlap):
-    return PairSums(N, joint=overlap)
+def null(metric: Metric, seed: int, alpha: float = 0.1, groups: torch.Tensor | None = None) -> Null:
+    return Null({metric.label: K}, alpha, seed, None if groups is None else Groups("groups", groups))
+
+
+def observed(metric: Metric, x: NeighborSide, y: NeighborSide) -> np.ndarray:
+    return metric.score(PairSums(N, joint=neighbor_sums(metric, x.neighbors, y.neighbors)))[0]
+
+
+def calibration(
+    ids_x: torch.Tensor,
+    ids_y: torch.Tensor,
+    seed: int,
+    metric: Metric = METRIC,
+    groups: torch.Tensor | None = None,
+) -> Calibration:
+    x, y = side(ids_x), side(ids_y)
+    return calibrate_pair(metric, observed(metric, x, y), x, y, null(metric, seed, groups=groups))
 
 
 @cache
@@ -98,9 +114,9 @@ def test_a_shared_factor_is_found():
 def test_more_layers_raise_the_null_and_not_the_significance():
     generator = torch.Generator().manual_seed(2)
     few, many = ([torch.randn(N, 8, generator=generator) for _ in range(count)] for count in (1, 12))
-    other = Labels.of(neighbor_ids(many, 3, generator))
+    other = side(neighbor_ids(many, 3, generator))
     one, twelve = (
-        null_scores(METRIC, Labels.of(neighbor_ids(layers, 3, generator)), other, Null(K, 0.1, 0))
+        null_scores(METRIC, side(neighbor_ids(layers, 3, generator)), other, null(METRIC, 0))
         for layers in (few, many)
     )
     assert twelve.mean() > one.mean()
@@ -122,34 +138,57 @@ def test_groups_take_away_what_groups_alone_explain():
             )
             for _ in range(2)
         )
-        observed = int(overlap_counts(x, y).max())
         for name, within in (("free", None), ("within", groups)):
-            null = null_overlaps(x, y, permutations(N, K, seed, within))
-            p[name].append(calibrate(observed, null.numpy(), limit=3 * N).p)
+            p[name].append(calibration(x, y, seed, groups=within).p)
     assert max(p["free"]) <= 0.05
     assert sum(each <= 0.1 for each in p["within"]) <= most(60, 0.1)
 
 
-def test_null_scores_are_those_of_permuted_tables_in_any_number_of_portions(monkeypatch):
+@pytest.mark.parametrize("metric", [METRIC, *OTHERS], ids=lambda metric: metric.name)
+def test_null_scores_are_those_of_permuted_tables_in_any_number_of_portions(metric, monkeypatch):
     from platonic_ray.statistics import null as module
 
     generator = torch.Generator().manual_seed(4)
     x, y = (neighbor_ids(gaussian(N, generator), 3, generator) for _ in range(2))
-    whole = null_scores(METRIC, Labels.of(x), Labels.of(y), Null(K, 0.1, 5))
+    whole = null_scores(metric, side(x), side(y), null(metric, 5))
     expected = []
     for perm in permutations(N, K, 5):
         moved = perm.argsort()[y[:, perm]]
-        expected.append(METRIC.score(sums(overlap_counts(x, moved)))[0].max())
+        expected.append(observed(metric, side(x), side(moved)).max())
     assert whole.tolist() == expected
     monkeypatch.setattr(module, "_AT_ONCE", 7)
-    assert null_scores(METRIC, Labels.of(x), Labels.of(y), Null(K, 0.1, 5)).tolist() == expected
+    assert null_scores(metric, side(x), side(y), null(metric, 5)).tolist() == expected
 
 
-def test_a_metric_without_a_null_says_so():
-    assert has_null(METRIC)
-    generator = torch.Generator().manual_seed(0)
-    labels = Labels.of(neighbor_ids(gaussian(N, generator), 3, generator))
-    for name in ("cka", "unbiased_cka"):
-        assert not has_null(get_metric(name))
-        with pytest.raises(ValueError, match="no null"):
-            null_scores(get_metric(name), labels, labels, Null(1, 0.1, 0))
+@pytest.mark.parametrize("metric", OTHERS, ids=lambda metric: metric.name)
+def test_unrelated_models_are_not_significant_and_related_ones_are_under_every_neighbor_metric(metric):
+    kinds = [KINDS[kind] for kind in ("gaussian", "one_hot", "duplicated")]
+    generator = torch.Generator().manual_seed(6)
+    models = [neighbor_ids(kind(N, generator), 3, generator) for kind in kinds for _ in range(21)]
+    p = [calibration(x, y, seed, metric).p for seed, (x, y) in enumerate(pairwise(models))]
+    assert sum(each <= 0.1 for each in p) <= most(len(p), 0.1)
+    assert calibration(models[0], models[0], 0, metric).p == 1 / (K + 1)
+
+
+def test_a_permuted_score_that_rounding_alone_sets_apart_counts_as_equal():
+    scores = np.array([[0.3]])
+    for near in (0.3 - 1e-12, 0.3 + 1e-12):
+        made = calibrate_best(METRIC, scores, np.array([near, 0.1, 0.1]), alpha=0.25, slack=1e-9)
+        assert (made.p, made.threshold) == (0.5, 0.3)
+    assert calibrate_best(METRIC, scores, np.array([0.29, 0.1, 0.1]), alpha=0.25, slack=1e-9).p == 0.25
+
+
+def test_a_null_of_another_family_is_not_made_of_neighbors():
+    x = side(neighbor_ids(gaussian(N, torch.Generator().manual_seed(0)), 3, torch.Generator().manual_seed(0)))
+    with pytest.raises(ValueError, match="no null that neighbors make"):
+        null_scores(get_metric("cka"), x, x, Null({"cka": 1}, 0.1, 0))
+
+
+def test_labels_of_any_kind_become_groups():
+    assert Groups.of("g", ["b", "a", "b"], 3).labels.tolist() == [1, 0, 1]
+    assert Groups.of("g", np.array([7, 7, -1]), 3).labels.tolist() == [1, 1, 0]
+    with pytest.raises(StudyError, match="alone in its group"):
+        Groups.of("g", ["a", "b", "c"], 3)
+    for wrong in (["a", "b"], [[1, 1, 2]], [0.5, 0.5, 1.0], [None, "a", "a"]):
+        with pytest.raises(DataError, match="one label for each of 3 samples"):
+            Groups.of("g", wrong, 3)
