@@ -1,5 +1,8 @@
 """What turns a view into features: models, their layers, their weights.
 
+Kinds (`base.KINDS`), one module each: "transformers-text" (`text`), "transformers-vision" (`vision`),
+"static-text" (`static`), "efficientnet-lite" (`efficientnet`), "char-tfidf" and "pixels" (`floors`).
+
 Importing this package is cheap: torch, transformers and the like are imported when a model is loaded.
 """
 

@@ -74,9 +74,9 @@ class Model(Protocol):
 class Kind:
     """A kind of model. `version` is raised whenever its code changes a feature.
 
-    `settings` are the fields of a study's entry that it has, with their defaults; `constants` are
-    its other choices that determine features. `files` are those read below `weights` (globs);
-    `trained` are those of them that random weights do not need.
+    `settings` are the fields of a study's entry that it has, with their defaults; `poolings` are those
+    that it takes; `constants` are its other choices that determine features. `files` are those read
+    below `weights` (globs); `trained` are those of them that random weights do not need.
     """
 
     module: str
@@ -87,6 +87,7 @@ class Kind:
     files: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
     fits: bool = False
+    poolings: tuple[str, ...] = ()
 
 
 _TEXT_FILES = (
@@ -103,6 +104,20 @@ KINDS: Mapping[str, Kind] = {
         constants={"dtype": "float32", "padding": "right", "batches": "by length"},
         files=(*_TEXT_FILES, "*.safetensors", "*.safetensors.index.json"),
         trained=("*.safetensors", "*.safetensors.index.json"),
+        poolings=("mean", "last", "first", "max", "pooler"),
+    ),
+    "transformers-vision": Kind(
+        module="vision",
+        version=1,
+        modality="image",
+        settings={"pooling": "mean", "batch_images": 8},
+        constants={"dtype": "float32", "image_processor": "pil", "states": "before any final norm"},
+        files=(
+            *("config.json", "preprocessor_config.json", "processor_config.json"),
+            *("*.safetensors", "*.safetensors.index.json"),
+        ),
+        trained=("*.safetensors", "*.safetensors.index.json"),
+        poolings=("mean", "first", "max", "pooler"),
     ),
     "static-text": Kind(
         module="static",
@@ -225,6 +240,11 @@ def resolve(entry: ModelEntry, *, seed: int = RANDOM_INIT_SEED) -> ModelSpec:
     settings = {**kind.settings, **(dict(listed.settings) if listed else {}), **given}
     if settings.get("prompt", "{text}").count("{text}") != 1:
         raise StudyError(f"{where}: prompt must hold {{text}} exactly once (given: {settings['prompt']!r}).")
+    if kind.poolings and settings["pooling"] not in kind.poolings:
+        raise StudyError(
+            f"{where}: kind {kind_name!r} has no pooling {settings['pooling']!r}; "
+            f"it takes: {', '.join(kind.poolings)}."
+        )
     weights, file, architecture = _weights(entry, listed, kind_name, where)
     return ModelSpec(
         name=entry.name,
@@ -286,6 +306,8 @@ def _weights(
         architecture = named[0].replace("_", "-")
     elif kind_name == "transformers-text" and file is not None and not file.endswith(".gguf"):
         raise StudyError(f"{where}: 'file' is for a GGUF file; for safetensors give the folder as 'weights'.")
+    elif kind_name == "transformers-vision" and file is not None:
+        raise StudyError(f"{where}: give the folder with the configuration as 'weights', without 'file'.")
     hashes = listed.sha256 if listed else entry.sha256
     patterns = tuple(hashes) if listed else _patterns(kind, file)
     if entry.init == "random":

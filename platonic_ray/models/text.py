@@ -17,7 +17,7 @@ import contextlib
 import io
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import transformers
 
 from platonic_ray.errors import DataError, StudyError, WeightsError
 from platonic_ray.models.base import Features, Layer, ModelSpec
+from platonic_ray.models.pretrained import load_network, quiet, random_network, refuse_missing
 from platonic_ray.models.weights import cache_folder, file_sha256, locate
 
 _FINAL_NORMS = {
@@ -141,7 +142,7 @@ def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> Text
     """
     assert spec.weights is not None
     folder = locate(spec.weights)
-    with _quiet():
+    with quiet():
         try:
             network, tokenizer = _load(spec, folder)
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
@@ -166,23 +167,11 @@ def _load(spec: ModelSpec, folder: Path) -> tuple[Any, Any]:
     alone = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
     auto = transformers.AutoModelForTextEncoding if alone else transformers.AutoModel
     both = not alone and getattr(config, "is_encoder_decoder", False)
-    if spec.init == "pretrained" and not spec.file:
-        network, report = auto.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-        refuse_missing(report["missing_keys"], pooler=spec.setting("pooling") == "pooler")
+    if spec.file and spec.init == "pretrained":
+        network = random_network(spec, config, auto)
+        _read_gguf(folder / spec.file, network)
     else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.seed)
-            network = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
-        if spec.init == "pretrained":
-            _read_gguf(folder / str(spec.file), network)
+        network = load_network(spec, folder, config, auto)
     return (network.get_encoder() if both else network), tokenizer
 
 
@@ -216,16 +205,6 @@ def _read_gguf(file: Path, network: Any) -> None:
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
         tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=network)["tensors"]
     refuse_missing(network.load_state_dict(tensors, strict=False).missing_keys)
-
-
-def refuse_missing(keys: Sequence[str], *, pooler: bool = False) -> None:
-    """Refuse weights without some of the network's: they would be random. A pooler's only if it is read.
-
-    :raises ValueError: naming the first of them.
-    """
-    missing = sorted(key for key in keys if pooler or "pooler" not in key)
-    if missing:
-        raise ValueError(f"weights are missing: {', '.join(missing[:3])} ({len(missing)} in all)")
 
 
 def _pad_id(tokenizer: Any, vocabulary: int) -> int:
@@ -269,18 +248,3 @@ def _pool(state: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor
         return state.masked_fill(mask.unsqueeze(-1) == 0, -torch.inf).amax(1)
     weight = mask.unsqueeze(-1).float()
     return (state * weight).sum(1) / count.unsqueeze(-1)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' warnings and progress bars for a while."""
-    log = transformers.utils.logging
-    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(verbosity)
-        if bars:
-            log.enable_progress_bar()

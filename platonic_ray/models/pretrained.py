@@ -1,0 +1,70 @@
+"""What text and vision models share in loading: transformers' checkpoints, whole, quiet, and without code.
+
+Weights come from safetensors; a tensor that the network needs and the files lack is an error here,
+where transformers would fill it with noise and say so in a log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from platonic_ray.models.base import ModelSpec
+
+
+def load_network(spec: ModelSpec, folder: Path, config: Any, auto: Any = transformers.AutoModel) -> Any:
+    """Return the network of a configuration in float32: a folder's weights, or seeded random ones.
+
+    :param auto: the auto class that knows which network goes with the configuration.
+    :raises ValueError: if the files lack some of the network's weights.
+    """
+    if spec.init == "random":
+        return random_network(spec, config, auto)
+    network, report = auto.from_pretrained(
+        folder,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    refuse_missing(report["missing_keys"], pooler=spec.setting("pooling") == "pooler")
+    return network
+
+
+def random_network(spec: ModelSpec, config: Any, auto: Any = transformers.AutoModel) -> Any:
+    """Return the network of a configuration with weights drawn by the specification's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        return auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
+
+
+def refuse_missing(keys: Sequence[str], *, pooler: bool = False) -> None:
+    """Refuse weights without some of the network's: they would be random. A pooler's only if it is read.
+
+    :raises ValueError: naming the first of them.
+    """
+    missing = sorted(key for key in keys if pooler or "pooler" not in key)
+    if missing:
+        raise ValueError(f"weights are missing: {', '.join(missing[:3])} ({len(missing)} in all)")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' warnings and progress bars for a while."""
+    log = transformers.utils.logging
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()

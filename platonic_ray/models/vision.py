@@ -1,0 +1,196 @@
+"""Kind "transformers-vision": vision transformers and convolutional networks, every hidden state, pooled.
+
+From a folder or a hub's snapshot, by transformers' `AutoModel` and the image processor saved with it
+(its Pillow version always, so that pixels do not depend on whether torchvision is installed). Of a
+model with a text and an image side (CLIP, SigLIP) the image tower alone is loaded. Of a masked
+autoencoder (MAE) the encoder sees every patch.
+
+Layers are "embedding" (what enters the first block) and the residual stream after each block, before
+any final norm: "block i". Networks whose states are maps (ConvNeXt, ResNet, Swin) have "stage i".
+Pooling "mean" is over patches, without class and register tokens, or over a map's positions; "max"
+likewise; "first" is the class token; "pooler" is one layer, the output of the model's own head.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+
+from platonic_ray.datasets.images import decode_image
+from platonic_ray.errors import DataError, PlatonicRayError, StudyError, WeightsError
+from platonic_ray.models.base import Features, Layer, ModelSpec
+from platonic_ray.models.pretrained import load_network, quiet
+from platonic_ray.models.weights import locate
+
+_MOST_PREFIX_TOKENS = 16
+"""Class, distillation and register tokens that a model may put before its patches."""
+
+
+class VisionModel:
+    """A network of images and its preprocessing."""
+
+    def __init__(self, spec: ModelSpec, network: Any, processor: Any, device: str) -> None:
+        self._name = spec.name
+        self._network = network.eval().to(device)
+        self._processor = processor
+        self._device = device
+        self._pooling: str = spec.setting("pooling")
+        self._batch_images: int = spec.setting("batch_images")
+        self._takes_noise = "noise" in inspect.signature(network.forward).parameters
+        blank = self._pixels(Image.new("RGB", (64, 64))).unsqueeze(0)
+        states = self._states(blank)
+        prefix = [self._prefix(state, blank) for state in states]
+        if self._pooling == "first" and not all(prefix):
+            raise StudyError(
+                f"Model {self._name!r}: {type(network).__name__} has no class token; "
+                'choose another pooling ("mean", "max" or "pooler").'
+            )
+        maps = any(state.ndim == 4 for state in states)
+        names = ["embedding", *(f"{'stage' if maps else 'block'} {i}" for i in range(1, len(states)))]
+        if self._pooling == "pooler":
+            names = ["pooler"]
+        self.layers = tuple(
+            Layer(index, name, int(state.shape[1 if state.ndim == 4 else -1]))
+            for index, (name, state) in enumerate(zip(names, states, strict=True))
+        )
+
+    def embed(self, items: Sequence[bytes]) -> Features:
+        """Return the pooled hidden states of n encoded images: one float32 `[n, D]` array a layer.
+
+        :raises DataError: if an image cannot be decoded, or the processor cannot take it.
+        """
+        kept = [torch.empty((len(items), layer.width), dtype=torch.float32) for layer in self.layers]
+        exact = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        )
+        with exact:
+            for start in range(0, len(items), self._batch_images):
+                pixels = [
+                    self._pixels(decode_image(item)) for item in items[start : start + self._batch_images]
+                ]
+                for rows, batch in _same_shapes(pixels, start):
+                    for layer, state in zip(kept, self._states(batch), strict=True):
+                        layer[rows] = self._pool(state, batch).cpu()
+        return Features([layer.numpy() for layer in kept])
+
+    def _pixels(self, image: Image.Image) -> torch.Tensor:
+        """Return one image as the network takes it, float32 `[3, height, width]`."""
+        try:
+            pixels = self._processor(images=[image], return_tensors="np")["pixel_values"][0]
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise DataError(
+                f"Model {self._name!r}: its image processor cannot take an image of "
+                f"{image.width} × {image.height} pixels: {str(error).splitlines()[0]}"
+            ) from None
+        return torch.from_numpy(np.ascontiguousarray(pixels, np.float32))
+
+    def _states(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Return the hidden states of `[n, 3, h, w]` pixels: `[n, tokens, D]`, or maps `[n, D, h', w']`.
+
+        With pooling "pooler" there is one state, `[n, D]`.
+        """
+        pixels = pixels.to(self._device)
+        more = {}
+        if self._takes_noise:  # a masked autoencoder orders its patches by this; keep them as they are
+            order = torch.arange(self._patches(pixels), device=pixels.device, dtype=torch.float32)
+            more["noise"] = order.repeat(len(pixels), 1)
+        with torch.inference_mode():
+            output = self._network(pixel_values=pixels, output_hidden_states=True, **more)
+        if self._pooling == "pooler":
+            pooled = output.get("pooler_output")
+            if pooled is None:
+                raise StudyError(
+                    f"Model {self._name!r}: {type(self._network).__name__} has no pooler; "
+                    'choose another pooling ("mean", "first" or "max").'
+                )
+            return [pooled.flatten(1)]
+        states = output.get("reshaped_hidden_states") or output.get("hidden_states")
+        if not states:
+            raise StudyError(
+                f"Model {self._name!r}: {type(self._network).__name__} does not give its hidden states."
+            )
+        return list(states)
+
+    def _patches(self, pixels: torch.Tensor) -> int:
+        """Return how many patches the network cuts an image of `[n, 3, h, w]` pixels into."""
+        patch = getattr(self._network.config, "patch_size", None)
+        high, wide = (patch, patch) if isinstance(patch, int) else tuple(patch or (1, 1))[-2:]
+        return int((pixels.shape[-2] // high) * (pixels.shape[-1] // wide))
+
+    def _prefix(self, state: torch.Tensor, pixels: torch.Tensor) -> int:
+        """Return how many tokens of a state stand before those of the patches; a map has none."""
+        if state.ndim != 3:
+            return 0
+        patches = self._patches(pixels)
+        prefix = state.shape[1] - patches
+        if not 0 <= prefix <= _MOST_PREFIX_TOKENS:
+            raise StudyError(
+                f"Model {self._name!r}: of {type(self._network).__name__}'s {state.shape[1]} tokens an image "
+                f"{patches} were expected to be patches; it is of a kind that is not known here."
+            )
+        return int(prefix)
+
+    def _pool(self, state: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        """Reduce a hidden state to float32 `[n, D]`."""
+        state = state.float()
+        if state.ndim == 2:
+            return state
+        if self._pooling == "first":
+            return state[:, 0]
+        tokens = state.flatten(2).mT if state.ndim == 4 else state[:, self._prefix(state, pixels) :]
+        return tokens.amax(1) if self._pooling == "max" else tokens.mean(1)
+
+
+def _same_shapes(pixels: Sequence[torch.Tensor], start: int) -> list[tuple[list[int], torch.Tensor]]:
+    """Stack images of one shape, each with its rows from `start`; processors that do not crop give several.
+
+    >>> [rows for rows, _ in _same_shapes([torch.zeros(1), torch.zeros(2), torch.zeros(1)], 10)]
+    [[10, 12], [11]]
+    """
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for row, image in enumerate(pixels):
+        rows.setdefault(tuple(image.shape), []).append(row)
+    return [
+        ([start + row for row in same], torch.stack([pixels[row] for row in same])) for same in rows.values()
+    ]
+
+
+def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> VisionModel:
+    """Load an image processor and a network, trained or with seeded random weights.
+
+    :raises WeightsError: if the files are not those of a vision model, or lack some of its weights.
+    :raises StudyError: if the pooling is one that the network does not have.
+    """
+    assert spec.weights is not None
+    folder = locate(spec.weights)
+    with quiet():
+        try:
+            processor = transformers.AutoImageProcessor.from_pretrained(
+                folder, backend="pil", local_files_only=True, trust_remote_code=False
+            )
+            network = load_network(spec, folder, configure(folder))
+            return VisionModel(spec, network, processor, device)
+        except PlatonicRayError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+            reason = str(error).strip().split("\n")[0][:300]
+            raise WeightsError(
+                f"Model {spec.name!r}: {folder} cannot be loaded as a vision model by "
+                f"transformers {transformers.__version__}: {reason}"
+            ) from error
+
+
+def configure(folder: Any) -> Any:
+    """Return the configuration of a folder's vision network, set to give what this module promises."""
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config = getattr(config, "vision_config", None) or config
+    config.tie_last_hidden_states = False  # the last state is the last block's, not its norm's
+    if hasattr(config, "mask_ratio"):
+        config.mask_ratio = 0.0
+    return config
