@@ -23,7 +23,9 @@ def score(
     :param y: `[N, Dy]`.
     :param metric: a name that `platonic-ray metrics` lists, such as "mutual_knn" or "cka".
     :param k: neighbors, for metrics that have them.
-    :param recipe: "l2" normalizes rows first, "none" takes them as they are.
+    :param recipe: "l2" normalizes rows first, "none" takes them as they are, "huh2024" clamps features at
+        the 0.95 quantile of their magnitudes and then normalizes, "huh2024-approx" does so at the mean
+        of the rows' own quantiles.
     :returns: the score; NaN where it is undefined for these numbers (a constant representation).
     :raises StudyError: if a name or option is unknown, or k ≥ N.
     :raises DataError: if the shapes do not fit or a feature is NaN or infinite.
@@ -81,6 +83,8 @@ def table(
     :param xs: for each model `[N, D]`, `[N, L, D]`, or a list of `[N, D_l]`.
     :param ys: the models to compare `xs` with; None compares `xs` among themselves.
     :param metric: one name, or several.
+    :param recipe: as in `score`; a clamp is that of all layers of a model, where they have one width. It is
+        in the result's provenance.
     :param permutations: how many permutations of the samples the null is made of (`p`, `q` and
         calibrated scores in `Result.models`); 0 for none; "auto" for enough that one pair alone can
         be significant among all, which for many pairs takes longer than the scores.

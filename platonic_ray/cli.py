@@ -13,10 +13,11 @@ import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import get_args
 
 from platonic_ray.errors import PlatonicRayError, StudyError
 from platonic_ray.results import Result, heatmap, load_result, render_json, render_table, save_figure
-from platonic_ray.study import Study
+from platonic_ray.study import Recipe, Study
 
 INTERRUPTED = 130
 
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--metric", action="append", help="may be given several times (default: mutual_knn)")
     table.add_argument("--k", type=int, default=10, help="neighbors (default: 10)")
     table.add_argument(
-        "--recipe", default="l2", choices=["l2", "none"], help="preparation of rows (default: l2)"
+        "--recipe", default="l2", choices=[*get_args(Recipe)], help="preparation of rows (default: l2)"
     )
     table.add_argument("--json", action="store_true", help="print JSON")
     table.set_defaults(command=_table)

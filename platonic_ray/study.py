@@ -18,6 +18,11 @@ from platonic_ray.errors import StudyError
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
+Recipe = Literal["l2", "none", "huh2024", "huh2024-approx"]
+"""How features become rows: normalized; as they are; clamped at the 0.95 quantile of |feature| of their
+model, then normalized, as the published figures of Huh et al. (2024) were made, with the exact quantile
+or the mean of the samples' own."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)

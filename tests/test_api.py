@@ -155,3 +155,22 @@ def test_scores_are_those_of_a_dense_computation(kind_x, kind_y, seed, n, width)
         for a, b in zip(pr.neighbors(x, k=5)[0].tolist(), pr.neighbors(y, k=5)[0].tolist(), strict=True)
     )
     assert pr.score(x, y, k=5) == pytest.approx(overlap / (5 * n), abs=1e-12)
+
+
+def test_a_table_says_what_the_published_recipe_clamped_to(rows):
+    sparse = np.eye(60)[:, :30]
+    result = pr.table({"a": rows, "sparse": sparse}, recipe="huh2024", permutations=0)
+    bound = np.sort(np.abs(rows.astype("f4")).ravel())[int(0.95 * rows.size)]
+    assert result.provenance["clamp"] == {"a": [bound], "sparse": [0.0]}
+    assert any("sparse: the recipe clamps layer 0 to 0" in note for note in result.provenance["notes"])
+    assert result.layers["zero_rows"].to_list() == [0, 60]
+    clipped = np.clip(rows, -bound, bound)
+    assert result.matrix().at("a", "a") == 1
+    assert pr.score(rows, rows[:, :4], recipe="huh2024") == pr.score(
+        clipped, np.clip(rows[:, :4], *(np.array([-1, 1]) * _clamp(rows[:, :4])))
+    )
+    assert pr.table({"a": rows}, permutations=0).provenance["clamp"] is None
+
+
+def _clamp(x):
+    return np.sort(np.abs(x.astype("f4")).ravel())[int(0.95 * x.size)]

@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,16 @@ def labels_of(metrics: Sequence[Metric]) -> list[str]:
     """A metric goes by its name; by name and options where a study has it twice."""
     names = Counter(metric.name for metric in metrics)
     return [metric.name if names[metric.name] == 1 else metric.label for metric in metrics]
+
+
+def emptied(clamps: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return a note for every model of which the clamp leaves nothing: a clamp `[L]` each."""
+    return [
+        f"{name}: the recipe clamps layer {', '.join(str(at) for at in gone)} to 0, because 95 % of its features "
+        "are 0; all its rows are zero. Take another recipe for it"
+        for name, bounds in clamps.items()
+        if (gone := [at for at, bound in enumerate(bounds) if bound == 0])
+    ]
 
 
 def asked(prepared: Prepared) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
 from typing import Any
 
+from torch import Tensor
+
 import platonic_ray.metrics as metrics_
-from platonic_ray.engine.assemble import labels_of
+from platonic_ray.engine.assemble import emptied, labels_of
 from platonic_ray.engine.prepare import null_of, refuse_twice
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import zero_rows
@@ -42,6 +44,7 @@ def table_in_memory(
     grouped = None if groups is None else Groups.of("groups", groups, n)
     pairs = list(combinations_with_replacement(xs, 2)) if ys is None else None
     tables: dict[tuple[str, str], metrics_.Neighbors] = {}
+    clamps: dict[tuple[str, str], tuple[float, ...]] = {}
     scored = metrics_.score_tables(
         {name: layers[name] for name in xs},
         None if ys is None else {name: layers[name] for name in ys},
@@ -49,10 +52,12 @@ def table_in_memory(
         recipe=recipe,
         pairs=pairs,
         tables=tables,
+        clamps=clamps,
     )
     labels = dict(zip([metric.label for metric in chosen], labels_of(chosen), strict=True))
     different = len({(pair.x, pair.y) for pair in scored if pair.x != pair.y})
     drawn, notes = null_of(null, chosen, different, seed=0, groups=grouped)
+    bounds = {name: bound for (_, name), bound in clamps.items()}
     calibrated = _calibrate(scored, tables, "x" if ys is None else "y", drawn)
     return Result.from_pairs(
         [
@@ -71,16 +76,25 @@ def table_in_memory(
             for pair, calibration in zip(scored, calibrated, strict=True)
         ],
         [
-            LayerInfo(name, index, str(index), rows.shape[1], zero_rows=len(zero_rows(rows)))
+            LayerInfo(
+                name, index, str(index), rows.shape[1], zero_rows=_zero_rows(rows, bounds.get(name), index)
+            )
             for name, stack in layers.items()
             for index, rows in enumerate(stack)
         ],
         {
             "dataset": {"name": "features", "n": n},
+            "recipe": recipe,
+            "clamp": {name: list(bound) for name, bound in bounds.items()} or None,
             "null": None if drawn is None else drawn.summary(),
-            "notes": list(notes),
+            "notes": [*notes, *emptied(bounds)],
         },
     )
+
+
+def _zero_rows(rows: Tensor, bounds: tuple[float, ...] | None, layer: int) -> int:
+    """Return how many rows are zero once they are prepared: all, where they are clamped to zero."""
+    return rows.shape[0] if bounds is not None and bounds[layer] == 0 else len(zero_rows(rows))
 
 
 def _calibrate(

@@ -42,17 +42,22 @@ from platonic_ray.kernels.neighbors import (
     tile_neighbors,
 )
 from platonic_ray.kernels.prepare import (
+    CLAMPED,
     RECIPES,
     as_rows,
+    clamp_bounds,
     l2_normalize,
     prepare,
+    prepare_layers,
     require_finite,
+    require_recipe,
     zero_rows,
 )
 from platonic_ray.kernels.ties import TieRule, tie_keys
 from platonic_ray.kernels.trees import root_level, tree_sum
 
 __all__ = [
+    "CLAMPED",
     "LANES",
     "MICRO",
     "RECIPES",
@@ -63,6 +68,7 @@ __all__ = [
     "blocks_of",
     "canonical_dot",
     "canonical_squared_distance",
+    "clamp_bounds",
     "cycle_counts",
     "dot_error",
     "edit_counts",
@@ -78,8 +84,10 @@ __all__ = [
     "origins",
     "overlap_counts",
     "prepare",
+    "prepare_layers",
     "rank_sums",
     "require_finite",
+    "require_recipe",
     "root_level",
     "row_inner",
     "row_total",

@@ -1,13 +1,13 @@
 """From features as they come to prepared rows: finite float32, by documented steps.
 
 Every number of a result starts from prepared rows, so the steps are few and fixed: one rounding to
-float32, then the recipe. A recipe that needs a pass over all rows of a model first (the published
-clamp) will bring its parameters as an argument.
+float32, then the recipe. A recipe that clamps needs a pass over all rows of a model first, which gives
+the `bound` of each layer (`clamp_bounds`); the rows are then prepared block by block like any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,12 @@ from torch import Tensor
 
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.kernels.dot import LANES, canonical_dot
+from platonic_ray.kernels.quantile import Stacks, approximate_bounds, exact_bounds
 
-RECIPES = ("l2", "none")
+CLAMPED = ("huh2024", "huh2024-approx")
+"""The recipes that clamp features before they normalize rows (Huh et al. 2024)."""
+
+RECIPES = ("l2", "none", *CLAMPED)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _BLOCK_BYTES = 32 * 2**20
 
@@ -53,29 +57,64 @@ def as_rows(x: Any, name: str = "features") -> Tensor:
     return rows.to(torch.float32).contiguous()
 
 
-def prepare(rows: Tensor, recipe: str = "l2") -> Tensor:
+def prepare(rows: Tensor, recipe: str = "l2", bound: float | None = None) -> Tensor:
     """Return prepared rows `[N, D] float32` of `[N, D] float32` rows under a recipe.
 
-    "l2" normalizes every row to unit length; "none" takes the rows as they are.
+    "l2" normalizes every row to unit length; "none" takes the rows as they are; "huh2024" and
+    "huh2024-approx" clamp every feature to ± `bound`, then normalize.
 
+    :param bound: the layer's clamp, from `clamp_bounds`; for these two recipes, and for no other.
+    :raises StudyError: if there is no such recipe.
+    :raises ValueError: if `bound` is lacking or not called for.
+    """
+    require_recipe(recipe)
+    if (recipe in CLAMPED) != (bound is not None):
+        raise ValueError(f"the recipe {recipe!r} {'needs a' if bound is None else 'has no'} bound")
+    return rows if recipe == "none" else l2_normalize(rows, bound)
+
+
+def require_recipe(recipe: str) -> None:
+    """Refuse a recipe that there is not.
+
+    :raises StudyError: naming those there are.
+    """
+    if recipe not in RECIPES:
+        raise StudyError(f"There is no recipe {recipe!r}; known: {', '.join(RECIPES)}.")
+
+
+def clamp_bounds(stacks: Stacks, recipe: str, peek: Stacks | None = None) -> tuple[float, ...] | None:
+    """Return what a recipe clamps the features of each layer of a model to; None if it clamps none.
+
+    :param stacks: gives all rows of the model, as blocks of all its layers, each time it is called.
+    :param peek: gives some of them, from which "huh2024" guesses where to look; see `exact_bounds`.
     :raises StudyError: if there is no such recipe.
     """
-    if recipe == "l2":
-        return l2_normalize(rows)
-    if recipe == "none":
-        return rows
-    raise StudyError(f"There is no recipe {recipe!r}; known: {', '.join(RECIPES)}.")
+    require_recipe(recipe)
+    if recipe not in CLAMPED:
+        return None
+    return exact_bounds(stacks, peek) if recipe == "huh2024" else approximate_bounds(stacks)
 
 
-def l2_normalize(rows: Tensor) -> Tensor:
+def prepare_layers(layers: Sequence[Tensor], recipe: str, bounds: Sequence[float] | None) -> list[Tensor]:
+    """Return the prepared rows of every layer of a model, or of a block of its rows.
+
+    :param bounds: `clamp_bounds` of the whole model under the recipe.
+    """
+    each = [None] * len(layers) if bounds is None else bounds
+    return [prepare(rows, recipe, bound) for rows, bound in zip(layers, each, strict=True)]
+
+
+def l2_normalize(rows: Tensor, bound: float | None = None) -> Tensor:
     """Return rows divided by their Euclidean norm, `[N, D] float32`; zero rows stay zero.
 
     ‖x‖² in the canonical order in float64, its square root, a division in float64, one rounding to
     float32. No float32 row, however small or large, leaves float64's range on the way.
+
+    :param bound: clamp features to ± this first.
     """
     prepared = torch.empty_like(rows)
     for block in _blocks(rows):
-        part = rows[block]
+        part = rows[block] if bound is None else rows[block].clamp(-bound, bound)
         norms = canonical_dot(part, part).sqrt().unsqueeze(1)
         # A zero row divided by one is itself, where division by its norm would be NaN.
         prepared[block] = (part.double() / torch.where(norms > 0, norms, 1.0)).float()

@@ -20,9 +20,11 @@ from platonic_ray.errors import DataError, StudyError
 from platonic_ray.kernels import (
     as_rows,
     blocks_of,
+    clamp_bounds,
     exact_neighbors,
     origins,
     prepare,
+    prepare_layers,
     require_finite,
     root_level,
     super_tile,
@@ -85,6 +87,7 @@ def score_tables(
     pairs: Iterable[tuple[str, str]] | None = None,
     digests: Mapping[str, Sequence[str]] | None = None,
     tables: dict[Side, Neighbors] | None = None,
+    clamps: dict[Side, tuple[float, ...]] | None = None,
 ) -> list[PairScores]:
     """Score every layer pair of pairs of models.
 
@@ -97,6 +100,8 @@ def score_tables(
     :param digests: digests of the representations by model name, a layer each, that seed their tie
         rules (for both sides); by default those of their prepared rows.
     :param tables: a dictionary that receives the neighbors of every model, for those who go on with them.
+    :param clamps: a dictionary that receives what the recipe clamped the layers of every model to, where it
+        does: over all rows, and over all layers of a model whose layers have one width.
     :returns: pair by pair, and of a pair metric by metric, in the order given.
     :raises StudyError: if a metric, option, recipe or pair is unknown, or n is too small for a metric.
     :raises DataError: if features are no finite matrices of equally many rows.
@@ -110,7 +115,7 @@ def score_tables(
     n = _samples(layers)
     for metric in wanted:
         metric.check(n)
-    rows = {side: [prepare(layer, recipe) for layer in stack] for side, stack in layers.items()}
+    rows = {side: _prepared(side, stack, recipe, clamps) for side, stack in layers.items()}
     zeros = {side: [int(zero_rows(layer).shape[0]) for layer in stack] for side, stack in rows.items()}
     found = _neighbors(rows, [m.k for m in wanted if m.joint is not None and m.k is not None], digests)
     if tables is not None:
@@ -194,6 +199,15 @@ def as_layers(value: Any, name: str) -> list[Tensor]:
         require_finite(rows, where)
         layers.append(rows)
     return layers
+
+
+def _prepared(
+    side: Side, stack: list[Tensor], recipe: str, clamps: dict[Side, tuple[float, ...]] | None
+) -> list[Tensor]:
+    bounds = clamp_bounds(lambda: [stack], recipe)
+    if clamps is not None and bounds is not None:
+        clamps[side] = bounds
+    return prepare_layers(stack, recipe, bounds)
 
 
 def _pairs(

@@ -118,3 +118,30 @@ def test_features_that_cannot_be_scored_are_named() -> None:
         score(BASE, BASE, k=60)
     with pytest.raises(StudyError, match="recipe"):
         score(BASE, BASE, recipe="magic")
+
+
+def clamped_rows(layers: list[np.ndarray], bound: float) -> list[np.ndarray]:
+    clipped = [np.clip(layer.astype("f4"), -np.float32(bound), np.float32(bound)) for layer in layers]
+    return [layer / np.linalg.norm(layer.astype("f8"), axis=1, keepdims=True) for layer in clipped]
+
+
+def test_the_published_recipe_clamps_all_layers_of_one_width_alike_and_then_normalizes() -> None:
+    stack = np.random.default_rng(3).standard_t(3, size=(60, 2, 9)) * [[[1.0], [4.0]]]
+    bound = np.sort(np.abs(stack.astype("f4")).ravel())[int(0.95 * stack.size)]
+    clamps: dict = {}
+    got = score_tables(
+        {"m": stack, "o": BASE}, metrics=["cka", "mutual_knn"], recipe="huh2024", clamps=clamps
+    )
+    of_base = np.sort(np.abs(BASE.astype("f4")).ravel())[int(0.95 * BASE.size)]
+    assert clamps == {("x", "m"): (bound, bound), ("x", "o"): (of_base,)}
+    rows = clamped_rows([stack[:, 0], stack[:, 1]], bound), clamped_rows([BASE], of_base)
+    expected = score_tables(dict(zip("mo", rows, strict=True)), metrics=["cka", "mutual_knn"], recipe="none")
+    for mine, plain in zip(got, expected, strict=True):
+        np.testing.assert_allclose(mine.scores, plain.scores, rtol=1e-6)
+
+
+def test_features_that_the_clamp_leaves_nothing_of_are_flagged() -> None:
+    sparse = np.eye(60)[:, :40]
+    (table,) = score_tables({"m": sparse, "o": BASE}, metrics=["cka"], recipe="huh2024")
+    assert np.isnan(table.scores[0, 0])
+    assert "zero rows: 60 in x" in (table.status[0][0] or "")
