@@ -36,6 +36,7 @@ from platonic_ray.kernels.lists import (
 )
 from platonic_ray.kernels.neighbors import (
     TopK,
+    exact_ids,
     exact_neighbors,
     merge_neighbors,
     tied_share,
@@ -53,7 +54,7 @@ from platonic_ray.kernels.prepare import (
     require_recipe,
     zero_rows,
 )
-from platonic_ray.kernels.ties import TieRule, tie_keys
+from platonic_ray.kernels.ties import Digest, TieRule, tie_keys
 from platonic_ray.kernels.trees import root_level, tree_sum
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "LANES",
     "MICRO",
     "RECIPES",
+    "Digest",
     "TieRule",
     "TileSums",
     "TopK",
@@ -72,6 +74,7 @@ __all__ = [
     "cycle_counts",
     "dot_error",
     "edit_counts",
+    "exact_ids",
     "exact_neighbors",
     "gamma",
     "jaccard_sums",

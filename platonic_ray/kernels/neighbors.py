@@ -1,31 +1,24 @@
 """Exact neighbors of prepared rows: which rows, in which order, on any device and in any blocks.
 
-A float64 matrix product proposes; a rigorous bound on its rounding says which rows could still be
-among the nearest; these get the canonical dot, and it alone decides. Equal values are ordered by
-the tie rule. So the result is a function of the prepared rows and of nothing else.
+Fast products propose (`proposals`), stage by stage: bfloat16 where the device has units for it,
+float32, and for what is still open, or out of float32's range, float64. A rigorous bound on the
+rounding says which rows could still be among the nearest; where it leaves their order open, the
+canonical dot decides, and it alone. Equal values are ordered by the tie rule. So the result is a
+function of the prepared rows and of nothing else.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from platonic_ray.errors import StudyError
-from platonic_ray.kernels.dot import (
-    canonical_dot,
-    canonical_squared_distance,
-    dot_error,
-    squared_distance_error,
-)
-from platonic_ray.kernels.duplicates import first_of_each, group_rows
-from platonic_ray.kernels.ties import TieRule, Ties
-
-Similarity = Literal["inner", "euclidean"]
-_CELLS = 2**21  # cells of the proposal matrix held at a time, a few float64 of them each
-_PAIR_BYTES = 32 * 2**20  # gathered rows held at a time while candidates get their canonical value
+from platonic_ray.kernels.exhaustive import Similarity, cost_of
+from platonic_ray.kernels.search import Search
+from platonic_ray.kernels.ties import Digest, TieRule, Ties
 
 
 @dataclass(frozen=True)
@@ -56,8 +49,7 @@ def tile_neighbors(
 ) -> TopK:
     """Return the nearest rows of one block of the gallery for one block of queries.
 
-    Gallery rows with the query's own id are left out. Memory stays bounded: queries go in chunks,
-    and groups of identical rows are shortened before any work is done on them.
+    Gallery rows with the query's own id are left out. Memory stays bounded: queries go in chunks.
 
     :param queries: `[q, D] float32` prepared rows, finite.
     :param gallery: `[g, D] float32` prepared rows, finite.
@@ -66,17 +58,7 @@ def tile_neighbors(
     :raises StudyError: if the similarity or the tie rule is unknown.
     """
     _check_similarity(similarity)
-    members, group = group_rows(queries)
-    # One column more: a row's own entry is dropped at the end, when identical queries part again.
-    keep = k + 2
-    # Of identical rows only the first `keep` in tie order can be among the `keep` nearest.
-    order = rule.order(gallery_ids)
-    order = order[first_of_each(group_rows(gallery)[1][order], keep)]
-    ids, values = _nearest(queries[members], gallery[order], gallery_ids[order], keep, similarity)
-    ids, values = ids[group], values[group]
-    own = ids == query_ids.unsqueeze(1)
-    column = torch.argsort(own.to(torch.uint8), dim=1, stable=True)[:, : k + 1]
-    return TopK(ids.gather(1, column), values.gather(1, column))
+    return TopK(*Search(gallery, gallery_ids, k, rule, similarity).nearest(queries, query_ids))
 
 
 def merge_neighbors(a: TopK, b: TopK, rule: TieRule, similarity: Similarity = "inner") -> TopK:
@@ -89,7 +71,7 @@ def merge_neighbors(a: TopK, b: TopK, rule: TieRule, similarity: Similarity = "i
     # Least significant key first; the stable sorts that follow keep its order among equals. An id of
     # −1 has the worst value there is, so it comes behind every neighbor.
     column = torch.argsort(ids, dim=1, stable=True)
-    for key in (rule.keys(ids), _cost(values, similarity)):
+    for key in (rule.keys(ids), cost_of(values, similarity)):
         column = column.gather(1, torch.argsort(key.gather(1, column), dim=1, stable=True))
     column = column[:, : a.k + 1]
     return TopK(ids.gather(1, column), values.gather(1, column))
@@ -98,7 +80,7 @@ def merge_neighbors(a: TopK, b: TopK, rule: TieRule, similarity: Similarity = "i
 def exact_neighbors(
     rows: Tensor,
     k: int,
-    digest: str,
+    digest: Digest,
     similarity: Similarity = "inner",
     ties: Ties = "hash",
     block_rows: int = 4096,
@@ -109,21 +91,28 @@ def exact_neighbors(
     :param digest: digest of the representation, the seed of its tie rule.
     :raises StudyError: if k < 1 or k ≥ n, or the similarity or tie rule is unknown.
     """
-    n = rows.shape[0]
-    if not 1 <= k < n:
-        raise StudyError(f"k = {k} neighbors cannot be had of {n} samples: 1 ≤ k ≤ {n - 1} is needed.")
-    rule = TieRule(digest, ties)
-    ids = torch.arange(n, device=rows.device)
-    blocks = [slice(start, min(start + block_rows, n)) for start in range(0, n, block_rows)]
-    found = []
-    for mine in blocks:
-        state: TopK | None = None
-        for other in blocks:
-            tile = tile_neighbors(rows[mine], rows[other], ids[mine], ids[other], k, rule, similarity)
-            state = tile if state is None else merge_neighbors(state, tile, rule, similarity)
-        assert state is not None
-        found.append(state)
-    return TopK(torch.cat([part.ids for part in found]), torch.cat([part.values for part in found]))
+    search, ids = _all_against_all(rows, k, digest, similarity, ties)
+    found = [search.nearest(rows[block], ids[block]) for block in ids.split(block_rows)]
+    return TopK(torch.cat([ids for ids, _ in found]), torch.cat([values for _, values in found]))
+
+
+def exact_ids(
+    rows: Tensor,
+    k: int,
+    digest: Digest,
+    similarity: Similarity = "inner",
+    ties: Ties = "hash",
+    tally: Counter[str] | None = None,
+) -> Tensor:
+    """Return the ids `[n, k + 1] int64` of `exact_neighbors` alone.
+
+    Several times as fast: only what a bound leaves open needs its canonical value.
+
+    :param tally: receives how many rows each stage has settled ("bfloat16", "float32", "float64"), and
+        how many pairs took a canonical value ("pairs").
+    """
+    search, ids = _all_against_all(rows, k, digest, similarity, ties)
+    return search.nearest(rows, ids, only_ids=True, tally=tally)[0]
 
 
 def tied_share(topk: TopK) -> float:
@@ -132,76 +121,15 @@ def tied_share(topk: TopK) -> float:
     return tied.double().mean().item()
 
 
-def _nearest(
-    queries: Tensor, gallery: Tensor, gallery_ids: Tensor, keep: int, similarity: Similarity
-) -> tuple[Tensor, Tensor]:
-    """Return ids and values `[q, keep]` of the nearest gallery rows; the gallery is in tie order."""
-    count = queries.shape[0]
-    worst = -torch.inf if similarity == "inner" else torch.inf
-    ids = torch.full((count, keep), -1, dtype=torch.int64, device=queries.device)
-    values = torch.full((count, keep), worst, dtype=torch.float64, device=queries.device)
-    step = max(1, _CELLS // max(1, gallery.shape[0]))
-    for start in range(0, count, step):
-        chunk = queries[start : start + step]
-        near = _candidates(chunk, gallery, keep, similarity)
-        row, column = near.nonzero().unbind(1)  # row by row, columns in tie order
-        value = _pair_values(chunk, gallery, row, column, similarity)
-        lengths = near.sum(1)
-        place = torch.arange(row.shape[0], device=row.device) - (lengths.cumsum(0) - lengths)[row]
-        width = int(lengths.max())
-        cost = torch.full((chunk.shape[0], width), torch.inf, dtype=torch.float64, device=row.device)
-        cost[row, place] = _cost(value, similarity)
-        which = torch.zeros(chunk.shape[0], width, dtype=torch.int64, device=row.device)
-        which[row, place] = column
-        # Stable, so equal values stay in tie order.
-        cost, best = cost.sort(dim=1, stable=True)
-        found = min(keep, width)
-        picked = gallery_ids[which.gather(1, best[:, :found])]
-        missing = cost[:, :found].isinf()
-        ids[start : start + step, :found] = picked.masked_fill(missing, -1)
-        values[start : start + step, :found] = _cost(cost[:, :found], similarity)
-    return ids, values
-
-
-def _candidates(queries: Tensor, gallery: Tensor, keep: int, similarity: Similarity) -> Tensor:
-    """Mark `[q, g]` every gallery row that could be among the `keep` nearest by canonical value.
-
-    With |proposal − canonical| ≤ e, at least `keep` rows have a canonical cost of at most the
-    `keep`-th smallest (proposal + e); a row whose (proposal − e) is above that is out, for good.
-    """
-    if gallery.shape[0] <= keep:
-        return torch.ones(queries.shape[0], gallery.shape[0], dtype=torch.bool, device=queries.device)
-    width = queries.shape[1]
-    squares_q, squares_g = canonical_dot(queries, queries), canonical_dot(gallery, gallery)
-    # The norms are rounded; 1e-9 more makes them upper bounds.
-    norms_q, norms_g = squares_q.sqrt() * (1 + 1e-9), squares_g.sqrt() * (1 + 1e-9)
-    product = queries.double() @ gallery.double().T
-    if similarity == "inner":
-        cost = product.neg_()
-        error = torch.outer(norms_q * dot_error(width), norms_g)
-    else:
-        cost = product.mul_(-2).add_(squares_q.unsqueeze(1) + squares_g)
-        error = (norms_q.unsqueeze(1) + norms_g).square_().mul_(squared_distance_error(width))
-    limit = (cost + error).topk(keep, dim=1, largest=False).values.amax(1, keepdim=True)
-    return cost.sub_(error) <= limit
-
-
-def _pair_values(
-    queries: Tensor, gallery: Tensor, row: Tensor, column: Tensor, similarity: Similarity
-) -> Tensor:
-    """Return the canonical value `[p] float64` of every pair (row, column), in bounded memory."""
-    canonical = canonical_dot if similarity == "inner" else canonical_squared_distance
-    values = torch.empty(row.shape[0], dtype=torch.float64, device=row.device)
-    step = max(1, _PAIR_BYTES // (8 * (queries.shape[1] + 2 * 64)))
-    for start in range(0, row.shape[0], step):
-        part = slice(start, start + step)
-        values[part] = canonical(queries[row[part]], gallery[column[part]])
-    return values
-
-
-def _cost(values: Tensor, similarity: Similarity) -> Tensor:
-    """Turn values into what is sorted ascending, and back."""
-    return -values if similarity == "inner" else values
+def _all_against_all(
+    rows: Tensor, k: int, digest: Digest, similarity: Similarity, ties: Ties
+) -> tuple[Search, Tensor]:
+    n = rows.shape[0]
+    if not 1 <= k < n:
+        raise StudyError(f"k = {k} neighbors cannot be had of {n} samples: 1 ≤ k ≤ {n - 1} is needed.")
+    _check_similarity(similarity)
+    ids = torch.arange(n, device=rows.device)
+    return Search(rows, ids, k, TieRule(digest, ties), similarity), ids
 
 
 def _check_similarity(similarity: str) -> None:

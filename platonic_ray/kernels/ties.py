@@ -6,6 +6,7 @@ many equal similarities would then agree by construction (design.md, numerics co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,8 @@ from torch import Tensor
 from platonic_ray.errors import StudyError
 
 Ties = Literal["hash", "lowest"]
+Digest = str | Callable[[], str]
+"""A digest, or a function that returns it: of most representations it is never asked, for few have ties."""
 
 
 def _signed(word: int) -> int:
@@ -57,7 +60,7 @@ class TieRule:
     :raises StudyError: if `ties` is neither.
     """
 
-    digest: str
+    digest: Digest
     ties: Ties = "hash"
 
     def __post_init__(self) -> None:
@@ -66,7 +69,9 @@ class TieRule:
 
     def keys(self, ids: Tensor) -> Tensor:
         """Return the int64 key of every id."""
-        return ids if self.ties == "lowest" else tie_keys(self.digest, ids)
+        if self.ties == "lowest":
+            return ids
+        return tie_keys(self.digest if isinstance(self.digest, str) else self.digest(), ids)
 
     def order(self, ids: Tensor) -> Tensor:
         """Return the permutation `[n] int64` that puts `ids` `[n]` in tie order."""

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import platonic_ray.kernels.neighbors as module
+import platonic_ray.kernels.exhaustive as module
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import (
     TieRule,

@@ -1,0 +1,188 @@
+"""The search for the nearest rows of a gallery: proposals, certification, and what is left to do.
+
+A query passes through stages until one settles it:
+
+1. a product of bfloat16, then one of float32 for the queries that were left with too many candidates
+   (`proposals` has both and their bounds); a row whose score is below the best `keep` by more than
+   twice the error is out for good;
+2. candidates get a refined score; where twice its error parts two neighbors in the sorted list, their
+   order is certain. A stretch of the list that it does not part is ordered by canonical values;
+3. queries that still have too many candidates, and rows that are not fit for float32, go to
+   `exhaustive`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from platonic_ray.kernels.exhaustive import Similarity, cost_of, exhaustive, pair_values
+from platonic_ray.kernels.proposals import Proposer, Rows
+from platonic_ray.kernels.ties import TieRule
+
+_CELLS = 2**22  # proposed scores held at a time
+_FEW = 4  # times `keep` and more: so many candidates a query are refined, rather than proposed again
+_SLACK = 64
+
+
+class Search:
+    """A gallery `[g, D] float32` that is ready to be searched; see `neighbors.tile_neighbors`."""
+
+    def __init__(
+        self, gallery: Tensor, gallery_ids: Tensor, k: int, rule: TieRule, similarity: Similarity
+    ) -> None:
+        self._gallery, self._ids, self._rule, self._similarity = gallery, gallery_ids, rule, similarity
+        self._keep = k + 1  # one more than asked for, so that a tie at rank k shows
+        self._most = _FEW * self._keep + _SLACK
+        self._place: Tensor | None = None
+        # Where every row is a candidate anyway, nothing is to be proposed.
+        self._proposer = Proposer(gallery, similarity) if gallery.shape[0] > _FEW * self._keep else None
+
+    def nearest(
+        self,
+        queries: Tensor,
+        query_ids: Tensor,
+        only_ids: bool = False,
+        tally: Counter[str] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return ids `[q, k + 1] int64` and canonical values of the nearest rows, but a query's own.
+
+        With `only_ids` values are undefined, and only those are computed that decide an order.
+        """
+        counts = Counter() if tally is None else tally
+        worst = -torch.inf if self._similarity == "inner" else torch.inf
+        size = (queries.shape[0], self._keep)
+        ids = torch.full(size, -1, dtype=torch.int64, device=queries.device)
+        values = torch.full(size, worst, dtype=torch.float64, device=queries.device)
+        todo = torch.arange(queries.shape[0], device=queries.device)
+        if self._proposer is not None and self._proposer.fit:
+            alike = queries is self._gallery
+            rows = self._proposer.own if alike else self._proposer.queries(queries)
+            own = _positions(query_ids, self._ids)
+            for dtype in self._proposer.dtypes if rows is not None else ():
+                assert rows is not None
+                before, crowded = todo.shape[0], []
+                for chosen in todo.split(max(1, _CELLS // self._gallery.shape[0])):
+                    row, column, left = self._propose(rows, chosen, own, dtype)
+                    crowded.append(left)
+                    settled, (got, value) = self._order(queries, rows, row, column, only_ids, counts)
+                    ids[settled, : got.shape[1]], values[settled, : got.shape[1]] = got, value
+                todo = torch.cat(crowded)
+                counts[str(dtype).removeprefix("torch.")] += before - todo.shape[0]
+                if todo.shape[0] == 0:
+                    return ids, values
+        counts["float64"] += todo.shape[0]
+        ids[todo], values[todo] = exhaustive(
+            queries[todo], self._gallery, query_ids[todo], self._ids, self._keep, self._rule, self._similarity
+        )
+        return ids, values
+
+    def _propose(
+        self, rows: Rows, chosen: Tensor, own: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return candidates as pairs (query, gallery row), query by query, and the queries that have
+        too many of them, of which there are no pairs."""
+        assert self._proposer is not None
+        first, last = int(chosen[0]), int(chosen[-1])
+        # A slice where it is one: rows that are not gathered need not be copied.
+        part = slice(first, last + 1) if last - first + 1 == chosen.shape[0] else chosen
+        scores = self._proposer.scores(rows, part, dtype)
+        mine = own[part]
+        present = (mine >= 0).nonzero().squeeze(1)
+        scores[present, mine[present]] = -torch.inf
+        reached = _reached(scores, self._keep)
+        near = scores >= self._proposer.threshold(rows, part, reached, dtype).unsqueeze(1)
+        few = near.sum(1) <= self._most
+        if not bool(few.all()):
+            near &= few.unsqueeze(1)
+        row, column = near.nonzero().unbind(1)
+        other = mine[row] != column
+        return chosen[row[other]], column[other], chosen[~few]
+
+    def _order(
+        self, queries: Tensor, rows: Rows, row: Tensor, column: Tensor, only_ids: bool, counts: Counter[str]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the queries among the pairs, and the ids and values of their nearest rows in order."""
+        assert self._proposer is not None
+        if row.shape[0] == 0:
+            return row, (row.new_empty(0, 0), self._proposer.refine(rows, row, column).reshape(0, 0))
+        settled, lengths = torch.unique_consecutive(row, return_counts=True)
+        at = torch.repeat_interleave(lengths)
+        place = torch.arange(row.shape[0], device=row.device) - (lengths.cumsum(0) - lengths)[at]
+        size = (settled.shape[0], int(lengths.max()))
+        score = torch.full(size, -torch.inf, dtype=torch.float64, device=row.device)
+        which = torch.zeros(size, dtype=torch.int64, device=row.device)
+        score[at, place] = self._proposer.refine(rows, row, column)
+        which[at, place] = column
+        score, best = score.sort(dim=1, descending=True)
+        which = which.gather(1, best)
+        apart = 2 * self._proposer.refined_error(rows)[settled].unsqueeze(1)
+        alive = score > -torch.inf
+        if size[1] > self._keep:
+            alive &= score >= score[:, self._keep - 1, None] - apart
+        # A stretch is a run of the list in which every score is within `apart` of the next.
+        stretch = torch.zeros(size, dtype=torch.int64, device=row.device)
+        open_ = alive.clone()
+        if only_ids and size[1] > 1:
+            parted = score[:, :-1] - score[:, 1:] > apart
+            stretch[:, 1:] = parted.cumsum(1)
+            alone = torch.ones_like(alive)
+            alone[:, 1:] &= parted
+            alone[:, :-1] &= parted
+            # The last stretch that matters is that of the last neighbor wanted.
+            open_ &= ~alone & (stretch <= stretch[:, min(self._keep, size[1]) - 1, None])
+        cost = torch.zeros(size, dtype=torch.float64, device=row.device)
+        cost[~alive] = torch.inf
+        stretch[~alive] = size[1]
+        line, position = open_.nonzero().unbind(1)
+        counts["pairs"] += line.shape[0]
+        if line.shape[0]:
+            value = pair_values(
+                queries, self._gallery, settled[line], which[line, position], self._similarity
+            )
+            cost[line, position] = cost_of(value, self._similarity)
+            ordered = self._sorted(cost, stretch, which, open_)
+            cost, which, alive = cost.gather(1, ordered), which.gather(1, ordered), alive.gather(1, ordered)
+        found = slice(0, min(self._keep, size[1]))
+        ids = self._ids[which[:, found]].masked_fill(~alive[:, found], -1)
+        return settled, (ids, cost_of(cost[:, found], self._similarity))
+
+    def _sorted(self, cost: Tensor, stretch: Tensor, which: Tensor, open_: Tensor) -> Tensor:
+        """Return the order of every line by stretch, then cost, then tie rule."""
+        order = torch.argsort(cost, dim=1, stable=True)
+        order = order.gather(1, torch.argsort(stretch.gather(1, order), dim=1, stable=True))
+        costs, runs, real = cost.gather(1, order), stretch.gather(1, order), open_.gather(1, order)
+        same = (costs[:, 1:] == costs[:, :-1]) & (runs[:, 1:] == runs[:, :-1]) & real[:, 1:] & real[:, :-1]
+        if not bool(same.any()):
+            return order
+        if self._place is None:
+            self._place = torch.argsort(self._rule.order(self._ids))
+        order = torch.argsort(self._place[which], dim=1, stable=True)
+        for key in (cost, stretch):
+            order = order.gather(1, torch.argsort(key.gather(1, order), dim=1, stable=True))
+        return order
+
+
+def _reached(scores: Tensor, keep: int) -> Tensor:
+    """Return a score `[c] float64` that at least `keep` of every row `[c, g]` reach, near the best such.
+
+    The `keep`-th largest of the maxima of groups of columns: cheap, and exact but for groups that hold
+    several of the best.
+    """
+    count, width = scores.shape
+    groups = max(64, 1 << (4 * keep - 1).bit_length())
+    if width >= 2 * groups:
+        whole = width // groups * groups
+        maxima = scores[:, :whole].reshape(count, width // groups, groups)
+        scores = torch.cat([maxima.amax(1), scores[:, whole:]], dim=1)
+    return scores.float().topk(keep, dim=1, sorted=True).values[:, -1].double()
+
+
+def _positions(ids: Tensor, among: Tensor) -> Tensor:
+    """Return where every id is in `among` (distinct), −1 where it is not."""
+    order = torch.argsort(among)
+    at = torch.searchsorted(among[order], ids).clamp(max=among.shape[0] - 1)
+    position = order[at]
+    return torch.where(among[position] == ids, position, -1)
