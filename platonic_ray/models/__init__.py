@@ -1,6 +1,6 @@
 """What turns a view into features: models, their layers, their weights.
 
-Kinds (`base.KINDS`), one module each: "transformers-text" (`text`), "transformers-vision" (`vision`),
+Kinds (`kinds.KINDS`), one module each: "transformers-text" (`text`), "transformers-vision" (`vision`),
 "static-text" (`static`), "efficientnet-lite" (`efficientnet`), "char-tfidf" and "pixels" (`floors`).
 
 Importing this package is cheap: torch, transformers and the like are imported when a model is loaded.
@@ -9,10 +9,12 @@ Importing this package is cheap: torch, transformers and the like are imported w
 from __future__ import annotations
 
 from platonic_ray.models.base import RANDOM_INIT_SEED as RANDOM_INIT_SEED
+from platonic_ray.models.base import Description as Description
 from platonic_ray.models.base import Features as Features
 from platonic_ray.models.base import Layer as Layer
 from platonic_ray.models.base import Model as Model
 from platonic_ray.models.base import ModelSpec as ModelSpec
+from platonic_ray.models.base import describe as describe
 from platonic_ray.models.base import load as load
 from platonic_ray.models.base import resolve as resolve
 from platonic_ray.models.catalog import CATALOG as CATALOG
@@ -22,10 +24,12 @@ __all__ = [
     "CATALOG",
     "RANDOM_INIT_SEED",
     "CatalogEntry",
+    "Description",
     "Features",
     "Layer",
     "Model",
     "ModelSpec",
+    "describe",
     "load",
     "resolve",
 ]

@@ -12,7 +12,7 @@ import fnmatch
 import importlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -21,6 +21,8 @@ import numpy as np
 from platonic_ray.digest import digest
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.models.catalog import CATALOG, CatalogEntry
+from platonic_ray.models.kinds import IMAGE_SIZES, KINDS, Kind
+from platonic_ray.models.layers import chosen_layers
 from platonic_ray.models.weights import Weights, pin
 from platonic_ray.study import ModelEntry
 
@@ -70,93 +72,7 @@ class Model(Protocol):
     def embed(self, items: Sequence[Any]) -> Features: ...
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of model. `version` is raised whenever its code changes a feature.
-
-    `settings` are the fields of a study's entry that it has, with their defaults; `poolings` are those
-    that it takes; `constants` are its other choices that determine features. `files` are those read
-    below `weights` (globs); `trained` are those of them that random weights do not need.
-    """
-
-    module: str
-    version: int
-    modality: Literal["text", "image"]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    files: tuple[str, ...] = ()
-    trained: tuple[str, ...] = ()
-    fits: bool = False
-    poolings: tuple[str, ...] = ()
-
-
-_TEXT_FILES = (
-    *("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("added_tokens.json", "vocab.*", "merges.txt", "*.model"),
-)
-
-KINDS: Mapping[str, Kind] = {
-    "transformers-text": Kind(
-        module="text",
-        version=1,
-        modality="text",
-        settings={"pooling": "mean", "prompt": "{text}", "max_tokens": 512, "batch_tokens": 2048},
-        constants={"dtype": "float32", "padding": "right", "batches": "by length"},
-        files=(*_TEXT_FILES, "*.safetensors", "*.safetensors.index.json"),
-        trained=("*.safetensors", "*.safetensors.index.json"),
-        poolings=("mean", "last", "first", "max", "pooler"),
-    ),
-    "transformers-vision": Kind(
-        module="vision",
-        version=1,
-        modality="image",
-        settings={"pooling": "mean", "batch_images": 8},
-        constants={"dtype": "float32", "image_processor": "pil", "states": "before any final norm"},
-        files=(
-            *("config.json", "preprocessor_config.json", "processor_config.json"),
-            *("*.safetensors", "*.safetensors.index.json"),
-        ),
-        trained=("*.safetensors", "*.safetensors.index.json"),
-        poolings=("mean", "first", "max", "pooler"),
-    ),
-    "static-text": Kind(
-        module="static",
-        version=1,
-        modality="text",
-        settings={"prompt": "{text}"},
-        constants={"dtype": "float32", "pooling": "mean", "special_tokens": False},
-        files=("*.safetensors", "tokenizer.json"),
-    ),
-    "efficientnet-lite": Kind(
-        module="efficientnet",
-        version=1,
-        modality="image",
-        settings={"batch_images": 4},
-        constants={
-            **{"dtype": "float32", "pooling": "mean", "mean": 127, "std": 128},
-            **{"resize": "largest center square, bicubic"},
-        },
-        files=("*.pth",),
-        trained=("*.pth",),
-    ),
-    "char-tfidf": Kind(
-        module="floors",
-        version=1,
-        modality="text",
-        constants={"analyzer": "char_wb", "ngrams": [1, 3], "features": 4096, "dtype": "float32"},
-        fits=True,
-    ),
-    "pixels": Kind(
-        module="floors",
-        version=1,
-        modality="image",
-        constants={"size": 32, "resize": "bilinear", "dtype": "float32"},
-    ),
-}
-IMAGE_SIZES: Mapping[str, int] = {
-    f"efficientnet-lite{number}": size for number, size in enumerate((224, 240, 260, 280, 300))
-}
-_SETTINGS = ("pooling", "prompt", "max_tokens", "batch_tokens", "batch_images")
+_SETTINGS = ("pooling", "prompt", "max_tokens", "batch_tokens", "batch_images", "layers")
 
 
 @dataclass(frozen=True)
@@ -189,16 +105,29 @@ class ModelSpec:
         """Return a setting or constant of the model by its name."""
         return {**KINDS[self.kind].constants, **dict(self.settings)}[name]
 
+    def keep(self, layers: Sequence[tuple[str, int]]) -> tuple[list[int], tuple[Layer, ...]]:
+        """Return the places of the layers that are kept, of all (name, width) of a model, and these layers.
+
+        A layer's `index` is its place among those that are kept; its name says which of the model's it is.
+
+        :raises StudyError: for a layer that does not exist.
+        """
+        names = [name for name, _ in layers]
+        places = chosen_layers(self.setting("layers"), names, f"Model {self.name!r}")
+        return places, tuple(Layer(index, *layers[place]) for index, place in enumerate(places))
+
     def identity(self) -> dict[str, Any]:
         """Return, as JSON-able values, everything that determines the features.
 
         Neither the model's name in the study, nor the view, nor the place where the weights lie.
         """
         kind = KINDS[self.kind]
+        layers = dict(self.settings).get("layers", "all")
         return {
             **{"kind": self.kind, "version": kind.version, "init": self.init},
             **kind.constants,
-            **dict(self.settings),
+            **{name: value for name, value in self.settings if name != "layers"},
+            **({} if layers == "all" else {"layers": layers if isinstance(layers, str) else list(layers)}),
             **({"seed": self.seed} if self.init == "random" else {}),
             **({"weights": self.weights.identity()} if self.weights else {}),
             **({"architecture": self.architecture} if self.architecture else {}),
@@ -217,7 +146,8 @@ def resolve(entry: ModelEntry, *, seed: int = RANDOM_INIT_SEED) -> ModelSpec:
     A model of the catalog is pinned without any download. Other weights are fetched here, because
     only their bytes (on a hub: their commit) say what they are.
 
-    :raises StudyError: for an unknown model, kind or setting, naming the nearest that exist.
+    :raises StudyError: for an unknown model, kind or setting, naming the nearest that exist; for a
+        layer that its configuration does not have.
     :raises WeightsError: if the weights cannot be had or are not the expected ones.
 
     >>> spec = resolve(ModelEntry(name="floor", view="image", use="pixels"))
@@ -246,7 +176,7 @@ def resolve(entry: ModelEntry, *, seed: int = RANDOM_INIT_SEED) -> ModelSpec:
             f"it takes: {', '.join(kind.poolings)}."
         )
     weights, file, architecture = _weights(entry, listed, kind_name, where)
-    return ModelSpec(
+    spec = ModelSpec(
         name=entry.name,
         kind=kind_name,
         settings=tuple(sorted(settings.items())),
@@ -256,6 +186,43 @@ def resolve(entry: ModelEntry, *, seed: int = RANDOM_INIT_SEED) -> ModelSpec:
         init=entry.init,
         seed=seed,
     )
+    if settings.get("layers", "all") != "all" and not (file or "").endswith(".gguf"):
+        describe(spec)  # a layer that does not exist is an error now, not after other models have run
+    return spec
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model is, known without running it: the layers it keeps, and how large it is.
+
+    `parameters` counts the numbers in its weights, `weight_bytes` what they take in memory.
+    """
+
+    layers: tuple[Layer, ...]
+    parameters: int
+    weight_bytes: int
+
+
+def describe(spec: ModelSpec) -> Description:
+    """Describe a model from its configuration: trained weights are neither fetched nor read.
+
+    Networks are built on torch's meta device, which holds shapes and no numbers. (A table of
+    `static-text` and the configuration inside a GGUF file are read from the weights' own file.)
+
+    :raises StudyError: for a layer or pooling that the model does not have.
+    :raises WeightsError: if the configuration cannot be had or is not understood.
+
+    >>> describe(resolve(ModelEntry(name="floor", view="image", use="pixels"))).layers
+    (Layer(index=0, name='pixels', width=3072),)
+    """
+    description: Description = _module(spec).describe(spec)
+    return description
+
+
+def described(network: Any, layers: tuple[Layer, ...]) -> Description:
+    """Describe a torch network of which these layers are kept."""
+    sizes = [(tensor.numel(), tensor.element_size()) for tensor in network.parameters()]
+    return Description(layers, sum(count for count, _ in sizes), sum(count * size for count, size in sizes))
 
 
 def load(spec: ModelSpec, *, corpus: Iterable[Any] | None = None, device: str = "cpu") -> Model:
@@ -269,9 +236,23 @@ def load(spec: ModelSpec, *, corpus: Iterable[Any] | None = None, device: str = 
         raise DataError(
             f"Model {spec.name!r} ({spec.kind}) is fitted: load(spec, corpus=…) needs all items of its view."
         )
-    module = importlib.import_module(f"platonic_ray.models.{KINDS[spec.kind].module}")
-    model: Model = module.load(spec, corpus=corpus, device=device)
+    model: Model = _module(spec).load(spec, corpus=corpus, device=device)
     return model
+
+
+def configuration(spec: ModelSpec) -> Weights:
+    """Return the pinned files of a model without those that hold trained weights."""
+    assert spec.weights is not None
+    trained = KINDS[spec.kind].trained
+    return Weights(
+        spec.weights.address,
+        tuple(pattern for pattern in spec.weights.patterns if not _matches_any(pattern, trained)),
+        tuple((name, sha) for name, sha in spec.weights.files if not _matches_any(name, trained)),
+    )
+
+
+def _module(spec: ModelSpec) -> Any:
+    return importlib.import_module(f"platonic_ray.models.{KINDS[spec.kind].module}")
 
 
 def _weights(

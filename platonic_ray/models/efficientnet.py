@@ -23,7 +23,8 @@ from PIL import Image
 
 from platonic_ray.datasets.images import decode_image
 from platonic_ray.errors import WeightsError
-from platonic_ray.models.base import IMAGE_SIZES, Features, Layer, ModelSpec
+from platonic_ray.models.base import Description, Features, ModelSpec, described
+from platonic_ray.models.kinds import IMAGE_SIZES
 from platonic_ray.models.weights import locate
 
 
@@ -40,9 +41,7 @@ class EfficientNetModel:
         with torch.inference_mode():
             widths = [int(state.shape[1]) for state in self._states(blank)]
         names = ["stem", *(f"stage {index}" for index in range(1, len(widths) - 1)), "head"]
-        self.layers = tuple(
-            Layer(index, name, width) for index, (name, width) in enumerate(zip(names, widths, strict=True))
-        )
+        self._kept, self.layers = spec.keep(list(zip(names, widths, strict=True)))
 
     def embed(self, items: Sequence[bytes]) -> Features:
         """Return the averaged feature maps of n encoded images: one float32 `[n, D]` array a layer.
@@ -56,8 +55,10 @@ class EfficientNetModel:
         with torch.inference_mode(), exact:
             for start in range(0, len(items), self._batch_images):
                 rows = slice(start, start + self._batch_images)
-                for layer, state in zip(kept, self._states(self._pixels(items[rows])), strict=True):
-                    layer[rows] = state.mean(dim=(2, 3)).cpu()
+                wanted = dict(zip(self._kept, kept, strict=True))
+                for place, state in enumerate(self._states(self._pixels(items[rows]))):
+                    if place in wanted:
+                        wanted[place][rows] = state.mean(dim=(2, 3)).cpu()
         return Features([layer.numpy() for layer in kept])
 
     def _pixels(self, images: Sequence[bytes]) -> torch.Tensor:
@@ -90,6 +91,13 @@ def square(image: Image.Image, size: int) -> Image.Image:
     left, top = (image.width - shorter) // 2, (image.height - shorter) // 2
     cut = image.crop((left, top, left + shorter, top + shorter))
     return cut.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def describe(spec: ModelSpec) -> Description:
+    """Describe a network, built without numbers."""
+    with torch.device("meta"):
+        network = EfficientNet.from_name(spec.architecture)
+    return described(network, EfficientNetModel(spec, network, "meta").layers)
 
 
 def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> EfficientNetModel:

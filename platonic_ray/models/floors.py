@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from platonic_ray.errors import DataError
-from platonic_ray.models.base import Features, Layer, ModelSpec
+from platonic_ray.models.base import Description, Features, Layer, ModelSpec
 
 
 class TfidfModel:
@@ -59,6 +59,13 @@ class PixelsModel:
             small = decode_image(item).resize((self._size, self._size), Image.Resampling.BILINEAR)
             pixels[row] = np.asarray(small, np.float32).ravel() / 255
         return Features([pixels])
+
+
+def describe(spec: ModelSpec) -> Description:
+    """Describe a floor; TF-IDF has at most so many features, how many depends on the texts."""
+    if spec.kind == "pixels":
+        return Description(PixelsModel(spec).layers, 0, 0)
+    return Description((Layer(0, "tf-idf", spec.setting("features")),), 0, 0)
 
 
 def load(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 
+from platonic_ray.errors import PlatonicRayError, StudyError, WeightsError
 from platonic_ray.models.base import ModelSpec
 
 
@@ -53,6 +54,41 @@ def refuse_missing(keys: Sequence[str], *, pooler: bool = False) -> None:
     missing = sorted(key for key in keys if pooler or "pooler" not in key)
     if missing:
         raise ValueError(f"weights are missing: {', '.join(missing[:3])} ({len(missing)} in all)")
+
+
+def states_of(output: Any, network: Any, pooling: str, where: str) -> tuple[torch.Tensor, ...]:
+    """Return the hidden states in a network's output; with pooling "pooler" that of its head alone.
+
+    :raises StudyError: if the network does not give them.
+    """
+    if pooling == "pooler":
+        pooled = output.get("pooler_output")
+        if pooled is None:
+            raise StudyError(f"{where}: {type(network).__name__} has no pooler; choose another pooling.")
+        return (pooled.flatten(1),)
+    states = output.get("reshaped_hidden_states") or output.get("hidden_states")
+    if not states:
+        raise StudyError(f"{where}: {type(network).__name__} does not give its hidden states.")
+    return tuple(states)
+
+
+@contextlib.contextmanager
+def explained(spec: ModelSpec, place: Path, what: str) -> Iterator[None]:
+    """Turn what a damaged or foreign folder makes transformers raise into one clear error.
+
+    :param what: what the model was to read: "text" or "vision".
+    """
+    with quiet():
+        try:
+            yield
+        except PlatonicRayError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+            reason = str(error).strip().split("\n")[0][:300]
+            raise WeightsError(
+                f"Model {spec.name!r}: {place} cannot be loaded as a {what} model by "
+                f"transformers {transformers.__version__}: {reason}"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from platonic_ray.errors import WeightsError
-from platonic_ray.models.base import Features, Layer, ModelSpec
+from platonic_ray.models.base import Description, Features, Layer, ModelSpec
 from platonic_ray.models.weights import locate
 
 
@@ -22,19 +22,28 @@ class StaticModel:
     """A table of token vectors."""
 
     def __init__(self, table: np.ndarray, tokenizer: Tokenizer, prompt: str) -> None:
-        self._table = table
+        self.table = table
         self._tokenizer = tokenizer
         self._prompt = prompt
         self.layers = (Layer(0, "mean token vector", int(table.shape[1])),)
 
     def embed(self, items: Sequence[str]) -> Features:
         """Return the mean token vectors, float32 `[n, D]`. A text without any token gets a zero row."""
-        means = np.zeros((len(items), self._table.shape[1]), np.float32)
+        means = np.zeros((len(items), self.table.shape[1]), np.float32)
         texts = [self._prompt.replace("{text}", text) for text in items]
         for row, encoded in enumerate(self._tokenizer.encode_batch(texts, add_special_tokens=False)):
             if encoded.ids:
-                means[row] = self._table[encoded.ids].mean(axis=0, dtype=np.float32)
+                means[row] = self.table[encoded.ids].mean(axis=0, dtype=np.float32)
         return Features([means])
+
+
+def describe(spec: ModelSpec) -> Description:
+    """Describe a table by reading it: it has no configuration.
+
+    :raises WeightsError: as `load`.
+    """
+    model = load(spec)
+    return Description(model.layers, model.table.size, model.table.nbytes)
 
 
 def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> StaticModel:

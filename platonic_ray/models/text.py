@@ -24,9 +24,15 @@ from typing import Any
 import torch
 import transformers
 
-from platonic_ray.errors import DataError, StudyError, WeightsError
-from platonic_ray.models.base import Features, Layer, ModelSpec
-from platonic_ray.models.pretrained import load_network, quiet, random_network, refuse_missing
+from platonic_ray.errors import DataError
+from platonic_ray.models.base import Description, Features, ModelSpec, configuration, described
+from platonic_ray.models.pretrained import (
+    explained,
+    load_network,
+    random_network,
+    refuse_missing,
+    states_of,
+)
 from platonic_ray.models.weights import cache_folder, file_sha256, locate
 
 _FINAL_NORMS = {
@@ -50,11 +56,7 @@ class TextModel:
         longest = min(tokenizer.model_max_length, _positions(network))
         self._max_tokens = min(spec.setting("max_tokens"), longest)
         states = self._states([[self._pad]])[0]
-        names = ["pooler"] if self._pooling == "pooler" else _layer_names(network, len(states))
-        self.layers = tuple(
-            Layer(index, name, int(state.shape[-1]))
-            for index, (name, state) in enumerate(zip(names, states, strict=True))
-        )
+        self._kept, self.layers = spec.keep(_named(network, states, self._pooling))
 
     def embed(self, items: Sequence[str]) -> Features:
         """Return the pooled hidden states of n texts: one float32 `[n, D]` array a layer.
@@ -65,8 +67,8 @@ class TextModel:
         kept = [torch.empty((len(items), layer.width), dtype=torch.float32) for layer in self.layers]
         for batch in batches_by_length([len(ids) for ids in tokens], self._batch_tokens):
             states, mask = self._states([tokens[index] for index in batch])
-            for layer, state in zip(kept, states, strict=True):
-                layer[batch] = _pool(state, mask, self._pooling).cpu()
+            for layer, place in zip(kept, self._kept, strict=True):
+                layer[batch] = _pool(states[place], mask, self._pooling).cpu()
         return Features([layer.numpy() for layer in kept], truncated)
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
@@ -105,20 +107,7 @@ class TextModel:
         ids, mask = ids.to(self._device), mask.to(self._device)
         with torch.inference_mode():
             output = self._network(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-        if self._pooling == "pooler":
-            pooled = getattr(output, "pooler_output", None)
-            if pooled is None:
-                raise StudyError(
-                    f"Model {self._name!r}: {type(self._network).__name__} has no pooler; "
-                    'choose another pooling ("mean", "last", "first" or "max").'
-                )
-            return (pooled,), mask
-        states = getattr(output, "hidden_states", None)
-        if not states:
-            raise StudyError(
-                f"Model {self._name!r}: {type(self._network).__name__} does not give its hidden states."
-            )
-        return states, mask
+        return states_of(output, self._network, self._pooling, f"Model {self._name!r}"), mask
 
 
 def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -142,37 +131,74 @@ def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> Text
     """
     assert spec.weights is not None
     folder = locate(spec.weights)
-    with quiet():
-        try:
-            network, tokenizer = _load(spec, folder)
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            reason = str(error).strip().split("\n")[0][:300]
-            raise WeightsError(
-                f"Model {spec.name!r}: {folder / (spec.file or '')} cannot be loaded as a text model by "
-                f"transformers {transformers.__version__}: {reason}"
-            ) from error
+    with explained(spec, folder / (spec.file or ""), "text"):
+        network, tokenizer = _load(spec, folder)
         return TextModel(spec, network, tokenizer, device)
 
 
 def _load(spec: ModelSpec, folder: Path) -> tuple[Any, Any]:
-    described = _describe_gguf(folder / spec.file) if spec.file else folder
-    tokenizer = transformers.AutoTokenizer.from_pretrained(
-        described, local_files_only=True, trust_remote_code=False
-    )
-    config = transformers.AutoConfig.from_pretrained(
-        described, local_files_only=True, trust_remote_code=False
-    )
-    config.use_cache = False
-    # Some encoder-decoders have a class of their encoder alone, which spares the decoder's memory
-    alone = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
-    auto = transformers.AutoModelForTextEncoding if alone else transformers.AutoModel
-    both = not alone and getattr(config, "is_encoder_decoder", False)
+    config, tokenizer = _configure(spec, folder)
+    auto = _auto(config)
     if spec.file and spec.init == "pretrained":
         network = random_network(spec, config, auto)
         _read_gguf(folder / spec.file, network)
     else:
         network = load_network(spec, folder, config, auto)
-    return (network.get_encoder() if both else network), tokenizer
+    return _encoder(network), tokenizer
+
+
+def _auto(config: Any) -> Any:
+    """Return the auto class; some encoder-decoders have a class of their encoder alone, without a decoder."""
+    alone = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
+    return transformers.AutoModelForTextEncoding if alone else transformers.AutoModel
+
+
+def _encoder(network: Any) -> Any:
+    """Return the part of a network that reads a text."""
+    config = network.config
+    whole = type(config) not in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
+    return network.get_encoder() if whole and getattr(config, "is_encoder_decoder", False) else network
+
+
+def describe(spec: ModelSpec) -> Description:
+    """Describe a text model from its configuration.
+
+    :raises WeightsError: if it is not understood.
+    """
+    folder = locate(configuration(spec))
+    with explained(spec, folder / (spec.file or ""), "text"):
+        config, _ = _configure(spec, folder)
+        with torch.device("meta"):
+            auto = _auto(config)
+            network = _encoder(auto.from_config(config, dtype=torch.float32, trust_remote_code=False))
+            _, layers = spec.keep(_named(network, _shapes(network, spec), spec.setting("pooling")))
+        return described(network, layers)
+
+
+def _configure(spec: ModelSpec, folder: Path) -> tuple[Any, Any]:
+    """Return the configuration and the tokenizer of a folder or of a GGUF file in it."""
+    source = _describe_gguf(folder / spec.file) if spec.file else folder
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        source, local_files_only=True, trust_remote_code=False
+    )
+    config = transformers.AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    config.use_cache = False
+    return config, tokenizer
+
+
+def _shapes(network: Any, spec: ModelSpec) -> tuple[torch.Tensor, ...]:
+    """Return the hidden states of one token as tensors without numbers, `[1, 1, D]`.
+
+    Which mask spares a family from looking into its numbers differs; where none does, the
+    configuration says how many states there are and how wide they are.
+    """
+    ids = torch.zeros((1, 1), dtype=torch.long)
+    for mask in (None, torch.ones((1, 1, 1, 1), dtype=torch.bool), torch.ones_like(ids)):
+        with contextlib.suppress(RuntimeError, ValueError, NotImplementedError), torch.inference_mode():
+            output = network(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+            return states_of(output, network, spec.setting("pooling"), f"Model {spec.name!r}")
+    config = network.config
+    return (torch.empty((1, 1, config.hidden_size)),) * (config.num_hidden_layers + 1)
 
 
 def _describe_gguf(file: Path) -> Path:
@@ -223,6 +249,12 @@ def _positions(network: Any) -> int:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             most = min(most, module.num_embeddings - module.padding_idx - 1)
     return int(most)
+
+
+def _named(network: Any, states: Sequence[torch.Tensor], pooling: str) -> list[tuple[str, int]]:
+    """Return the name and width of each hidden state."""
+    names = ["pooler"] if pooling == "pooler" else _layer_names(network, len(states))
+    return [(name, int(state.shape[-1])) for name, state in zip(names, states, strict=True)]
 
 
 def _layer_names(network: Any, count: int) -> list[str]:

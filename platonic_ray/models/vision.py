@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,9 @@ import transformers
 from PIL import Image
 
 from platonic_ray.datasets.images import decode_image
-from platonic_ray.errors import DataError, PlatonicRayError, StudyError, WeightsError
-from platonic_ray.models.base import Features, Layer, ModelSpec
-from platonic_ray.models.pretrained import load_network, quiet
+from platonic_ray.errors import DataError, StudyError
+from platonic_ray.models.base import Description, Features, ModelSpec, configuration, described
+from platonic_ray.models.pretrained import explained, load_network, states_of
 from platonic_ray.models.weights import locate
 
 _MOST_PREFIX_TOKENS = 16
@@ -55,10 +56,8 @@ class VisionModel:
         names = ["embedding", *(f"{'stage' if maps else 'block'} {i}" for i in range(1, len(states)))]
         if self._pooling == "pooler":
             names = ["pooler"]
-        self.layers = tuple(
-            Layer(index, name, int(state.shape[1 if state.ndim == 4 else -1]))
-            for index, (name, state) in enumerate(zip(names, states, strict=True))
-        )
+        widths = [int(state.shape[1 if state.ndim == 4 else -1]) for state in states]
+        self._kept, self.layers = spec.keep(list(zip(names, widths, strict=True)))
 
     def embed(self, items: Sequence[bytes]) -> Features:
         """Return the pooled hidden states of n encoded images: one float32 `[n, D]` array a layer.
@@ -75,8 +74,9 @@ class VisionModel:
                     self._pixels(decode_image(item)) for item in items[start : start + self._batch_images]
                 ]
                 for rows, batch in _same_shapes(pixels, start):
-                    for layer, state in zip(kept, self._states(batch), strict=True):
-                        layer[rows] = self._pool(state, batch).cpu()
+                    states = self._states(batch)
+                    for layer, place in zip(kept, self._kept, strict=True):
+                        layer[rows] = self._pool(states[place], batch).cpu()
         return Features([layer.numpy() for layer in kept])
 
     def _pixels(self, image: Image.Image) -> torch.Tensor:
@@ -90,7 +90,7 @@ class VisionModel:
             ) from None
         return torch.from_numpy(np.ascontiguousarray(pixels, np.float32))
 
-    def _states(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+    def _states(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the hidden states of `[n, 3, h, w]` pixels: `[n, tokens, D]`, or maps `[n, D, h', w']`.
 
         With pooling "pooler" there is one state, `[n, D]`.
@@ -102,20 +102,7 @@ class VisionModel:
             more["noise"] = order.repeat(len(pixels), 1)
         with torch.inference_mode():
             output = self._network(pixel_values=pixels, output_hidden_states=True, **more)
-        if self._pooling == "pooler":
-            pooled = output.get("pooler_output")
-            if pooled is None:
-                raise StudyError(
-                    f"Model {self._name!r}: {type(self._network).__name__} has no pooler; "
-                    'choose another pooling ("mean", "first" or "max").'
-                )
-            return [pooled.flatten(1)]
-        states = output.get("reshaped_hidden_states") or output.get("hidden_states")
-        if not states:
-            raise StudyError(
-                f"Model {self._name!r}: {type(self._network).__name__} does not give its hidden states."
-            )
-        return list(states)
+        return states_of(output, self._network, self._pooling, f"Model {self._name!r}")
 
     def _patches(self, pixels: torch.Tensor) -> int:
         """Return how many patches the network cuts an image of `[n, 3, h, w]` pixels into."""
@@ -169,24 +156,31 @@ def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> Visi
     """
     assert spec.weights is not None
     folder = locate(spec.weights)
-    with quiet():
-        try:
-            processor = transformers.AutoImageProcessor.from_pretrained(
-                folder, backend="pil", local_files_only=True, trust_remote_code=False
-            )
-            network = load_network(spec, folder, configure(folder))
-            return VisionModel(spec, network, processor, device)
-        except PlatonicRayError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
-            reason = str(error).strip().split("\n")[0][:300]
-            raise WeightsError(
-                f"Model {spec.name!r}: {folder} cannot be loaded as a vision model by "
-                f"transformers {transformers.__version__}: {reason}"
-            ) from error
+    with explained(spec, folder, "vision"):
+        network = load_network(spec, folder, configure(folder))
+        return VisionModel(spec, network, _processor(folder), device)
 
 
-def configure(folder: Any) -> Any:
+def describe(spec: ModelSpec) -> Description:
+    """Describe a vision model from its configuration and its image processor's.
+
+    :raises WeightsError: if they are not understood.
+    """
+    folder = locate(configuration(spec))
+    with explained(spec, folder, "vision"):
+        with torch.device("meta"):
+            network = transformers.AutoModel.from_config(configure(folder), trust_remote_code=False)
+        network = network.to(torch.float32)
+        return described(network, VisionModel(spec, network, _processor(folder), "meta").layers)
+
+
+def _processor(folder: Path) -> Any:
+    return transformers.AutoImageProcessor.from_pretrained(
+        folder, backend="pil", local_files_only=True, trust_remote_code=False
+    )
+
+
+def configure(folder: Path) -> Any:
     """Return the configuration of a folder's vision network, set to give what this module promises."""
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     config = getattr(config, "vision_config", None) or config

@@ -14,7 +14,7 @@ from model_samples import entry
 
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.models import CATALOG, load, resolve
-from platonic_ray.models.base import KINDS
+from platonic_ray.models.kinds import KINDS
 from platonic_ray.study import ModelEntry
 
 

@@ -196,7 +196,7 @@ def test_wordllama_is_the_mean_of_token_vectors_and_a_text_without_token_is_zero
     model = loaded("wordllama-256")
     apple, empty = model.embed(["a red apple", ""]).layers[0]
     tokens = model._tokenizer.encode("a red apple", add_special_tokens=False).ids
-    np.testing.assert_allclose(apple, model._table[tokens].mean(0), atol=1e-6)
+    np.testing.assert_allclose(apple, model.table[tokens].mean(0), atol=1e-6)
     assert not empty.any()
     cat, kitten, bank = model.embed(["cat", "kitten", "central bank"]).layers[0]
     assert _cosine(cat, kitten) > _cosine(cat, bank)

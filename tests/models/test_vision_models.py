@@ -20,7 +20,7 @@ from PIL import Image
 import platonic_ray as pr
 from platonic_ray.datasets.images import decode_image
 from platonic_ray.errors import DataError, StudyError, WeightsError
-from platonic_ray.models import load, resolve
+from platonic_ray.models import describe, load, resolve
 
 WIDE = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "image_size": 32}
 DEEP = {**WIDE, "intermediate_size": 48, "patch_size": 8}
@@ -288,3 +288,13 @@ def test_a_study_runs_with_a_vision_model_and_refuses_it_a_view_of_texts(saved, 
     assert 0 <= result.matrix("mutual_knn").at("vit", "pixels") <= 1
     with pytest.raises(StudyError, match="Model 'vit' reads image; the view 'en' holds text"):
         pr.align(study("en"), quiet=True)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_description_is_what_the_loaded_model_has(family, saved) -> None:
+    spec = resolve(entry(kind="transformers-vision", weights=str(saved(family)), layers=["embedding", -1]))
+    described, model = describe(spec), load(spec)
+    assert described.layers == model.layers
+    assert len(model.layers) == 2
+    assert described.parameters == sum(tensor.numel() for tensor in model._network.parameters())
+    assert [rows.shape[1] for rows in model.embed(IMAGES).layers] == [layer.width for layer in model.layers]

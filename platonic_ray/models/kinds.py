@@ -1,0 +1,96 @@
+"""The kinds of models there are: what each reads, which settings it takes, what else determines its features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model. `version` is raised whenever its code changes a feature.
+
+    `settings` are the fields of a study's entry that it has, with their defaults; `poolings` are those
+    that it takes; `constants` are its other choices that determine features. `files` are those read
+    below `weights` (globs); `trained` are those of them that random weights do not need.
+    """
+
+    module: str
+    version: int
+    modality: Literal["text", "image"]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
+    fits: bool = False
+    poolings: tuple[str, ...] = ()
+
+
+_LAYERS = {"layers": "all"}
+_TEXT_FILES = (
+    *("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.*", "merges.txt", "*.model"),
+)
+
+KINDS: Mapping[str, Kind] = {
+    "transformers-text": Kind(
+        module="text",
+        version=1,
+        modality="text",
+        settings={"pooling": "mean", "prompt": "{text}", "max_tokens": 512, "batch_tokens": 2048, **_LAYERS},
+        constants={"dtype": "float32", "padding": "right", "batches": "by length"},
+        files=(*_TEXT_FILES, "*.safetensors", "*.safetensors.index.json"),
+        trained=("*.safetensors", "*.safetensors.index.json"),
+        poolings=("mean", "last", "first", "max", "pooler"),
+    ),
+    "transformers-vision": Kind(
+        module="vision",
+        version=1,
+        modality="image",
+        settings={"pooling": "mean", "batch_images": 8, **_LAYERS},
+        constants={"dtype": "float32", "image_processor": "pil", "states": "before any final norm"},
+        files=(
+            *("config.json", "preprocessor_config.json", "processor_config.json"),
+            *("*.safetensors", "*.safetensors.index.json"),
+        ),
+        trained=("*.safetensors", "*.safetensors.index.json"),
+        poolings=("mean", "first", "max", "pooler"),
+    ),
+    "static-text": Kind(
+        module="static",
+        version=1,
+        modality="text",
+        settings={"prompt": "{text}"},
+        constants={"dtype": "float32", "pooling": "mean", "special_tokens": False},
+        files=("*.safetensors", "tokenizer.json"),
+    ),
+    "efficientnet-lite": Kind(
+        module="efficientnet",
+        version=1,
+        modality="image",
+        settings={"batch_images": 4, **_LAYERS},
+        constants={
+            **{"dtype": "float32", "pooling": "mean", "mean": 127, "std": 128},
+            **{"resize": "largest center square, bicubic"},
+        },
+        files=("*.pth",),
+        trained=("*.pth",),
+    ),
+    "char-tfidf": Kind(
+        module="floors",
+        version=1,
+        modality="text",
+        constants={"analyzer": "char_wb", "ngrams": [1, 3], "features": 4096, "dtype": "float32"},
+        fits=True,
+    ),
+    "pixels": Kind(
+        module="floors",
+        version=1,
+        modality="image",
+        constants={"size": 32, "resize": "bilinear", "dtype": "float32"},
+    ),
+}
+IMAGE_SIZES: Mapping[str, int] = {
+    f"efficientnet-lite{number}": size for number, size in enumerate((224, 240, 260, 280, 300))
+}
