@@ -140,6 +140,30 @@ class NullEntry(_Frozen):
             raise StudyError(_explain(error, "the null")) from None
 
 
+class IntervalsEntry(_Frozen):
+    """`[intervals]`: confidence intervals of the best layer pair of every pair of models.
+
+    `target` says what they are for: "population" (samples drawn anew), "queries" (queries drawn anew
+    against these samples as the gallery; neighbor metrics alone), or "none". `level` is their coverage;
+    `splits` is how many times the samples are cut into halves for the population.
+    """
+
+    target: Literal["none", "queries", "population"] = "none"
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    splits: Annotated[int, Field(ge=2, le=10_000)] = 40
+
+    @classmethod
+    def of(cls, **given: Any) -> IntervalsEntry:
+        """Validate the fields of the table given one by one.
+
+        :raises StudyError: naming what is wrong.
+        """
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise StudyError(_explain(error, "the intervals")) from None
+
+
 class RunEntry(_Frozen):
     """`[run]`: where it runs. Nothing here changes a number or a key.
 

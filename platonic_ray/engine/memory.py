@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -10,12 +11,13 @@ from torch import Tensor
 
 import platonic_ray.metrics as metrics_
 from platonic_ray.engine.assemble import emptied, labels_of
+from platonic_ray.engine.intervals import intervals_of, winner_interval
 from platonic_ray.engine.prepare import null_of, refuse_twice
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import zero_rows
 from platonic_ray.results import LayerInfo, PairScores, Result
-from platonic_ray.statistics import Calibration, Groups, NeighborSide, Null, calibrate_pair
-from platonic_ray.study import NullEntry
+from platonic_ray.statistics import Calibration, Groups, Interval, NeighborSide, Null, calibrate_pair
+from platonic_ray.study import IntervalsEntry, NullEntry
 
 
 def table_in_memory(
@@ -26,6 +28,7 @@ def table_in_memory(
     recipe: str,
     null: NullEntry,
     groups: Any = None,
+    intervals: IntervalsEntry | None = None,
 ) -> Result:
     """Score all models of `xs` against those of `ys`, or among themselves (each with itself too).
 
@@ -42,6 +45,7 @@ def table_in_memory(
     layers = {name: metrics_.as_layers(value, f"model {name!r}") for name, value in models.items()}
     n = next(iter(layers.values()))[0].shape[0] if layers else 0
     grouped = None if groups is None else Groups.of("groups", groups, n)
+    how = intervals_of(intervals or IntervalsEntry(), chosen, n, seed=0)
     pairs = list(combinations_with_replacement(xs, 2)) if ys is None else None
     tables: dict[tuple[str, str], metrics_.Neighbors] = {}
     clamps: dict[tuple[str, str], tuple[float, ...]] = {}
@@ -72,6 +76,7 @@ def table_in_memory(
                 chance=pair.metric.chance(n),
                 symmetric=pair.metric.symmetric,
                 null=calibration,
+                interval=_conditional(winner_interval(pair, layers, recipe, bounds, how)),
             )
             for pair, calibration in zip(scored, calibrated, strict=True)
         ],
@@ -87,6 +92,7 @@ def table_in_memory(
             "recipe": recipe,
             "clamp": {name: list(bound) for name, bound in bounds.items()} or None,
             "null": None if drawn is None else drawn.summary(),
+            "intervals": None if how is None else asdict(how),
             "notes": [*notes, *emptied(bounds)],
         },
     )
@@ -111,3 +117,8 @@ def _calibrate(
         else calibrate_pair(pair.metric, pair.scores, sides["x", pair.x], sides[y_side, pair.y], null)
         for pair in scored
     ]
+
+
+def _conditional(interval: Interval | None) -> Interval | None:
+    """Say of an interval that its layers were chosen on the same samples."""
+    return None if interval is None else interval.given_layers()

@@ -21,7 +21,7 @@ from platonic_ray.statistics import Groups, Null, choose_permutations, has_cheap
 from platonic_ray.store import Store
 from platonic_ray.study import NullEntry, Study
 
-_RESULT_VERSION = 1
+_RESULT_VERSION = 2
 
 
 @dataclass(frozen=True)

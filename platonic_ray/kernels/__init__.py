@@ -54,6 +54,13 @@ from platonic_ray.kernels.prepare import (
     require_recipe,
     zero_rows,
 )
+from platonic_ray.kernels.samples import (
+    sample_edits,
+    sample_jaccards,
+    sample_lcs,
+    sample_overlaps,
+    sample_ranks,
+)
 from platonic_ray.kernels.ties import Digest, TieRule, tie_keys
 from platonic_ray.kernels.trees import root_level, tree_sum
 
@@ -94,6 +101,11 @@ __all__ = [
     "root_level",
     "row_inner",
     "row_total",
+    "sample_edits",
+    "sample_jaccards",
+    "sample_lcs",
+    "sample_overlaps",
+    "sample_ranks",
     "span",
     "squared_distance_error",
     "super_tile",

@@ -83,6 +83,9 @@ class NeighborRows:
 Joint = Callable[[NeighborRows, NeighborRows], Tensor]
 """Sums `[Lx, Ly]` over a block of at most `MICRO` rows: int64, or float64."""
 
+Sample = Callable[[Tensor, Tensor], Tensor]
+"""What a sample adds to the sums, `[m]`, of the two lists of each of m samples, `[m, k] int64`."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -93,7 +96,8 @@ class Metric:
 
     A neighbor metric declares `joint`, its sums over a block of rows of the fixed grid, which are
     merged in the fixed tree. Where it needs more of a side than the block's rows, because it goes on
-    from a neighbor to that one's neighbors, `whole` names the side.
+    from a neighbor to that one's neighbors, `whole` names the side. Where its sums add up a number of
+    each sample's own two lists, `sample` gives these numbers; the score is then affine in the sums.
 
     `null` says how its null by permutation is made: "relabel" where the score of a cell rises with
     `PairSums.joint`, the number of shared neighbors, and depends on nothing else of the pair; None
@@ -110,6 +114,7 @@ class Metric:
     scorer: Callable[[PairSums, Mapping[str, Any]], Scored] = field(repr=False)
     joint: Joint | None = field(default=None, repr=False)
     whole: tuple[Literal["x", "y"], ...] = ()
+    sample: Sample | None = field(default=None, repr=False)
     direction: Literal["similarity", "distance"] = "similarity"
     symmetric: bool = True
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)

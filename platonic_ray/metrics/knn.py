@@ -32,6 +32,11 @@ from platonic_ray.kernels import (
     one_thread,
     overlap_counts,
     rank_sums,
+    sample_edits,
+    sample_jaccards,
+    sample_lcs,
+    sample_overlaps,
+    sample_ranks,
     tree_sum,
 )
 from platonic_ray.metrics.base import Metric, NeighborRows, Neighbors, PairSums, Scored, no_status
@@ -220,6 +225,7 @@ MUTUAL_KNN = _metric(
     "mean share of each sample's k nearest neighbors that two representations have in common",
     "k",
     joint=_joint_overlap,
+    sample=sample_overlaps,
     scorer=_mean_share,
     null_mean=_chance_mutual,
     null="relabel",
@@ -246,6 +252,7 @@ LCS_KNN = _metric(
     "mean length of the longest common subsequence of the lists of k nearest neighbors, over k",
     "k²",
     joint=_joint_lcs,
+    sample=sample_lcs,
     scorer=_mean_length,
     options={"k": 10, "normalized": True},
     null_mean=_chance_lcs,
@@ -258,6 +265,7 @@ EDIT_DISTANCE_KNN = _metric(
     "1 minus the mean Levenshtein distance of the lists of k nearest neighbors, over k",
     "k²",
     joint=_joint_edit,
+    sample=sample_edits,
     scorer=_mean_unedited,
 )
 """1 − mean_i Levenshtein(L_X(i), L_Y(i)) / k: a similarity, in spite of its name."""
@@ -267,6 +275,7 @@ JACCARD_KNN = _metric(
     "mean of shared neighbors over all neighbors that either representation has of a sample",
     "k log k",
     joint=_joint_jaccard,
+    sample=sample_jaccards,
     scorer=_mean,
     null_mean=_chance_jaccard,
 )
@@ -277,6 +286,7 @@ RANK_KNN = _metric(
     "mean agreement of the ranks of shared neighbors, the near ones weighing more",
     "64 k",
     joint=_joint_rank,
+    sample=sample_ranks,
     scorer=_mean,
     null_mean=_chance_rank,
 )

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from platonic_ray.errors import StoreError, StudyError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _INDEX = "result.json"
 
 

@@ -1,6 +1,6 @@
 """From scored pairs of models to the frames of a result. Reduces and labels; computes no score.
 
-The three schemas below are schema version 1 of a saved result; `result.py` documents them.
+The three schemas below are schema version 2 of a saved result; `result.py` documents them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from platonic_ray.errors import StudyError
-from platonic_ray.statistics import Calibration, benjamini_hochberg
+from platonic_ray.statistics import Calibration, Interval, benjamini_hochberg
 
 SCORES_SCHEMA = pl.Schema(
     {
@@ -46,6 +46,10 @@ MODELS_SCHEMA = pl.Schema(
         "calibrated": pl.Float64,
         "p": pl.Float64,
         "q": pl.Float64,
+        "low": pl.Float64,
+        "high": pl.Float64,
+        "interval_target": pl.String,
+        "interval_method": pl.String,
         "symmetric": pl.Boolean,
         "status": pl.String,
     }
@@ -91,7 +95,8 @@ class PairScores:
     `scores` is `[Lx, Ly]` float64, NaN where undefined; its i-th row is the i-th layer that is
     listed for model `x`. `status` is None or has the same shape, with a text or None a cell: why
     the cell is undefined, or what to know about it. `symmetric` says that `(y, x)` has the
-    transposed scores, and then the pair is given once. `null` sets the best score against its null.
+    transposed scores, and then the pair is given once. `null` sets the best score against its null,
+    `interval` is that of the best score, for its layers.
     """
 
     metric: str
@@ -104,6 +109,7 @@ class PairScores:
     chance: float | None = None
     symmetric: bool = True
     null: Calibration | None = None
+    interval: Interval | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,6 +239,7 @@ def _models_frame(cells: Sequence[_Cells], listed: pl.DataFrame) -> pl.DataFrame
         "k": [cell.pair.k for cell in cells],
         "chance": [cell.pair.chance for cell in cells],
         **_significance([cell.pair for cell in cells]),
+        **_intervals([cell.pair for cell in cells]),
         "symmetric": [cell.pair.symmetric for cell in cells],
         "status": [_why(cell, place) for cell, place in zip(cells, best, strict=True)],
     }
@@ -258,6 +265,20 @@ def _significance(pairs: Sequence[PairScores]) -> dict[str, pl.Series]:
         "q": q,
     }
     return {name: pl.Series(values, dtype=pl.Float64) for name, values in columns.items()}
+
+
+def _intervals(pairs: Sequence[PairScores]) -> dict[str, pl.Series]:
+    """Return the columns of the intervals, null where there are none."""
+    given = [pair.interval for pair in pairs]
+    numbers = {name: [None if i is None else getattr(i, name) for i in given] for name in ("low", "high")}
+    texts = {
+        f"interval_{name}": [None if i is None else getattr(i, name) for i in given]
+        for name in ("target", "method")
+    }
+    return {
+        **{name: pl.Series(values, dtype=pl.Float64) for name, values in numbers.items()},
+        **{name: pl.Series(values, dtype=pl.String) for name, values in texts.items()},
+    }
 
 
 def _labels(x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], listed: pl.DataFrame) -> dict[str, pl.Series]:

@@ -1,6 +1,6 @@
 """The result of a study: an immutable table over polars frames, with where it came from.
 
-Schema, version 1. A saved result is a folder; `pl.read_parquet` alone is enough to use it.
+Schema, version 2. A saved result is a folder; `pl.read_parquet` alone is enough to use it.
 
 `scores.parquet`, a row a metric and layer pair:
     metric, model_x, model_y        String   the metric's label ("mutual_knn", or "mutual_knn[k=5]")
@@ -21,6 +21,9 @@ Schema, version 1. A saved result is a folder; `pl.read_parquet` alone is enough
     calibrated                      Float64  0 at or below the threshold, 1 for the best score there can be
     p                               Float64  how often permuted samples score as well, itself counted
     q                               Float64  p adjusted for all pairs of different models of the metric
+    low, high                       Float64  confidence interval of the score of these layers
+    interval_target                 String   "population" or "queries": what the interval is for
+    interval_method                 String   how it was made, its level, and how the layers were chosen
     symmetric                       Boolean  whether (y, x) has the same score
     status                          String   as above
 
@@ -28,6 +31,13 @@ The four columns of the null (`platonic_ray.statistics`) are null for a model wi
 permutations were drawn, and for metrics without a null: so far all but `mutual_knn`, among them all
 kernel metrics. Where the score is undefined they are NaN. The null is that of the same maximum over
 all layer pairs, under permutations of the samples that all pairs of models share.
+
+The four columns of the interval (`platonic_ray.statistics.intervals`) are null for a model with itself
+and where none was asked for; its ends are NaN where the score, or that of a half of the samples, is
+undefined. Target "population": E[score] over samples drawn anew, as many as these. Target "queries": the
+mean over queries drawn anew, against these samples as the gallery; it says nothing of another gallery,
+and is the shorter. Both are intervals for a fixed pair of layers: where the layers were chosen on the
+same samples because they score best there, as `interval_method` then says, they do not correct for it.
 
 `layers.parquet`, a row a layer (and k), models and layers in the study's order:
     model, layer, layer_name                 as above

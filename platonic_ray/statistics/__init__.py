@@ -1,9 +1,11 @@
-"""Whether a score means anything: nulls by permutation, calibrated scores, false discoveries.
+"""Whether a score means anything: nulls by permutation, calibrated scores, false discoveries, intervals.
 
 Pure functions of numbers and neighbor tables. No I/O, no Ray, no Arrow.
 """
 
 from platonic_ray.statistics.calibration import Calibration, benjamini_hochberg, calibrate
+from platonic_ray.statistics.halves import Layer, interval_of_layers
+from platonic_ray.statistics.intervals import Interval, Intervals, undefined_interval
 from platonic_ray.statistics.null import (
     Groups,
     NeighborSide,
@@ -20,7 +22,10 @@ from platonic_ray.statistics.relabel import Labels, null_overlaps
 __all__ = [
     "Calibration",
     "Groups",
+    "Interval",
+    "Intervals",
     "Labels",
+    "Layer",
     "NeighborSide",
     "Null",
     "Permutations",
@@ -31,7 +36,9 @@ __all__ = [
     "choose_permutations",
     "has_cheap_null",
     "has_null",
+    "interval_of_layers",
     "null_overlaps",
     "null_scores",
     "permutations",
+    "undefined_interval",
 ]

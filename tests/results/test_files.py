@@ -109,12 +109,12 @@ def test_a_truncated_or_missing_frame_is_an_error_that_names_it(make, tmp_path, 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"schema": 1, "fil', "cut short or is not JSON"),
+        ('{"schema": 2, "fil', "cut short or is not JSON"),
         ("", "cut short or is not JSON"),
         ("[]", "names no schema version"),
-        ('{"schema": 2}', "written with schema 2; this version of platonic-ray reads schema 1"),
-        ('{"schema": 1, "files": 3}', "is damaged"),
-        ('{"schema": 1, "files": {"scores.parquet": 3}}', "is damaged"),
+        ('{"schema": 1}', "written with schema 1; this version of platonic-ray reads schema 2"),
+        ('{"schema": 2, "files": 3}', "is damaged"),
+        ('{"schema": 2, "files": {"scores.parquet": 3}}', "is damaged"),
     ],
 )
 def test_a_damaged_or_foreign_index_is_an_error(make, tmp_path, text, said):
@@ -169,6 +169,6 @@ def test_the_index_says_what_the_files_are(make, tmp_path):
     result = make(["a", "b"])
     result.save(tmp_path)
     index = json.loads((tmp_path / "result.json").read_text())
-    assert index["schema"] == 1
+    assert index["schema"] == 2
     assert index["files"]["scores.parquet"]["rows"] == result.scores.height
     assert index["provenance"] == result.provenance

@@ -1,0 +1,98 @@
+"""Intervals of what is in memory: of two representations, and of the winners of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+import platonic_ray.metrics as metrics_
+from platonic_ray.errors import StudyError
+from platonic_ray.kernels import prepare
+from platonic_ray.metrics import Metric
+from platonic_ray.statistics import Interval, Intervals, Layer, interval_of_layers, undefined_interval
+from platonic_ray.study import IntervalsEntry
+
+
+def intervals_of(entry: IntervalsEntry, metrics: Sequence[Metric], n: int, seed: int) -> Intervals | None:
+    """Return how intervals of n samples are made; None where none are wanted.
+
+    :raises StudyError: if no metric has them for this target, or a half of the samples is too small.
+    """
+    if entry.target == "none":
+        return None
+    how = Intervals(entry.target, entry.level, entry.splits, seed)
+    having = [metric for metric in metrics if how.has(metric)]
+    if not having:
+        names = ", ".join(metric.name for metric in metrics)
+        raise StudyError(
+            f'{names}: there are no intervals for queries, which only a mean over samples has. Take "population".'
+        )
+    for metric in having:
+        how.check(metric, n)
+    return how
+
+
+def winner_interval(
+    pair: metrics_.PairScores,
+    layers: Mapping[str, Sequence[Tensor]],
+    recipe: str,
+    bounds: Mapping[str, Sequence[float]],
+    how: Intervals | None,
+) -> Interval | None:
+    """Return the interval of the best score of two different models, for the layers where it is.
+
+    :param layers: the layers of every model, `[n, D_l]`, as they are before the recipe.
+    :param bounds: what the recipe clamps the layers of every model to, where it does.
+    """
+    if how is None or pair.x == pair.y or not how.has(pair.metric):
+        return None
+    score, i, j = pair.best()
+    if i < 0:
+        return undefined_interval(how)
+    x, y = (
+        _layer(layers[name][at], recipe, bounds[name][at] if name in bounds else None)
+        for name, at in ((pair.x, i), (pair.y, j))
+    )
+    return interval_of_layers(pair.metric, score, x, y, how)
+
+
+def interval_in_memory(
+    x: Any,
+    y: Any,
+    name: str,
+    k: int,
+    recipe: str,
+    entry: IntervalsEntry,
+    seed: int,
+    options: Mapping[str, Any],
+) -> Interval:
+    """Return the interval of the score of two representations `[n, D]`.
+
+    :raises StudyError: for unknown names and options, more than one layer, or too few samples.
+    :raises DataError: for features that cannot be compared.
+    """
+    metric = metrics_.get_metric(name, **options)
+    metric = metric.with_options({"k": k}) if metric.k is not None else metric
+    stacks = [metrics_.as_layers(value, side) for side, value in (("x", x), ("y", y))]
+    if any(len(stack) > 1 for stack in stacks):
+        raise StudyError(
+            "interval takes one layer of each side, [N, D]; table has intervals of layer stacks."
+        )
+    how = intervals_of(entry, [metric], stacks[0][0].shape[0], seed)
+    assert how is not None
+    clamps: dict[tuple[str, str], tuple[float, ...]] = {}
+    (scored,) = metrics_.score_tables(
+        {"x": stacks[0]}, {"y": stacks[1]}, [metric], recipe=recipe, clamps=clamps
+    )
+    bounds = {side: found for (side, _), found in clamps.items()}
+    named = {"x": stacks[0], "y": stacks[1]}
+    made = winner_interval(scored, named, recipe, bounds, how)
+    assert made is not None
+    return made
+
+
+def _layer(rows: Tensor, recipe: str, bound: float | None) -> Layer:
+    prepared = prepare(rows, recipe, bound)
+    return Layer(prepared, metrics_.rows_digest(prepared))

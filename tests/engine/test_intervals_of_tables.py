@@ -1,0 +1,71 @@
+"""Intervals as columns of a result."""
+
+import math
+
+import numpy as np
+import pytest
+
+import platonic_ray as pr
+from platonic_ray.errors import StudyError
+
+
+def models(n=60):
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(n, 4))
+
+    def model(layers, width):
+        maps = rng.normal(size=(layers, 4, width))
+        return np.stack([shared @ each + rng.normal(size=(n, width)) for each in maps], axis=1).astype("f4")
+
+    return {"a": model(2, 8), "b": model(3, 6), "c": model(1, 5)}
+
+
+@pytest.mark.parametrize("target", ["queries", "population"])
+def test_a_table_has_the_interval_of_every_best_pair_of_layers(target):
+    given = models()
+    table = pr.table(given, metric=["mutual_knn", "cka"], k=5, permutations=0, intervals=target, level=0.9)
+    for row in table.models.iter_rows(named=True):
+        if row["model_x"] == row["model_y"] or (target, row["metric"]) == ("queries", "cka"):
+            assert row["low"] is row["high"] is row["interval_target"] is row["interval_method"] is None
+            continue
+        x, y = (given[row[f"model_{side}"]][:, row[f"layer_{side}"]] for side in "xy")
+        alone = pr.interval(x, y, row["metric"], k=5, target=target, level=0.9)
+        assert (row["low"], row["high"]) == pytest.approx((alone.low, alone.high), rel=1e-12)
+        assert row["interval_target"] == target
+        assert row["low"] < row["score"] < row["high"]
+        assert row["interval_method"] == f"{alone.method}; conditional on the layers chosen"
+    assert table.provenance["intervals"] == {"target": target, "level": 0.9, "splits": 40, "seed": 0}
+
+
+def test_without_being_asked_for_there_are_none():
+    table = pr.table(models(), permutations=0, k=5)
+    assert table.models["low"].null_count() == table.models.height
+    assert table.provenance["intervals"] is None
+
+
+def test_an_undefined_score_has_an_undefined_interval():
+    given = {"a": models()["a"], "flat": np.ones((60, 4), "f4")}
+    table = pr.table(given, metric="cka", permutations=0, intervals="population")
+    (row,) = table.models.filter(table.models["model_x"] != table.models["model_y"]).to_dicts()
+    assert math.isnan(row["low"])
+    assert math.isnan(row["high"])
+    assert row["interval_target"] == "population"
+
+
+def test_a_table_survives_being_saved(tmp_path):
+    table = pr.table(models(), k=5, permutations=0, intervals="queries")
+    assert pr.load(table.save(tmp_path / "result")).equals(table)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"metric": ["cka"], "intervals": "queries"}, "no intervals for queries"),
+        ({"intervals": "population", "k": 30}, "halves of the 60 samples"),
+        ({"intervals": "rows"}, "target"),
+        ({"intervals": "queries", "level": 2.0}, "level"),
+    ],
+)
+def test_intervals_that_cannot_be_are_refused(asked, said):
+    with pytest.raises(StudyError, match=said):
+        pr.table(models(), permutations=0, **asked)
