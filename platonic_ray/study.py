@@ -191,7 +191,7 @@ class Study(_Frozen):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "study"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    recipe: Literal["l2", "none"] = "l2"
+    recipe: Recipe = "l2"
     shard_rows: Annotated[int, Field(ge=1)] = 256
     dataset: DatasetEntry = DatasetEntry()
     models: Annotated[tuple[ModelEntry, ...], Field(min_length=1)]

@@ -15,9 +15,11 @@ import pyarrow as pa
 
 from platonic_ray.digest import digest
 from platonic_ray.engine.context import Context
+from platonic_ray.engine.features import read_bounds
 from platonic_ray.engine.prepare import Prepared
 from platonic_ray.engine.scores import CALIBRATION
 from platonic_ray.errors import RunError
+from platonic_ray.kernels import CLAMPED
 from platonic_ray.metrics import Metric, flag_zero_rows
 from platonic_ray.plan import Score
 from platonic_ray.results import LayerInfo, PairScores, Result
@@ -61,6 +63,7 @@ class _Description:
 
     layers: tuple[LayerInfo, ...]
     truncated: int
+    bounds: tuple[float, ...] | None
     made_by: tuple[dict[str, Any], ...]
 
 
@@ -72,27 +75,44 @@ def _describe(context: Context, model: int) -> _Description:
         for a in range(len(plan.blocks))
         if plan.k
     ]
+    bounds = _bounds(context, model)
     layers = tuple(
         LayerInfo(
             model=plan.models[model].name,
             layer=layer["index"],
             layer_name=layer["name"],
             width=layer["width"],
-            zero_rows=sum(shard["zero_rows"][at] for shard in shards),
+            zero_rows=plan.n
+            if bounds is not None and bounds[at] == 0
+            else sum(shard["zero_rows"][at] for shard in shards),
             k=plan.k,
             tied_share=sum(block["tied_rows"][at] for block in blocks) / plan.n if plan.k else None,
         )
         for at, layer in enumerate(shards[0]["layers"])
     )
     machines = {digest(shard["made_by"]): shard["made_by"] for shard in shards}
-    return _Description(layers, sum(shard["truncated"] for shard in shards), tuple(machines.values()))
+    truncated = sum(shard["truncated"] for shard in shards)
+    return _Description(layers, truncated, bounds, tuple(machines.values()))
+
+
+def _bounds(context: Context, model: int) -> tuple[float, ...] | None:
+    if context.plan.recipe not in CLAMPED:
+        return None
+    bounds = read_bounds(context, model)
+    if bounds is None:
+        raise _gone("recipes", context.plan.clamp_key(model))
+    return bounds
 
 
 def _manifest(store: Store, kind: str, key: str) -> Manifest:
     manifest = store.manifest(kind, key)
     if manifest is None:
-        raise RunError(f"The {kind} {key[:12]}… went from the store during the run; run again to resume.")
+        raise _gone(kind, key)
     return manifest
+
+
+def _gone(kind: str, key: str) -> RunError:
+    return RunError(f"The {kind} {key[:12]}… went from the store during the run; run again to resume.")
 
 
 def labels_of(metrics: Sequence[Metric]) -> list[str]:
@@ -141,12 +161,19 @@ def _provenance(
         if description.truncated
     ]
     notes += prepared.notes
+    clamps = {
+        name: description.bounds
+        for name, description in zip(names, described, strict=True)
+        if description.bounds is not None
+    }
+    notes += emptied(clamps)
     if len(machines) > 1:
         notes.append(
             "features were made by different devices, thread counts or versions; equality of bytes ends there"
         )
     return {
         **asked(prepared),
+        "clamp": {name: list(bounds) for name, bounds in clamps.items()} or None,
         "null": None if context.null is None else context.null.summary(),
         "made_by": list(machines.values()),
         "versions": {

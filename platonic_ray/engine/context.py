@@ -9,7 +9,7 @@ from platonic_ray.datasets import Dataset, open_dataset
 from platonic_ray.errors import DataError, RunError
 from platonic_ray.metrics import Metric
 from platonic_ray.models import ModelSpec
-from platonic_ray.plan import Embed, KernelTile, NeighborBlock, NeighborTile, Plan, Score, Task
+from platonic_ray.plan import Clamp, Embed, KernelTile, NeighborBlock, NeighborTile, Plan, Score, Task
 from platonic_ray.statistics import Null
 from platonic_ray.store import Store
 from platonic_ray.study import DatasetEntry, RunEntry
@@ -80,6 +80,8 @@ def label(plan: Plan, task: Task) -> str:
     names = [model.name for model in plan.models]
     if isinstance(task, Embed):
         return f"embed[{names[task.model]}, {task.shard}]"
+    if isinstance(task, Clamp):
+        return f"clamp[{names[task.model]}]"
     if isinstance(task, NeighborTile):
         return f"neighbors[{names[task.model]}, {task.a}×{task.b}]"
     if isinstance(task, NeighborBlock):

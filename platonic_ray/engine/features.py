@@ -20,10 +20,19 @@ from torch import Tensor
 from platonic_ray.datasets import items_digest
 from platonic_ray.engine.context import Context, MissingInputError
 from platonic_ray.errors import DataError
-from platonic_ray.kernels import prepare
+from platonic_ray.kernels import CLAMPED, clamp_bounds, prepare_layers
 from platonic_ray.models import Model, load
-from platonic_ray.plan import Embed, features_key
-from platonic_ray.store import CorruptArtifactError, Manifest, feature_array, feature_table
+from platonic_ray.plan import Clamp, Embed, features_key
+from platonic_ray.store import (
+    CorruptArtifactError,
+    Manifest,
+    arrays_table,
+    feature_array,
+    feature_table,
+    table_arrays,
+)
+
+_PEEKED = 8  # shards of which a clamp is guessed before it is counted
 
 
 class ModelRunner:
@@ -114,13 +123,14 @@ def made_by(device: str, threads: int) -> dict[str, Any]:
 class Blocks:
     """Rows of models as tasks need them: from the objects given, else from the store.
 
-    :param given: tables of every layer of some shards, handed over as Ray objects.
+    :param given: tables of every layer of some shards, and clamps, handed over as Ray objects.
     """
 
     def __init__(self, context: Context, given: Mapping[Any, Sequence[pa.Table]] | None = None) -> None:
         self._context = context
         self._given = dict(given or {})
         self._shards: dict[Embed, list[NDArray[np.float32]]] = {}
+        self._bounds: dict[int, tuple[float, ...] | None] = {}
         self._bytes = {"bytes_from_objects": 0, "bytes_from_store": 0}
 
     def bytes_read(self) -> dict[str, int]:
@@ -137,17 +147,38 @@ class Blocks:
             raise MissingInputError(missing)
 
     def prepared(self, model: int, block: int) -> list[Tensor]:
-        """Return the prepared rows of a block, `[rows, D_l]` float32 for every layer of a model."""
+        """Return the prepared rows of a block, `[rows, D_l]` float32 for every layer of a model.
+
+        :raises MissingInputError: naming its shards, or the model's clamp, that cannot be had.
+        """
         plan = self._context.plan
+        bounds = self.bounds(model)
         span, shards = plan.blocks[block], plan.shards_of(block)
         self.require([Embed(model, shard) for shard in shards])
         first = plan.shards[shards[0]].start
         pieces = [self._shards[Embed(model, shard)] for shard in shards]
-        stack = []
-        for layer in zip(*pieces, strict=True):
-            rows = np.concatenate(layer)[span.start - first : span.stop - first]
-            stack.append(prepare(torch.from_numpy(rows), plan.recipe))
-        return stack
+        rows = [
+            torch.from_numpy(np.concatenate(layer)[span.start - first : span.stop - first])
+            for layer in zip(*pieces, strict=True)
+        ]
+        return prepare_layers(rows, plan.recipe, bounds)
+
+    def bounds(self, model: int) -> tuple[float, ...] | None:
+        """Return what the recipe clamps each layer of a model to; None where it clamps none.
+
+        :raises MissingInputError: if it is neither at hand nor in the store.
+        """
+        if self._context.plan.recipe in CLAMPED and model not in self._bounds:
+            (table,) = self._given.get(Clamp(model), (None,))
+            found = read_bounds(self._context, model) if table is None else _bounds_of(table)
+            if found is None:
+                raise MissingInputError([Clamp(model)])
+            self._bounds[model] = found
+        return self._bounds.get(model)
+
+    def shard(self, embed: Embed) -> list[NDArray[np.float32]]:
+        """Return the features of a shard that was required, `[rows, D_l]` a layer, read-only."""
+        return self._shards[embed]
 
     def _read(self, embed: Embed) -> bool:
         if embed in self._shards:
@@ -169,6 +200,41 @@ class Blocks:
         if manifest is None:
             return None
         return read_parts(self._context, manifest)
+
+
+def clamp(context: Context, task: Clamp) -> pa.Table:
+    """Find what the recipe clamps a model's layers to, commit and return `bounds` `[L] float64`.
+
+    Reads all its shards from the store, one at a time, where handing them over would hold them all.
+
+    :raises MissingInputError: naming a shard that cannot be read.
+    """
+    plan = context.plan
+    shards = range(len(plan.shards))
+
+    def stacks(chosen: Sequence[int]) -> Iterator[list[Tensor]]:
+        for shard in chosen:
+            embed = Embed(task.model, shard)
+            blocks = Blocks(context)
+            blocks.require([embed])
+            yield [torch.tensor(rows) for rows in blocks.shard(embed)]
+
+    peeked = shards[:: -(-len(shards) // _PEEKED)]
+    bounds = clamp_bounds(lambda: stacks(shards), plan.recipe, lambda: stacks(peeked))
+    table = arrays_table({"bounds": np.array(bounds)})
+    context.store.put("recipes", plan.clamp_key(task.model), {"bounds": table})
+    return table
+
+
+def read_bounds(context: Context, model: int) -> tuple[float, ...] | None:
+    """Return what a model's layers are clamped to, from the store; None if it is not there."""
+    manifest = context.store.manifest("recipes", context.plan.clamp_key(model))
+    parts = None if manifest is None else read_parts(context, manifest)
+    return _bounds_of(parts[0]) if parts else None
+
+
+def _bounds_of(table: pa.Table) -> tuple[float, ...]:
+    return tuple(table_arrays(table)["bounds"].tolist())
 
 
 def read_parts(context: Context, manifest: Manifest) -> list[pa.Table] | None:

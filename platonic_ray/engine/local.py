@@ -15,10 +15,10 @@ import torch
 from platonic_ray.engine import scores, tiles
 from platonic_ray.engine.context import MOST_ATTEMPTS, Context, MissingInputError, event_of, label
 from platonic_ray.engine.events import EventLog
-from platonic_ray.engine.features import Blocks, ModelRunner
+from platonic_ray.engine.features import Blocks, ModelRunner, clamp
 from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.errors import RunError
-from platonic_ray.plan import Embed, KernelTile, NeighborBlock, NeighborTile, Score, Task, TaskGraph
+from platonic_ray.plan import Clamp, Embed, KernelTile, NeighborBlock, NeighborTile, Score, Task, TaskGraph
 
 
 class LocalRunner:
@@ -76,7 +76,9 @@ class LocalRunner:
             assert isinstance(report, dict)
             return report
         blocks = Blocks(context)
-        if isinstance(task, NeighborTile):
+        if isinstance(task, Clamp):
+            clamp(context, task)
+        elif isinstance(task, NeighborTile):
             self._partials[task] = tiles.neighbor_tile(context, task, blocks)
         elif isinstance(task, NeighborBlock):
             parts = [need for need in self.graph.needs(task) if isinstance(need, NeighborTile)]
@@ -116,5 +118,7 @@ class LocalRunner:
         if isinstance(task, Embed):
             return "samples embedded", len(self.context.plan.shards[task.shard])
         return (
-            ("pairs", 1) if isinstance(task, Score) else ("tiles", int(not isinstance(task, NeighborBlock)))
+            ("pairs", 1)
+            if isinstance(task, Score)
+            else ("tiles", int(isinstance(task, NeighborTile | KernelTile)))
         )

@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from platonic_ray.engine import scores, tiles
+from platonic_ray.engine import features, scores, tiles
 from platonic_ray.engine.context import Context
 from platonic_ray.engine.features import Blocks, ModelRunner
-from platonic_ray.plan import KernelTile, NeighborBlock, NeighborTile, Score
+from platonic_ray.plan import Clamp, KernelTile, NeighborBlock, NeighborTile, Score
 
 # Which object arguments a task was given, in their order: a shard or task, and how many tables it has.
 Slots = tuple[tuple[Any, int], ...]
@@ -71,6 +71,14 @@ ModelActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(_ModelActor)
 
 
 @ray.remote(max_retries=0, num_returns=2)
+def clamp(context: Context, task: Clamp, slots: Slots, *tables: pa.Table) -> tuple[dict[str, Any], pa.Table]:
+    """Find and commit what the recipe clamps a model's layers to. It is handed no features."""
+    start = time.time()
+    result = features.clamp(context, task)
+    return {"start": start, "end": time.time(), **_where()}, result
+
+
+@ray.remote(max_retries=0, num_returns=2)
 def neighbor_tile(
     context: Context, task: NeighborTile, slots: Slots, *tables: pa.Table
 ) -> tuple[dict[str, Any], pa.Table]:
@@ -113,6 +121,7 @@ def score(context: Context, task: Score, slots: Slots, *tables: pa.Table) -> tup
 
 
 RUN: dict[type, Any] = {
+    Clamp: clamp,
     NeighborTile: neighbor_tile,
     NeighborBlock: neighbor_block,
     KernelTile: kernel_tile,

@@ -21,6 +21,7 @@ from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.prepare import Prepared, prepare
 from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.plan import (
+    Clamp,
     Embed,
     KernelTile,
     NeighborBlock,
@@ -130,9 +131,11 @@ def _announce(progress: ProgressDisplay, plan: Plan, wanted: frozenset[Task], th
     progress.expect("samples embedded", sum(len(plan.shards[task.shard]) for task in embeds))
     progress.expect("tiles", sum(isinstance(task, NeighborTile | KernelTile) for task in wanted))
     progress.expect("pairs", sum(isinstance(task, Score) for task in wanted))
-    reused = sum(isinstance(task, Embed | NeighborBlock | KernelTile) for task in there)
+    reused = sum(isinstance(task, Embed | Clamp | NeighborBlock | KernelTile) for task in there)
     if reused:
-        progress.say(f"Resuming: {reused} shards, neighbor blocks and tiles are in the store already.")
+        progress.say(
+            f"Resuming: {reused} shards, neighbor blocks, tiles and clamps are in the store already."
+        )
 
 
 def _summary(events: EventLog, there: frozenset[Task], seconds: float) -> str:

@@ -29,7 +29,7 @@ from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.failures import Failure, Loss, classify
 from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.errors import RunError, StudyError
-from platonic_ray.plan import Embed, KernelTile, NeighborTile, Score, Task, TaskGraph
+from platonic_ray.plan import Clamp, Embed, KernelTile, NeighborTile, Score, Task, TaskGraph
 
 _TASKS_PER_CORE = 3
 _OBJECT_STORE_SHARE = 0.4
@@ -160,7 +160,8 @@ class Scheduler:
             refs: list[ObjectRef] = []
             lost = []
             for need in self.graph.needs(task):
-                found = self.outputs.get(need, ())
+                # A clamp reads a whole model, shard by shard from the store: at once it may not fit.
+                found = () if isinstance(task, Clamp) else self.outputs.get(need, ())
                 if not found and isinstance(need, NeighborTile):
                     lost.append(need)  # a tile's top-k lives as an object only
                 elif found:

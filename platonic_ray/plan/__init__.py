@@ -2,6 +2,7 @@
 
 from platonic_ray.plan.graph import TaskGraph
 from platonic_ray.plan.plan import (
+    Clamp,
     Embed,
     KernelTile,
     NeighborBlock,
@@ -19,6 +20,7 @@ from platonic_ray.plan.plan import (
 )
 
 __all__ = [
+    "Clamp",
     "Embed",
     "KernelTile",
     "NeighborBlock",

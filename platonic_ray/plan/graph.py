@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from platonic_ray.plan.plan import Embed, NeighborBlock, NeighborTile, Task
+from platonic_ray.plan.plan import Clamp, Embed, NeighborBlock, NeighborTile, Task
 
 
 class TaskGraph:
@@ -128,5 +128,7 @@ class TaskGraph:
 
 
 def _urgency(task: Task) -> int:
-    """Merges first (they free partial results), then neighbor tiles (they free features)."""
-    return 0 if isinstance(task, NeighborBlock) else 1 if isinstance(task, NeighborTile) else 2
+    """Merges first (they free partial results) and clamps (tiles wait for them), then neighbor tiles
+    (they free features).
+    """
+    return 0 if isinstance(task, NeighborBlock | Clamp) else 1 if isinstance(task, NeighborTile) else 2

@@ -6,10 +6,14 @@ embedding; the study fixes their size, because it fixes what is batched together
 every block of sums is a complete subtree of the fixed tree and no choice changes a number).
 
     Embed(model, shard)          features of every layer                      kind `features`
+    Clamp(model)                 what the recipe clamps its layers to         kind `recipes`
     NeighborTile(model, a, b)    top-k of block a among b and of b among a    lives as an object only
     NeighborBlock(model, a)      the merge over all b                         kind `neighbors`
     KernelTile(a, b)             kernel sums of every pair of models          kind `kernels`
     Score(x, y)                  every layer pair of two models, all metrics  in the result
+
+Under a recipe that clamps, whoever reads rows of a model reads its clamp too, which all its shards
+determine: a barrier for that model, while others are still being embedded.
 """
 
 from __future__ import annotations
@@ -19,11 +23,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from platonic_ray.digest import digest
-from platonic_ray.kernels import MICRO
+from platonic_ray.kernels import CLAMPED, MICRO
 
 _MOST_BLOCKS = 4
 _LARGEST_BLOCK = 4096
 _NEIGHBORS_VERSION = 1
+_RECIPES_VERSION = 1
 _KERNELS_VERSION = 1
 
 
@@ -88,6 +93,13 @@ class Embed:
 
 
 @dataclass(frozen=True)
+class Clamp:
+    """What the recipe clamps each layer of one model to, over all rows."""
+
+    model: int
+
+
+@dataclass(frozen=True)
 class NeighborTile:
     """Neighbors within one tile of a model's kernels, a ≤ b; serves the rows of both blocks."""
 
@@ -120,7 +132,7 @@ class Score:
     y: int
 
 
-Task = Embed | NeighborTile | NeighborBlock | KernelTile | Score
+Task = Embed | Clamp | NeighborTile | NeighborBlock | KernelTile | Score
 
 
 @dataclass(frozen=True)
@@ -171,6 +183,21 @@ class Plan:
         """Return the shards that a kernel tile reads: its blocks', and the first for the origin."""
         return self.shards_of(0, a, b)
 
+    def clamp_key(self, model: int) -> str:
+        """Key of what a model is clamped to: it depends on all of its rows and layers."""
+        return digest(
+            {
+                "kind": "recipes",
+                "version": _RECIPES_VERSION,
+                "recipe": self.recipe,
+                "features": self.models[model].shard_keys,
+            }
+        )
+
+    def recipe_key(self, *models: int) -> str | list[str]:
+        """Return what stands for the recipe in the key of what is made from some rows of models."""
+        return [self.recipe, *map(self.clamp_key, models)] if self.recipe in CLAMPED else self.recipe
+
     def neighbors_key(self, model: int, a: int) -> str:
         """Key of a block's neighbors: they depend on every row of the model."""
         return digest(
@@ -196,7 +223,7 @@ class Plan:
                 "x": [self.models[x].shard_keys[shard] for shard in shards],
                 "y": [self.models[y].shard_keys[shard] for shard in shards],
                 "first_shard_rows": [self.shards[shard].start for shard in shards],
-                "recipe": self.recipe,
+                "recipe": self.recipe_key(x, y),
                 "tile": [[self.blocks[i].start, self.blocks[i].stop] for i in (a, b)],
             }
         )
@@ -221,12 +248,24 @@ class Plan:
         for x, y in self.pairs:
             neighbors = [NeighborBlock(m, a) for m in dict.fromkeys((x, y)) for a in blocks if self.k]
             graph[Score(x, y)] = (*neighbors, *kernel_tiles)
-        return graph
+        return self._with_clamps(graph) if self.recipe in CLAMPED else graph
+
+    def _with_clamps(self, graph: dict[Task, tuple[Task, ...]]) -> dict[Task, tuple[Task, ...]]:
+        """Let every task that reads shards of a model wait for the model's clamp."""
+        clamped = {}
+        for task, needs in graph.items():
+            read = dict.fromkeys(need.model for need in needs if isinstance(need, Embed))
+            clamped[task] = (*(Clamp(model) for model in read), *needs)
+        for model in range(len(self.models)):
+            clamped[Clamp(model)] = tuple(Embed(model, shard) for shard in range(len(self.shards)))
+        return clamped
 
     def artifacts(self, task: Task) -> tuple[tuple[str, str], ...]:
         """Return the (kind, key) of everything durable that a task makes; empty for the others."""
         if isinstance(task, Embed):
             return (("features", self.models[task.model].shard_keys[task.shard]),)
+        if isinstance(task, Clamp):
+            return (("recipes", self.clamp_key(task.model)),)
         if isinstance(task, NeighborBlock):
             return (("neighbors", self.neighbors_key(task.model, task.a)),)
         if isinstance(task, KernelTile):
@@ -249,8 +288,8 @@ def needed(plan: Plan, there: Collection[Task]) -> frozenset[Task]:
     Demand runs backwards from the scores: no tile is computed whose block or sums are there.
     """
     wanted: set[Task] = set()
-    # A result also states the layers, zero rows and truncations of every shard.
-    frontier: list[Task] = [task for task in plan.prerequisites if isinstance(task, Score | Embed)]
+    # A result also states the layers, zero rows and truncations of every shard, and every clamp.
+    frontier: list[Task] = [task for task in plan.prerequisites if isinstance(task, Score | Embed | Clamp)]
     while frontier:
         task = frontier.pop()
         if task in wanted or task in there:

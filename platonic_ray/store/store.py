@@ -11,7 +11,7 @@ everything that determines its content. Layout::
 Without its manifest an artifact does not exist. Parts are named by their content and manifests are
 replaced atomically, so two writers of one key cannot harm each other: whichever comes last, the
 manifest that a reader sees names parts that are whole. Every read is checked against the sha256 in
-the manifest. Kinds in use: `features`, `neighbors`, `kernels`, `checks`, `results`.
+the manifest. Kinds in use: `features`, `recipes`, `neighbors`, `kernels`, `checks`, `results`.
 """
 
 from __future__ import annotations

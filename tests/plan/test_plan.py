@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from platonic_ray.digest import digest
 from platonic_ray.kernels import MICRO
 from platonic_ray.plan import (
+    Clamp,
     Embed,
     KernelTile,
     NeighborBlock,
@@ -24,13 +25,13 @@ from platonic_ray.plan import (
 )
 
 
-def plan(n=1000, shard_rows=100, block_rows=512, models=("a", "b"), k=10, kernels=True):
+def plan(n=1000, shard_rows=100, block_rows=512, models=("a", "b"), k=10, kernels=True, recipe="l2"):
     shards = len(cut(n, shard_rows))
     planned = tuple(
         PlannedModel(name, "text", digest(["ties", name]), tuple(digest([name, i]) for i in range(shards)))
         for name in models
     )
-    return Plan(n, shard_rows, block_rows, "l2", k, kernels, planned)
+    return Plan(n, shard_rows, block_rows, recipe, k, kernels, planned)
 
 
 @given(st.integers(1, 10**7))
@@ -198,3 +199,55 @@ def test_kernel_sums_of_a_model_with_itself_have_a_key_of_their_own():
     twins = plan(models=("a", "a"))
     keys = {pair: twins.kernels_key(0, 0, *pair) for pair in twins.pairs}
     assert keys[0, 1] != keys[0, 0] == keys[1, 1]
+
+
+def test_what_reads_rows_of_a_model_waits_for_its_clamp_and_for_no_other():
+    made = plan(n=600, recipe="huh2024")
+    embeds = {model: {Embed(model, shard) for shard in range(6)} for model in (0, 1)}
+    assert {*made.prerequisites[Clamp(1)]} == embeds[1]
+    assert Clamp(1) in made.prerequisites[NeighborTile(1, 0, 0)]
+    assert Clamp(0) not in made.prerequisites[NeighborTile(1, 0, 0)]
+    kernels = [task for task in made.prerequisites if isinstance(task, KernelTile)]
+    assert kernels
+    assert all({Clamp(0), Clamp(1)} < {*made.prerequisites[task]} for task in kernels)
+    assert not any(isinstance(task, Clamp) for task in plan(n=600).prerequisites)
+
+
+def test_tiles_of_a_model_start_when_it_is_embedded_while_others_still_are():
+    graph = TaskGraph(plan(n=600, kernels=False, recipe="huh2024").prerequisites, done=[])
+    while (embed := graph.take_embed(0)) is not None:
+        assert graph.take() is None
+        graph.complete(embed)
+    assert graph.take() == Clamp(0)
+    assert graph.take() is None
+    graph.complete(Clamp(0))
+    assert graph.take() == NeighborTile(0, 0, 0)
+    assert graph.pending_embeds() == {1: 6}
+
+
+def artifact_keys(made, kind):
+    return {key for task in made.prerequisites for of, key in made.artifacts(task) if of == kind}
+
+
+def test_appended_samples_change_every_key_under_a_recipe_that_clamps():
+    for recipe, kept in (("l2", True), ("huh2024", False), ("huh2024-approx", False)):
+        # 512 rows, then 100 more: the shards and the first block stay as they were
+        few, more = (plan(n=n, shard_rows=128, block_rows=256, recipe=recipe) for n in (512, 640))
+        assert artifact_keys(few, "features") < artifact_keys(more, "features")
+        assert (artifact_keys(few, "kernels") <= artifact_keys(more, "kernels")) == kept
+        assert artifact_keys(few, "recipes").isdisjoint(artifact_keys(more, "recipes"))
+        assert artifact_keys(few, "neighbors").isdisjoint(artifact_keys(more, "neighbors"))
+        assert kept or artifact_keys(few, "kernels").isdisjoint(artifact_keys(more, "kernels"))
+
+
+def test_the_two_clamps_share_features_and_nothing_else():
+    exact, approximate = plan(recipe="huh2024"), plan(recipe="huh2024-approx")
+    assert artifact_keys(exact, "features") == artifact_keys(approximate, "features")
+    for kind in ("recipes", "neighbors", "kernels"):
+        assert artifact_keys(exact, kind).isdisjoint(artifact_keys(approximate, kind))
+
+
+def test_a_clamp_that_is_lost_is_made_again_and_said_in_the_result():
+    made = plan(recipe="huh2024")
+    left = needed(made, found(made, lambda kind, key: key != made.clamp_key(1)))
+    assert {task for task in left if not isinstance(task, Score)} == {Clamp(1)}
