@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Example: platonic-ray table bert.npy vit.safetensors --metric cka",
     )
     table.add_argument(
-        "files", type=Path, nargs="+", help=".npy [N, D] or [N, L, D], .safetensors, .parquet, .arrow"
+        "files", type=Path, nargs="+", help=".npy [N, D] or [N, L, D], .safetensors, .parquet, .arrow, .pt"
     )
     table.add_argument("--metric", action="append", help="may be given several times (default: mutual_knn)")
     table.add_argument("--k", type=int, default=10, help="neighbors (default: 10)")

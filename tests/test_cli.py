@@ -86,7 +86,7 @@ def test_other_samples_in_two_files_are_refused(features, capsys):
     assert "same samples" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["missing.npy", "weights.pt", "truncated.npy"])
+@pytest.mark.parametrize("name", ["missing.npy", "weights.bin", "truncated.npy"])
 def test_a_file_that_cannot_be_read_is_named(features, capsys, name):
     folder, _ = features
     (folder / "truncated.npy").write_bytes((folder / "a.npy").read_bytes()[:200])

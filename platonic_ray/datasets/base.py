@@ -23,8 +23,8 @@ Kind = Literal["text", "image"]
 CHUNK_ROWS = 256
 
 
-def items_digest(items: Sequence[str] | Sequence[bytes]) -> str:
-    """Return the sha256 of the content of samples, texts or encoded images, in their order."""
+def items_digest(items: Sequence[str] | Sequence[bytes] | Sequence[int]) -> str:
+    """Return the sha256 of the content of samples, texts or encoded images (or row numbers), in their order."""
     return digest_items(_encoded(item) for item in items)
 
 
@@ -55,7 +55,7 @@ class Dataset:
     (3, ('0', '1', '2'), ['a dog', 'a fox'])
     """
 
-    __slots__ = ("_folder", "_ids", "_name", "_table", "_views")
+    __slots__ = ("_folder", "_ids", "_name", "_rows", "_source_rows", "_table", "_views")
 
     def __init__(
         self,
@@ -65,9 +65,13 @@ class Dataset:
         *,
         ids: Sequence[str] | None = None,
         folder: str | Path | None = None,
+        rows: Sequence[int] | None = None,
+        source_rows: int | None = None,
     ) -> None:
         """Take a table's columns as views; `ids` default to the row numbers.
 
+        :param rows: where each row stands in the source, by default in the same place.
+        :param source_rows: how many rows the source has, by default as many.
         :raises DataError: if ids repeat, or their number is not the table's.
         """
         self._name = name
@@ -75,6 +79,8 @@ class Dataset:
         self._views: Mapping[str, Kind] = MappingProxyType(dict(views))
         self._ids = tuple(ids) if ids is not None else tuple(map(str, range(table.num_rows)))
         self._folder = Path(folder) if folder is not None else None
+        self._rows = tuple(range(table.num_rows)) if rows is None else tuple(rows)
+        self._source_rows = table.num_rows if source_rows is None else source_rows
         if len(self._ids) != table.num_rows:
             raise DataError(f"{name}: {len(self._ids)} ids for {table.num_rows} rows.")
         if len(set(self._ids)) != len(self._ids):
@@ -92,6 +98,16 @@ class Dataset:
         return self._ids
 
     @property
+    def rows(self) -> tuple[int, ...]:
+        """Where each sample stands in the source: its row there, whatever was drawn or left out since."""
+        return self._rows
+
+    @property
+    def source_rows(self) -> int:
+        """How many rows the source has."""
+        return self._source_rows
+
+    @property
     def views(self) -> Mapping[str, Kind]:
         """The views' names and kinds; read-only."""
         return self._views
@@ -103,7 +119,10 @@ class Dataset:
         return f"Dataset({self.name!r}, {len(self)} samples, views: {', '.join(self.views)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self._name, self._table, dict(self._views), self._ids, self._folder)
+        return _rebuild, (
+            *(self._name, self._table, dict(self._views), self._ids, self._folder),
+            *(self._rows, self._source_rows),
+        )
 
     def kind(self, view: str) -> Kind:
         """Return what a view holds.
@@ -197,7 +216,14 @@ class Dataset:
             raise StudyError(f"{self.name} has rows 0 to {len(self) - 1} (given: {outside}).")
         table = self._table.take(pa.array(rows, pa.int64()))
         ids = [self._ids[row] for row in rows]
-        return Dataset(self._name, table, self._views, ids=ids, folder=self._folder)
+        places = [self._rows[row] for row in rows]
+        return Dataset(
+            *(self._name, table, self._views),
+            ids=ids,
+            folder=self._folder,
+            rows=places,
+            source_rows=self._source_rows,
+        )
 
     def sample(self, n: int, seed: int) -> Dataset:
         """Return `n` samples drawn without replacement, in the order they were drawn.
@@ -273,8 +299,8 @@ def _fault(item: str | bytes | None) -> str:
     return "" if item.strip() else "blank text (only white space)"
 
 
-def _encoded(item: str | bytes) -> bytes:
-    return item if isinstance(item, bytes) else item.encode()
+def _encoded(item: str | bytes | int) -> bytes:
+    return item if isinstance(item, bytes) else str(item).encode()
 
 
 def _first_repeated(names: Sequence[str]) -> str | None:
@@ -283,6 +309,12 @@ def _first_repeated(names: Sequence[str]) -> str | None:
 
 
 def _rebuild(
-    name: str, table: pa.Table, views: Mapping[str, Kind], ids: Sequence[str], folder: Path | None
+    name: str,
+    table: pa.Table,
+    views: Mapping[str, Kind],
+    ids: Sequence[str],
+    folder: Path | None,
+    rows: Sequence[int],
+    source_rows: int,
 ) -> Dataset:
-    return Dataset(name, table, views, ids=ids, folder=folder)
+    return Dataset(name, table, views, ids=ids, folder=folder, rows=rows, source_rows=source_rows)

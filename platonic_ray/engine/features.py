@@ -70,8 +70,12 @@ class ModelRunner:
         context, planned = self._context, self._context.plan.models[self._model]
         span = context.plan.shards[shard]
         torch.set_num_threads(context.run.threads)
-        items = self._dataset.read(planned.view, span.start, span.stop)
         spec = context.specs[self._model]
+        items: Sequence[Any] = (
+            self._dataset.rows[span.start : span.stop]
+            if spec.by_row
+            else self._dataset.read(planned.view, span.start, span.stop)
+        )
         if features_key(spec.key, items_digest(items), self._corpus_digest) != planned.shard_keys[shard]:
             raise DataError(
                 f"Samples {span.start} to {span.stop - 1} of {self._dataset.name} changed while the study ran. "

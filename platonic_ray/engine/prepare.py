@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from platonic_ray.datasets import Dataset, check_samples, open_dataset
+from platonic_ray.datasets import Dataset, check_samples, items_digest, open_dataset
 from platonic_ray.digest import digest
 from platonic_ray.engine.context import Context
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import MICRO
 from platonic_ray.metrics import Metric, get_metric
-from platonic_ray.models import ModelSpec, resolve
+from platonic_ray.models import ModelSpec, check_rows, resolve
 from platonic_ray.plan import Plan, PlannedModel, choose_block_rows, cut, features_key
 from platonic_ray.statistics import Groups, Null, choose_permutations, has_cheap_null, has_null
 from platonic_ray.store import Store
@@ -53,7 +53,9 @@ def prepare(study: Study, store: Store) -> Prepared:
     specs = tuple(resolve(entry) for entry in study.models)
     for entry, spec in zip(study.models, specs, strict=True):
         kind = opened.kind(entry.view)
-        if kind != spec.modality:
+        if spec.by_row:
+            check_rows(spec, opened.source_rows)
+        elif kind != spec.modality:
             raise StudyError(
                 f"Model {entry.name!r} reads {spec.modality}; the view {entry.view!r} holds {kind}. "
                 f"Views that hold {spec.modality}: {_listed(v for v, k in opened.views.items() if k == spec.modality)}."
@@ -160,14 +162,16 @@ def _plan(study: Study, dataset: Dataset, specs: tuple[ModelSpec, ...], metrics:
     models = []
     for entry, spec in zip(study.models, specs, strict=True):
         corpus = dataset.fingerprint([entry.view]) if spec.fits else None
+        digests = shard_digests[entry.view]
+        if spec.by_row:
+            digests = [items_digest(dataset.rows[span.start : span.stop]) for span in spans]
         models.append(
             PlannedModel(
                 name=entry.name,
                 view=entry.view,
                 tie_digest=digest({"model": spec.key, "view": entry.view, "seed": study.seed}),
                 shard_keys=tuple(
-                    features_key(spec.key, shard_digests[entry.view][shard], corpus)
-                    for shard in range(len(spans))
+                    features_key(spec.key, digests[shard], corpus) for shard in range(len(spans))
                 ),
             )
         )

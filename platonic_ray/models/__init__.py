@@ -1,7 +1,8 @@
 """What turns a view into features: models, their layers, their weights.
 
 Kinds (`kinds.KINDS`), one module each: "transformers-text" (`text`), "transformers-vision" (`vision`),
-"static-text" (`static`), "efficientnet-lite" (`efficientnet`), "char-tfidf" and "pixels" (`floors`).
+"static-text" (`static`), "efficientnet-lite" (`efficientnet`), "features" (`stored`), "char-tfidf" and
+"pixels" (`floors`).
 
 Importing this package is cheap: torch, transformers and the like are imported when a model is loaded.
 """
@@ -14,6 +15,7 @@ from platonic_ray.models.base import Features as Features
 from platonic_ray.models.base import Layer as Layer
 from platonic_ray.models.base import Model as Model
 from platonic_ray.models.base import ModelSpec as ModelSpec
+from platonic_ray.models.base import check_rows as check_rows
 from platonic_ray.models.base import describe as describe
 from platonic_ray.models.base import load as load
 from platonic_ray.models.base import resolve as resolve
@@ -29,6 +31,7 @@ __all__ = [
     "Layer",
     "Model",
     "ModelSpec",
+    "check_rows",
     "describe",
     "load",
     "resolve",

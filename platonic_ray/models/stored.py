@@ -1,0 +1,74 @@
+"""Kind "features": a model whose features exist already, in a file with a row for each sample of the dataset.
+
+Rows are paired with samples by position: row i belongs to row i of the dataset's source, also where the
+study draws some samples or drops bad ones. Formats are those of `arrays`. Nothing is computed; the
+file's content is the model's identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from platonic_ray.errors import DataError
+from platonic_ray.models.arrays import read_layers
+from platonic_ray.models.base import Description, Features, ModelSpec
+from platonic_ray.models.weights import locate
+
+
+class StoredFeatures:
+    """The layers of a file. Its items are row numbers of the dataset's source."""
+
+    def __init__(self, spec: ModelSpec, layers: dict[str, NDArray[np.generic]]) -> None:
+        kept, self.layers = spec.keep([(name, array.shape[1]) for name, array in layers.items()])
+        arrays = list(layers.values())
+        self.rows = len(arrays[0])
+        self._arrays = [arrays[place] for place in kept]
+
+    def embed(self, items: Sequence[int]) -> Features:
+        """Return the rows of n samples, rounded to float32: one `[n, D]` array a layer."""
+        return Features([np.asarray(array[list(items)], np.float32) for array in self._arrays])
+
+
+def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> StoredFeatures:
+    """Open a file of features; they stay on the CPU.
+
+    :raises DataError: if it holds no features, or layers of different numbers of samples.
+    """
+    assert spec.weights is not None
+    assert spec.file is not None
+    path = locate(spec.weights) / spec.file
+    layers = read_layers(path)
+    _refuse_unusable(layers, path)
+    return StoredFeatures(spec, layers)
+
+
+def describe(spec: ModelSpec) -> Description:
+    """Describe a file of features: its layers, no parameters, and the size of its arrays.
+
+    :raises DataError: as `load`.
+    """
+    model = load(spec)
+    return Description(model.layers, 0, sum(4 * model.rows * layer.width for layer in model.layers))
+
+
+def count_rows(spec: ModelSpec) -> int:
+    """Return of how many samples a file has features.
+
+    :raises DataError: as `load`.
+    """
+    return load(spec).rows
+
+
+def _refuse_unusable(layers: dict[str, NDArray[np.generic]], path: Path) -> None:
+    for name, array in layers.items():
+        if array.dtype.kind not in "fiub":
+            raise DataError(f"{path}, {name}: features must be real numbers (found: {array.dtype}).")
+        if array.shape[1] == 0:
+            raise DataError(f"{path}, {name}: features have no dimension (shape {array.shape}).")
+    counts = {name: len(array) for name, array in layers.items()}
+    if len(set(counts.values())) > 1:
+        raise DataError(f"{path}: layers differ in their numbers of samples: {counts}.")
