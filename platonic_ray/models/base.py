@@ -212,7 +212,7 @@ class Description:
 
 
 def describe(spec: ModelSpec) -> Description:
-    """Describe a model from its configuration: trained weights are neither fetched nor read.
+    """Describe a model from its configuration: trained weights are not read.
 
     Networks are built on torch's meta device, which holds shapes and no numbers. (A table of
     `static-text` and the configuration inside a GGUF file are read from the weights' own file.)
@@ -267,8 +267,8 @@ def configuration(spec: ModelSpec) -> Weights:
     trained = KINDS[spec.kind].trained
     return Weights(
         spec.weights.address,
-        tuple(pattern for pattern in spec.weights.patterns if not _matches_any(pattern, trained)),
-        tuple((name, sha) for name, sha in spec.weights.files if not _matches_any(name, trained)),
+        tuple(pattern for pattern in spec.weights.patterns if not matches_any(pattern, trained)),
+        tuple((name, sha) for name, sha in spec.weights.files if not matches_any(name, trained)),
     )
 
 
@@ -319,8 +319,8 @@ def _weights(
     hashes = listed.sha256 if listed else entry.sha256
     patterns = tuple(hashes) if listed else _patterns(kind, file)
     if entry.init == "random":
-        patterns = tuple(name for name in patterns if not _matches_any(name, kind.trained))
-        hashes = {name: sha for name, sha in hashes.items() if not _matches_any(name, kind.trained)}
+        patterns = tuple(name for name in patterns if not matches_any(name, kind.trained))
+        hashes = {name: sha for name, sha in hashes.items() if not matches_any(name, kind.trained)}
     weights = pin(address, patterns, hashes, complete=listed is not None) if patterns else None
     return weights, file, architecture
 
@@ -335,7 +335,8 @@ def _patterns(kind: Kind, file: str | None) -> tuple[str, ...]:
     return (*(pattern for pattern in kind.files if pattern != suffix), file)
 
 
-def _matches_any(name: str, patterns: tuple[str, ...]) -> bool:
+def matches_any(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a file's name fits one of the patterns."""
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 

@@ -1,0 +1,83 @@
+"""What `platonic-ray models --check` says: of each model of a study, whether it can be had and how large it is.
+
+Known without running a model: from its configuration, its tokenizer or image processor, and the files
+that are there. A hub's weights are not downloaded for it (a package of the Python index is: it is one
+file).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from platonic_ray.errors import PlatonicRayError, WeightsError
+from platonic_ray.models.base import ModelSpec, describe, matches_any, resolve
+from platonic_ray.models.catalog import CATALOG
+from platonic_ray.models.kinds import KINDS
+from platonic_ray.study import ModelEntry
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """One model of a study. Where it cannot be loaded, `problem` says why and the rest is None.
+
+    `layers` are (name, width) of what would be kept. `parameters` and `weight_bytes` are of the
+    network as it is loaded (float32); `weights` says where they are: "here", "hub" (downloaded when
+    the study runs), "random", or "none" for a model without any.
+    """
+
+    model: str
+    kind: str | None
+    view: str
+    weights: str | None = None
+    layers: tuple[tuple[str, int], ...] | None = None
+    parameters: int | None = None
+    weight_bytes: int | None = None
+    problem: str | None = None
+
+
+def check_models(entries: Iterable[ModelEntry]) -> list[ModelCheck]:
+    """Check every model of a study; a problem with one is told in its place and stops no other.
+
+    >>> check_models([ModelEntry(name="floor", view="image", use="pixels")])[0].layers
+    (('pixels', 3072),)
+    >>> check_models([ModelEntry(name="m", view="image", use="pixel")])[0].problem[:51]
+    "Model 'm': the catalog has no 'pixel'. Did you mean"
+    """
+    checks = []
+    for entry in entries:
+        listed = CATALOG.get(entry.use or "")
+        kind = listed.kind if listed else entry.kind
+        try:
+            spec = resolve(entry)
+            found = describe(spec)
+            weights = _weights(spec)
+        except PlatonicRayError as error:
+            checks.append(ModelCheck(entry.name, kind, entry.view, problem=str(error)))
+            continue
+        layers = tuple((layer.name, layer.width) for layer in found.layers)
+        checks.append(
+            ModelCheck(entry.name, kind, entry.view, weights, layers, found.parameters, found.weight_bytes)
+        )
+    return checks
+
+
+def _weights(spec: ModelSpec) -> str:
+    """Return where the weights are.
+
+    :raises WeightsError: if there are none of a form that is read.
+    """
+    if spec.init == "random":
+        return "random"
+    if spec.weights is None:
+        return "none"
+    if spec.weights.address.startswith("hub:"):
+        return "hub"
+    trained = KINDS[spec.kind].trained
+    there = [name for name, _ in spec.weights.files]
+    if trained and spec.file not in there and not any(matches_any(name, trained) for name in there):
+        raise WeightsError(
+            f"Model {spec.name!r}: {spec.weights.address} has no weights of a form that is read "
+            f"({', '.join(trained)}); it has: {', '.join(there)}."
+        )
+    return "here"

@@ -1,0 +1,93 @@
+"""`platonic-ray models --check` says what a study's models are without running any of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from platonic_ray.cli import main
+from platonic_ray.models import check_models, load, resolve
+from platonic_ray.study import Study
+
+
+@pytest.fixture
+def study(tiny_bert, tiny_llama, tmp_path) -> Path:
+    """Five models, two of which cannot be loaded: one has no weights, one asks for a layer too many."""
+    bare = Path(shutil.copytree(tiny_llama, tmp_path / "bare"))
+    (bare / "model.safetensors").unlink()
+    (tmp_path / "study.toml").write_text(
+        f"""
+        [[models]]
+        name = "bert"
+        kind = "transformers-text"
+        weights = "{tiny_bert}"
+        view = "caption"
+        layers = [0, -1]
+        [[models]]
+        name = "no weights"
+        kind = "transformers-text"
+        weights = "bare"
+        view = "caption"
+        [[models]]
+        name = "random"
+        kind = "transformers-text"
+        weights = "bare"
+        init = "random"
+        view = "caption"
+        [[models]]
+        name = "no layer"
+        kind = "transformers-text"
+        weights = "{tiny_llama}"
+        layers = [9]
+        view = "caption"
+        [[models]]
+        name = "pixels"
+        use = "pixels"
+        view = "image"
+        """
+    )
+    return tmp_path / "study.toml"
+
+
+def test_every_model_is_described_and_the_bad_ones_say_why(study, capsys) -> None:
+    assert main(["models", "--check", str(study), "--json"]) == 4
+    said = capsys.readouterr()
+    bert, bare, random, layer, pixels = json.loads(said.out)
+    model = load(resolve(Study.from_toml(study).models[0]))
+    parameters = sum(tensor.numel() for tensor in model._network.parameters())
+    assert bert["layers"] == [["embedding", 16], ["block 2", 16]]
+    assert (bert["parameters"], bert["weight_bytes"]) == (parameters, 4 * parameters)
+    assert (bert["weights"], bert["problem"]) == ("here", None)
+    assert "has no weights of a form that is read" in bare["problem"]
+    assert (random["weights"], len(random["layers"])) == ("random", 4)
+    assert "has no layer 9. It has 4" in layer["problem"]
+    assert pixels["layers"] == [["pixels", 3072]]
+    assert "2 of 5 models cannot be loaded: no weights, no layer" in said.err
+
+
+def test_the_table_has_a_line_a_model(study, capsys) -> None:
+    assert main(["models", "--check", str(study)]) == 4
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["model", "bert", "no", "random", "no", "pixels"]
+    assert "16" in lines[1]
+    assert "cannot be loaded: Model 'no layer'" in lines[4]
+
+
+def test_no_weight_is_read_for_a_check(study, monkeypatch) -> None:
+    monkeypatch.setattr("safetensors.torch.load_file", None)
+    monkeypatch.setattr("platonic_ray.models.text.load_network", None)
+    assert check_models(Study.from_toml(study).models[:1])[0].problem is None
+
+
+def test_the_kinds_and_the_catalog_are_listed(capsys) -> None:
+    assert main(["models", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["kinds"]["transformers-vision"]["pooling"] == ["mean", "first", "max", "pooler"]
+    assert listed["kinds"]["features"]["reads"] == "rows"
+    assert listed["catalog"]["minilm-l6"]["kind"] == "transformers-text"
+    assert main(["models"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in (*listed["kinds"], *listed["catalog"]))
