@@ -61,6 +61,7 @@ from platonic_ray.kernels.samples import (
     sample_overlaps,
     sample_ranks,
 )
+from platonic_ray.kernels.threads import each
 from platonic_ray.kernels.ties import Digest, TieRule, tie_keys
 from platonic_ray.kernels.trees import root_level, tree_sum
 
@@ -80,6 +81,7 @@ __all__ = [
     "clamp_bounds",
     "cycle_counts",
     "dot_error",
+    "each",
     "edit_counts",
     "exact_ids",
     "exact_neighbors",

@@ -56,6 +56,15 @@ def canonical_squared_distance(a: Tensor, b: Tensor) -> Tensor:
     return _fold(lanes)
 
 
+def canonical_squares(rows: Tensor) -> Tensor:
+    """Return `canonical_dot(rows, rows)` of float32 rows that are at hand as float64, `[..., D]`."""
+    lanes = torch.zeros(*rows.shape[:-1], LANES, dtype=torch.float64, device=rows.device)
+    for start in range(0, rows.shape[-1], LANES):
+        part = rows[..., start : start + LANES]
+        lanes[..., : part.shape[-1]].addcmul_(part, part)
+    return _fold(lanes)
+
+
 def gamma(operations: int) -> float:
     """Return γ_m = m u / (1 − m u), which bounds the relative error of m roundings.
 

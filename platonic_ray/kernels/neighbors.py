@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ def tile_neighbors(
     :raises StudyError: if the similarity or the tie rule is unknown.
     """
     _check_similarity(similarity)
-    return TopK(*Search(gallery, gallery_ids, k, rule, similarity).nearest(queries, query_ids))
+    return TopK(*Search(gallery, gallery_ids, k + 1, rule, similarity).nearest(queries, query_ids))
 
 
 def merge_neighbors(a: TopK, b: TopK, rule: TieRule, similarity: Similarity = "inner") -> TopK:
@@ -91,7 +92,7 @@ def exact_neighbors(
     :param digest: digest of the representation, the seed of its tie rule.
     :raises StudyError: if k < 1 or k ≥ n, or the similarity or tie rule is unknown.
     """
-    search, ids = _all_against_all(rows, k, digest, similarity, ties)
+    search, ids = _all_against_all(rows, k, digest, similarity, ties, "values")
     found = [search.nearest(rows[block], ids[block]) for block in ids.split(block_rows)]
     return TopK(torch.cat([ids for ids, _ in found]), torch.cat([values for _, values in found]))
 
@@ -102,17 +103,22 @@ def exact_ids(
     digest: Digest,
     similarity: Similarity = "inner",
     ties: Ties = "hash",
+    ordered: bool = True,
     tally: Counter[str] | None = None,
 ) -> Tensor:
-    """Return the ids `[n, k + 1] int64` of `exact_neighbors` alone.
+    """Return the ids of `exact_neighbors` alone, several times as fast.
 
-    Several times as fast: only what a bound leaves open needs its canonical value.
+    Only what a bound leaves open needs its canonical value.
 
+    :param ordered: if not, only which the k nearest are matters: their ids are in ascending order.
     :param tally: receives how many rows each stage has settled ("bfloat16", "float32", "float64"), and
         how many pairs took a canonical value ("pairs").
+    :returns: `[n, k + 1] int64`, nearest first; if not `ordered` `[n, k]`.
+    :raises StudyError: as `exact_neighbors`.
     """
-    search, ids = _all_against_all(rows, k, digest, similarity, ties)
-    return search.nearest(rows, ids, only_ids=True, tally=tally)[0]
+    search, every = _all_against_all(rows, k, digest, similarity, ties, "order" if ordered else "set")
+    ids, _ = search.nearest(rows, every, tally)
+    return ids if ordered else ids.sort(dim=1).values
 
 
 def tied_share(topk: TopK) -> float:
@@ -122,14 +128,21 @@ def tied_share(topk: TopK) -> float:
 
 
 def _all_against_all(
-    rows: Tensor, k: int, digest: Digest, similarity: Similarity, ties: Ties
+    rows: Tensor,
+    k: int,
+    digest: Digest,
+    similarity: Similarity,
+    ties: Ties,
+    want: Literal["values", "order", "set"],
 ) -> tuple[Search, Tensor]:
     n = rows.shape[0]
     if not 1 <= k < n:
         raise StudyError(f"k = {k} neighbors cannot be had of {n} samples: 1 ≤ k ≤ {n - 1} is needed.")
     _check_similarity(similarity)
     ids = torch.arange(n, device=rows.device)
-    return Search(rows, ids, k, TieRule(digest, ties), similarity), ids
+    # One more than asked for, so that a tie at rank k shows.
+    keep = k if want == "set" else k + 1
+    return Search(rows, ids, keep, TieRule(digest, ties), similarity, want), ids
 
 
 def _check_similarity(similarity: str) -> None:

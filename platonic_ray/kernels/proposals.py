@@ -28,6 +28,7 @@ from platonic_ray.kernels.dot import dot_error, squared_distance_error
 
 _SUM_COLUMNS = 512  # columns that one float32 sum of a refined score runs over; sums add in float64
 _BIAS_COLUMNS = 256  # the same of a bias
+_WIDE = 512  # from this width on half a product and its transposition cost less than a whole one
 _U32, _U16 = 2.0**-24, 2.0**-9  # unit roundoff of float32 and of bfloat16
 _UNDERFLOW = 2.0**-90  # far above what D operations can lose to underflow where norms are in range
 _IN_RANGE = (2.0**-20, 2.0**30)  # largest norm of centered rows that float32 sums are trusted with
@@ -91,8 +92,8 @@ class Proposer:
             left, right = queries.low, self.own.low
         else:
             left, right = queries.centered, self.own.centered
-        every = isinstance(chosen, slice) and chosen == slice(0, right.shape[0])
-        product = _gram(right) if queries is self.own and every else left[chosen] @ right.T
+        every = queries is self.own and isinstance(chosen, slice) and chosen == slice(0, right.shape[0])
+        product = _gram(right) if every and right.shape[1] >= _WIDE else left[chosen] @ right.T
         return product.add_(self._bias.to(dtype))
 
     def threshold(self, queries: Rows, chosen: slice | Tensor, reached: Tensor, dtype: torch.dtype) -> Tensor:

@@ -20,6 +20,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from platonic_ray.kernels.threads import each
+
 SHARE = 0.95
 """The share of |features| that the clamp leaves as they are."""
 
@@ -32,6 +34,7 @@ Values are finite, widths are those of the model in every block.
 _CHUNK = 2**17  # values at a time: they and their masks stay in a core's cache
 _SAMPLE = 2**16
 _DEVIATIONS = 6  # of the sample's share of values below, on either side of the bracket
+_AT_ONCE = 8  # layers, of which all values may have to be kept for a moment
 _COMPRESS = 2**22
 _MOST_KEPT = 2**25
 _LOW_BITS = 15
@@ -56,8 +59,11 @@ def exact_bounds(stacks: Stacks, peek: Stacks | None = None) -> tuple[float, ...
     groups = [np.concatenate([s for _, s in samples])] if grouped else [sample for _, sample in samples]
     brackets = [_Bracket(*_bracket(group)) for group in groups]
     for stack in stacks():
-        for index, values in enumerate(stack):
-            brackets[0 if grouped else index].add(values)
+        pairs = [(brackets[0 if grouped else index], values) for index, values in enumerate(stack)]
+        for start in range(0, len(pairs), _AT_ONCE):
+            part = pairs[start : start + _AT_ONCE]
+            for (bracket, _), counted in zip(part, each(_counted, part), strict=True):
+                bracket.add(*counted)
     found = [bracket.value() for bracket in brackets]
     missed = [index for index, value in enumerate(found) if value is None]
     if missed:
@@ -104,12 +110,16 @@ class _Bracket:
         self._distinct: tuple[_Floats, npt.NDArray[np.int64]] = (np.empty(0, np.float32), np.empty(0, int))
         self._gave_up = False
 
-    def add(self, values: Tensor) -> None:
+    def count(self, values: Tensor) -> tuple[int, int, list[_Floats]]:
+        """Return how many values there are, how many are below, and those within; changes nothing."""
         flat = values.detach().cpu().contiguous().view(-1).numpy()
-        self.total += flat.size
+        return (flat.size, 0, []) if self._gave_up else (flat.size, *self._count(flat))
+
+    def add(self, size: int, below: int, kept: list[_Floats]) -> None:
+        """Take in what `count` found."""
+        self.total += size
         if self._gave_up:
             return
-        below, kept = self._count(flat)
         self.below += below
         self._kept += kept
         self._pending += sum(part.size for part in kept)
@@ -156,6 +166,11 @@ class _Bracket:
             self._compress()
         values, counts = self._distinct
         return float(values[np.searchsorted(counts.cumsum(), within, side="right")])
+
+
+def _counted(pair: tuple[_Bracket, Tensor]) -> tuple[int, int, list[_Floats]]:
+    bracket, values = pair
+    return bracket.count(values)
 
 
 def _samples(stacks: Iterable[Sequence[Tensor]]) -> list[tuple[int, _Floats]]:

@@ -14,6 +14,7 @@ A query passes through stages until one settles it:
 from __future__ import annotations
 
 from collections import Counter
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,13 +29,23 @@ _SLACK = 64
 
 
 class Search:
-    """A gallery `[g, D] float32` that is ready to be searched; see `neighbors.tile_neighbors`."""
+    """A gallery `[g, D] float32` that is ready to be searched; see `neighbors.tile_neighbors`.
+
+    What is wanted of the `keep` nearest: their canonical "values", their "order" alone, or, cheapest,
+    which they are, in any order: the "set".
+    """
 
     def __init__(
-        self, gallery: Tensor, gallery_ids: Tensor, k: int, rule: TieRule, similarity: Similarity
+        self,
+        gallery: Tensor,
+        gallery_ids: Tensor,
+        keep: int,
+        rule: TieRule,
+        similarity: Similarity,
+        want: Literal["values", "order", "set"] = "values",
     ) -> None:
         self._gallery, self._ids, self._rule, self._similarity = gallery, gallery_ids, rule, similarity
-        self._keep = k + 1  # one more than asked for, so that a tie at rank k shows
+        self._keep, self._want = keep, want
         self._most = _FEW * self._keep + _SLACK
         self._place: Tensor | None = None
         # Where every row is a candidate anyway, nothing is to be proposed.
@@ -44,12 +55,11 @@ class Search:
         self,
         queries: Tensor,
         query_ids: Tensor,
-        only_ids: bool = False,
         tally: Counter[str] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return ids `[q, k + 1] int64` and canonical values of the nearest rows, but a query's own.
+        """Return ids `[q, keep] int64` and canonical values of the nearest rows, but a query's own.
 
-        With `only_ids` values are undefined, and only those are computed that decide an order.
+        Values are undefined unless the search wants them.
         """
         counts = Counter() if tally is None else tally
         worst = -torch.inf if self._similarity == "inner" else torch.inf
@@ -67,7 +77,7 @@ class Search:
                 for chosen in todo.split(max(1, _CELLS // self._gallery.shape[0])):
                     row, column, left = self._propose(rows, chosen, own, dtype)
                     crowded.append(left)
-                    settled, (got, value) = self._order(queries, rows, row, column, only_ids, counts)
+                    settled, (got, value) = self._order(queries, rows, row, column, counts)
                     ids[settled, : got.shape[1]], values[settled, : got.shape[1]] = got, value
                 todo = torch.cat(crowded)
                 counts[str(dtype).removeprefix("torch.")] += before - todo.shape[0]
@@ -94,15 +104,15 @@ class Search:
         scores[present, mine[present]] = -torch.inf
         reached = _reached(scores, self._keep)
         near = scores >= self._proposer.threshold(rows, part, reached, dtype).unsqueeze(1)
-        few = near.sum(1) <= self._most
-        if not bool(few.all()):
-            near &= few.unsqueeze(1)
         row, column = near.nonzero().unbind(1)
-        other = mine[row] != column
-        return chosen[row[other]], column[other], chosen[~few]
+        few = torch.bincount(row, minlength=chosen.shape[0]) <= self._most
+        take = mine[row] != column
+        if not bool(few.all()):
+            take &= few[row]
+        return chosen[row[take]], column[take], chosen[~few]
 
     def _order(
-        self, queries: Tensor, rows: Rows, row: Tensor, column: Tensor, only_ids: bool, counts: Counter[str]
+        self, queries: Tensor, rows: Rows, row: Tensor, column: Tensor, counts: Counter[str]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return the queries among the pairs, and the ids and values of their nearest rows in order."""
         assert self._proposer is not None
@@ -125,14 +135,20 @@ class Search:
         # A stretch is a run of the list in which every score is within `apart` of the next.
         stretch = torch.zeros(size, dtype=torch.int64, device=row.device)
         open_ = alive.clone()
-        if only_ids and size[1] > 1:
+        if self._want != "values" and size[1] > 1:
             parted = score[:, :-1] - score[:, 1:] > apart
             stretch[:, 1:] = parted.cumsum(1)
-            alone = torch.ones_like(alive)
-            alone[:, 1:] &= parted
-            alone[:, :-1] &= parted
-            # The last stretch that matters is that of the last neighbor wanted.
-            open_ &= ~alone & (stretch <= stretch[:, min(self._keep, size[1]) - 1, None])
+            # That of the last neighbor wanted is the last that matters.
+            last = min(self._keep, size[1])
+            final = stretch[:, last - 1, None]
+            if self._want == "order":
+                alone = torch.ones_like(alive)
+                alone[:, 1:] &= parted
+                alone[:, :-1] &= parted
+                open_ &= ~alone & (stretch <= final)
+            else:
+                beyond = alive[:, last:] & (stretch[:, last:] == final)
+                open_ &= (stretch == final) & beyond.any(1, keepdim=True)
         cost = torch.zeros(size, dtype=torch.float64, device=row.device)
         cost[~alive] = torch.inf
         stretch[~alive] = size[1]

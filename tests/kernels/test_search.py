@@ -60,10 +60,12 @@ def test_every_stage_finds_what_a_dense_sort_finds(similarity, case, normalize, 
         patch.setattr(search, "_CELLS", cells)
         found = exact_neighbors(rows, k, DIGEST, similarity)
         ids = exact_ids(rows, k, DIGEST, similarity)
+        sets = exact_ids(rows, k, DIGEST, similarity, ordered=False)
     expected, values = neighbors(rows.numpy(), k + 1, DIGEST, similarity)
     assert np.array_equal(found.ids.numpy(), expected)
     assert found.values.numpy().tobytes() == values.tobytes()
     assert np.array_equal(ids.numpy(), expected)
+    assert np.array_equal(sets.numpy(), np.sort(expected[:, :k], 1))
 
 
 @pytest.mark.parametrize("similarity", ["inner", "euclidean"])
