@@ -33,7 +33,8 @@ class Neighbors:
     """Unary state of the neighbor metrics: the tables of a model's layers.
 
     `ids` `[L, n, k + 1] int64` and `values` `[L, n, k + 1] float64`, as `kernels.TopK` a layer; k is
-    at least the largest k of the metrics that are asked for.
+    at least the largest k of the metrics that are asked for. Where no metric goes on with them, values
+    are NaN; where order matters to none either, ids may be `[L, n, k]`, ascending.
     """
 
     ids: Tensor
@@ -99,6 +100,8 @@ class Metric:
     from a neighbor to that one's neighbors, `whole` names the side. Where its sums add up a number of
     each sample's own two lists, `sample` gives these numbers; the score is then affine in the sums.
 
+    `ordered` is False for a neighbor metric that asks which the k nearest are, and not for their order.
+
     `null` says how its null by permutation is made: "relabel" where the score of a cell rises with
     `PairSums.joint`, the number of shared neighbors, and depends on nothing else of the pair; None
     where there is none yet.
@@ -117,6 +120,7 @@ class Metric:
     sample: Sample | None = field(default=None, repr=False)
     direction: Literal["similarity", "distance"] = "similarity"
     symmetric: bool = True
+    ordered: bool = True
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     null_mean: Callable[[int, Mapping[str, Any]], float | None] | None = field(default=None, repr=False)
     bounds_with: Callable[[Mapping[str, Any]], tuple[float, float]] | None = field(default=None, repr=False)

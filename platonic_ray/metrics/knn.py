@@ -13,7 +13,7 @@ Hence the closed forms of `chance`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from math import comb, factorial, prod
 from typing import Any, Literal
@@ -23,10 +23,8 @@ from torch import Tensor
 
 from platonic_ray.kernels import (
     MICRO,
-    TopK,
     cycle_counts,
     edit_counts,
-    exact_neighbors,
     jaccard_sums,
     lcs_counts,
     one_thread,
@@ -40,25 +38,6 @@ from platonic_ray.kernels import (
     tree_sum,
 )
 from platonic_ray.metrics.base import Metric, NeighborRows, Neighbors, PairSums, Scored, no_status
-
-
-def neighbors_state(layers: Sequence[Tensor], digests: Sequence[str], k: int) -> Neighbors:
-    """Return the unary state of a model: the neighbors of every row in every layer.
-
-    :param layers: prepared rows, `[n, D_l] float32` each.
-    :param digests: the digest of every layer's representation, the seed of its tie rule.
-    :raises StudyError: if k < 1 or k ≥ n.
-    """
-    tables = [exact_neighbors(rows, k, digest) for rows, digest in zip(layers, digests, strict=True)]
-    return stack_neighbors(tables)
-
-
-def stack_neighbors(tables: Sequence[TopK]) -> Neighbors:
-    """Return the unary state of a model from the finished tables of its layers."""
-    return Neighbors(
-        ids=torch.stack([table.ids for table in tables]),
-        values=torch.stack([table.values for table in tables]),
-    )
 
 
 def neighbor_sums(metric: Metric, x: Neighbors, y: Neighbors, rows: slice = slice(None)) -> Tensor:
@@ -229,6 +208,7 @@ MUTUAL_KNN = _metric(
     scorer=_mean_share,
     null_mean=_chance_mutual,
     null="relabel",
+    ordered=False,
 )
 """mean_i |S_X(i) ∩ S_Y(i)| / k (Huh et al. 2024)."""
 
@@ -240,6 +220,7 @@ CYCLE_KNN = _metric(
     whole=("x",),
     scorer=_mean,
     symmetric=False,
+    ordered=False,
 )
 """Share of i with i ∈ ∪_{j ∈ S_Y(i)} S_X(j) (Huh et al. 2024).
 
@@ -278,6 +259,7 @@ JACCARD_KNN = _metric(
     sample=sample_jaccards,
     scorer=_mean,
     null_mean=_chance_jaccard,
+    ordered=False,
 )
 """mean_i |S_X(i) ∩ S_Y(i)| / |S_X(i) ∪ S_Y(i)|."""
 

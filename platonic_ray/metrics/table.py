@@ -7,7 +7,7 @@ that an out-of-core run and the tasks of a cluster call.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Any
 
@@ -15,20 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from platonic_ray.digest import digest_items
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.kernels import (
     as_rows,
     blocks_of,
-    clamp_bounds,
+    each,
     exact_neighbors,
     origins,
     prepare,
-    prepare_layers,
     require_finite,
+    require_recipe,
     root_level,
     super_tile,
-    zero_rows,
 )
 from platonic_ray.kernels.ties import Ties
 from platonic_ray.metrics.base import (
@@ -41,7 +39,8 @@ from platonic_ray.metrics.base import (
     get_metric,
 )
 from platonic_ray.metrics.cka import kernel_rows, ordered_inner
-from platonic_ray.metrics.knn import neighbor_sums, neighbors_state
+from platonic_ray.metrics.knn import neighbor_sums
+from platonic_ray.metrics.unary import ModelState, Wanted, model_state, rows_digest
 from platonic_ray.study import MetricEntry
 
 Side = tuple[str, str]
@@ -92,7 +91,9 @@ def score_tables(
     """Score every layer pair of pairs of models.
 
     :param xs: the layers of every model: a sequence of matrices `[n, D_l]`, one matrix `[n, D]`, or
-        one array `[n, L, D]`; numpy or torch. Rows are paired across all models.
+        one array `[n, L, D]`; numpy or torch; or a function that returns one of these, which is called
+        once, when the model's turn has come, so that features need not be in memory all at once (but for
+        metrics of the kernel family, which go on with the rows of all). Rows are paired across all models.
     :param ys: the models to score `xs` against; None scores the models of `xs` among themselves.
     :param pairs: the pairs wanted, as names (of `xs`, of `ys`); by default all of `xs` × `ys`, and
         without `ys` every two different models of `xs` once. Without `ys`, a metric that is not
@@ -111,28 +112,44 @@ def score_tables(
     given = {("x", name): value for name, value in xs.items()}
     given |= {("y", name): value for name, value in (ys or {}).items()}
     todo = _pairs(xs, ys, y_side, pairs)
-    layers = {side: as_layers(value, f"model {side[1]!r}") for side, value in given.items()}
-    n = _samples(layers)
-    for metric in wanted:
-        metric.check(n)
-    rows = {side: _prepared(side, stack, recipe, clamps) for side, stack in layers.items()}
-    zeros = {side: [int(zero_rows(layer).shape[0]) for layer in stack] for side, stack in rows.items()}
-    found = _neighbors(rows, [m.k for m in wanted if m.joint is not None and m.k is not None], digests)
+    if not given:
+        raise StudyError("There are no models to score.")
+    require_recipe(recipe)
+    # All that is at hand is checked before any work is spent.
+    ready = {side: _layers(side, value) for side, value in given.items() if not callable(value)}
+    n = _samples(ready, wanted)
+    needs = Wanted.of(wanted) if tables is None else replace(Wanted.of(wanted), ordered=True)
+    states: dict[Side, ModelState] = {}
+    for side, value in given.items():
+        stack = ready.get(side) or _layers(side, value())
+        n = _samples({**ready, side: stack}, wanted, n)
+        states[side] = model_state(stack, recipe, needs, (digests or {}).get(side[1]))
+        del stack  # before the next is made
+    found = {side: state.neighbors for side, state in states.items() if state.neighbors is not None}
+    rows = {side: state.rows for side, state in states.items()}
+    zeros = {side: state.zeros for side, state in states.items()}
     if tables is not None:
         tables.update(found)
+    if clamps is not None:
+        clamps.update({side: state.bounds for side, state in states.items() if state.bounds is not None})
     inner, kernels = _kernels(rows, todo, n) if any(m.family == "kernel" for m in wanted) else ({}, {})
-    results = []
-    for x, y in todo:
-        for metric in wanted:
-            for a, b in metric.orders(x, y) if ys is None else ((x, y),):
-                if metric.joint is not None:
-                    sums = PairSums(n, neighbor_sums(metric, found[a], found[b]))
-                else:
-                    sums = PairSums(n, None, ordered_inner(inner, a, b), kernels[a], kernels[b])
-                scores, status = metric.score(sums)
-                status = flag_zero_rows(status, zeros[a], zeros[b])
-                results.append(PairScores(metric, a[1], b[1], scores, status))
-    return results
+
+    def scored(cell: tuple[Metric, Side, Side]) -> PairScores:
+        metric, a, b = cell
+        if metric.joint is not None:
+            sums = PairSums(n, neighbor_sums(metric, found[a], found[b]))
+        else:
+            sums = PairSums(n, None, ordered_inner(inner, a, b), kernels[a], kernels[b])
+        scores, status = metric.score(sums)
+        return PairScores(metric, a[1], b[1], scores, flag_zero_rows(status, zeros[a], zeros[b]))
+
+    orders = [
+        (metric, a, b)
+        for x, y in todo
+        for metric in wanted
+        for a, b in (metric.orders(x, y) if ys is None else ((x, y),))
+    ]
+    return each(scored, orders)
 
 
 def score(
@@ -177,12 +194,6 @@ def nearest(x: Any, k: int = 10, similarity: str = "cosine", ties: Ties = "hash"
     return found.ids[:, :k].contiguous(), values[:, :k].float()
 
 
-def rows_digest(rows: Tensor) -> str:
-    """Return the digest of an in-memory representation: of its shape and prepared float32 rows."""
-    shape = f"float32 {rows.shape[0]} {rows.shape[1]}".encode()
-    return digest_items([shape, rows.cpu().numpy().astype("<f4", copy=False).tobytes()])
-
-
 def as_layers(value: Any, name: str) -> list[Tensor]:
     """Return a model's layers as finite `[n, D_l] float32` rows; see `score_tables` for the forms.
 
@@ -201,13 +212,8 @@ def as_layers(value: Any, name: str) -> list[Tensor]:
     return layers
 
 
-def _prepared(
-    side: Side, stack: list[Tensor], recipe: str, clamps: dict[Side, tuple[float, ...]] | None
-) -> list[Tensor]:
-    bounds = clamp_bounds(lambda: [stack], recipe)
-    if clamps is not None and bounds is not None:
-        clamps[side] = bounds
-    return prepare_layers(stack, recipe, bounds)
+def _layers(side: Side, value: Any) -> list[Tensor]:
+    return as_layers(value, f"model {side[1]!r}")
 
 
 def _pairs(
@@ -225,26 +231,20 @@ def _pairs(
     return [(("x", x), (y_side, y)) for x, y in pairs]
 
 
-def _samples(layers: Mapping[Side, Sequence[Tensor]]) -> int:
+def _samples(
+    layers: Mapping[Side, Sequence[Tensor]], metrics: Sequence[Metric], known: int | None = None
+) -> int:
+    """Return how many samples all layers have, or `known` if there are none; refuse what is undefined."""
     counts = {(side, i): rows.shape[0] for side, stack in layers.items() for i, rows in enumerate(stack)}
-    if not counts:
-        raise StudyError("There are no models to score.")
-    if len(set(counts.values())) > 1:
+    n = next(iter(counts.values()), known)
+    if n is None:
+        return 0
+    if set(counts.values()) - {n} or known not in (None, 0, n):
         listed = ", ".join(f"{side[1]!r} layer {i}: {n}" for (side, i), n in list(counts.items())[:20])
         raise DataError(f"All representations need the same samples, row by row; rows found: {listed}.")
-    return next(iter(counts.values()))
-
-
-def _neighbors(
-    rows: Mapping[Side, Sequence[Tensor]], ks: Sequence[int], digests: Mapping[str, Sequence[str]] | None
-) -> dict[Side, Neighbors]:
-    if not ks:
-        return {}
-    seeds = digests or {}
-    return {
-        side: neighbors_state(stack, seeds.get(side[1]) or [rows_digest(layer) for layer in stack], max(ks))
-        for side, stack in rows.items()
-    }
+    for metric in metrics:
+        metric.check(n)
+    return n
 
 
 def _kernels(

@@ -1,3 +1,6 @@
+import weakref
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +55,34 @@ def test_only_the_pairs_asked_for_are_scored() -> None:
     assert tables[3].scores.tolist() == [[1.0]]
     with pytest.raises(StudyError, match="no model 'two'; known: small, wide, one"):
         score_tables(MODELS, pairs=[("one", "two")])
+
+
+def test_models_that_are_made_when_their_turn_comes_are_made_once_and_let_go() -> None:
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def make(name: str) -> list[torch.Tensor]:
+        assert not any(earlier() is not None for earlier in made)
+        layers = MODELS[name] if isinstance(MODELS[name], list) else [MODELS[name]]
+        rows = [torch.from_numpy(layer.astype("f4")) for layer in layers]
+        made.extend(weakref.ref(layer) for layer in rows)
+        return rows
+
+    names = ["mutual_knn", "cycle_knn", "lcs_knn"]
+    lazily = score_tables({name: partial(make, name) for name in MODELS}, metrics=names)
+    assert len(made) == 6
+    for got, expected in zip(lazily, score_tables(MODELS, metrics=names), strict=True):
+        assert np.array_equal(got.scores, expected.scores)
+    with pytest.raises(DataError, match="same samples"):
+        score_tables({"a": lambda: BASE, "b": lambda: BASE[:-1]})
+
+
+def test_sets_of_neighbors_score_as_lists_in_order_do() -> None:
+    tied = {name: np.round(np.asarray(model)) for name, model in {"a": BASE, "b": BASE[:, :5]}.items()}
+    for models in (MODELS, tied):
+        both = score_tables(models, metrics=["mutual_knn", "lcs_knn"])
+        alone = score_tables(models, metrics=["mutual_knn"])
+        for got, expected in zip(alone, both[::2], strict=True):
+            assert np.array_equal(got.scores, expected.scores)
 
 
 def test_a_stack_of_one_width_may_come_as_one_array() -> None:

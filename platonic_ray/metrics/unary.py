@@ -1,0 +1,120 @@
+"""What is made once of a model whose features are in memory: prepared rows, neighbors, facts for a result.
+
+Layers are worked on side by side, and no more than a few are held in prepared form at a time unless
+somebody goes on with the rows, so that a table needs little memory beyond the features themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from platonic_ray.digest import digest_items
+from platonic_ray.kernels import (
+    Digest,
+    TopK,
+    clamp_bounds,
+    each,
+    exact_ids,
+    exact_neighbors,
+    prepare,
+    zero_rows,
+)
+from platonic_ray.metrics.base import Metric, Neighbors
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What metrics want of every model.
+
+    `k` is the largest number of neighbors, None for none; `values` says whether their similarities are
+    wanted, `ordered` whether it matters in which order neighbors are, `rows` whether prepared rows are.
+    """
+
+    k: int | None
+    values: bool
+    ordered: bool
+    rows: bool
+
+    @classmethod
+    def of(cls, metrics: Sequence[Metric]) -> Wanted:
+        """Return what some metrics want together."""
+        knn = [metric for metric in metrics if metric.family == "neighbors"]
+        ks = {metric.k for metric in knn if metric.k is not None}
+        return cls(
+            k=max(ks, default=None),
+            values=any(getattr(metric, "similarities", None) is not None for metric in knn),
+            # The k nearest are the first of more only where these are in order.
+            ordered=len(ks) > 1 or any(metric.ordered for metric in knn),
+            rows=any(metric.family != "neighbors" for metric in metrics),
+        )
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """A model as the joint sums need it.
+
+    `zeros` and `widths` are the number of zero rows and the width of each layer; `bounds` what the recipe
+    clamps each layer to, None if it clamps none; `rows` the prepared rows of each layer, none if nobody
+    wants them.
+    """
+
+    zeros: list[int]
+    widths: list[int]
+    bounds: tuple[float, ...] | None
+    rows: list[Tensor]
+    neighbors: Neighbors | None
+
+
+def model_state(
+    layers: Sequence[Tensor], recipe: str, wanted: Wanted, digests: Sequence[str] | None = None
+) -> ModelState:
+    """Prepare the layers of a model and find what is wanted of them.
+
+    :param layers: finite features, `[n, D_l] float32` each.
+    :param digests: digests of the layers that seed their tie rules; by default those of their prepared
+        rows, which are made only for layers that have ties.
+    """
+    bounds = clamp_bounds(lambda: [layers], recipe)
+
+    def layer_state(layer: int) -> tuple[Tensor | None, int, TopK | None]:
+        rows = prepare(layers[layer], recipe, None if bounds is None else bounds[layer])
+        digest: Digest = cache(lambda: rows_digest(rows)) if digests is None else digests[layer]
+        top = None if wanted.k is None else _nearest(rows, wanted.k, digest, wanted)
+        return rows if wanted.rows else None, len(zero_rows(rows)), top
+
+    made = each(layer_state, range(len(layers)))
+    tops = [top for _, _, top in made if top is not None]
+    return ModelState(
+        zeros=[zeros for _, zeros, _ in made],
+        widths=[rows.shape[1] for rows in layers],
+        bounds=bounds,
+        rows=[rows for rows, _, _ in made if rows is not None],
+        neighbors=stack_neighbors(tops) if tops else None,
+    )
+
+
+def stack_neighbors(tables: Sequence[TopK]) -> Neighbors:
+    """Return the unary state of a model from the finished tables of its layers."""
+    return Neighbors(
+        ids=torch.stack([table.ids for table in tables]),
+        values=torch.stack([table.values for table in tables]),
+    )
+
+
+def rows_digest(rows: Tensor) -> str:
+    """Return the digest of an in-memory representation: of its shape and prepared float32 rows."""
+    shape = f"float32 {rows.shape[0]} {rows.shape[1]}".encode()
+    return digest_items([shape, rows.cpu().numpy().astype("<f4", copy=False).tobytes()])
+
+
+def _nearest(rows: Tensor, k: int, digest: Digest, wanted: Wanted) -> TopK:
+    if wanted.values:
+        return exact_neighbors(rows, k, digest)
+    ids = exact_ids(rows, k, digest, ordered=wanted.ordered)
+    # Not a number: whoever asks for similarities that nobody wanted shall see it.
+    return TopK(ids, torch.full((), torch.nan, dtype=torch.float64, device=ids.device).expand(ids.shape))
