@@ -9,7 +9,7 @@ from platonic_ray.datasets import Dataset, open_dataset
 from platonic_ray.errors import DataError, RunError
 from platonic_ray.metrics import Metric
 from platonic_ray.models import ModelSpec
-from platonic_ray.plan import Clamp, Embed, KernelTile, NeighborBlock, NeighborTile, Plan, Score, Task
+from platonic_ray.plan import Clamp, Embed, KernelTile, NeighborBlock, NeighborTile, Plan, Scale, Score, Task
 from platonic_ray.statistics import Null
 from platonic_ray.store import Store
 from platonic_ray.study import DatasetEntry, RunEntry
@@ -87,6 +87,8 @@ def label(plan: Plan, task: Task) -> str:
     if isinstance(task, NeighborBlock):
         return f"merge[{names[task.model]}, {task.a}]"
     if isinstance(task, KernelTile):
-        return f"kernels[{task.a}×{task.b}]"
+        return f"kernels[{task.kernel.label}, {task.a}×{task.b}]"
+    if isinstance(task, Scale):
+        return f"median distance[{names[task.model]}]"
     assert isinstance(task, Score)
     return f"score[{names[task.x]} – {names[task.y]}]"

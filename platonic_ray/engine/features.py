@@ -141,6 +141,10 @@ class Blocks:
         """Return how many bytes of features came from objects and from the store."""
         return dict(self._bytes)
 
+    def forget(self) -> None:
+        """Let the shards read so far go; they are read again when they are asked for."""
+        self._shards.clear()
+
     def require(self, embeds: Sequence[Embed]) -> None:
         """Read shards now.
 

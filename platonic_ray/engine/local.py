@@ -18,7 +18,17 @@ from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.features import Blocks, ModelRunner, clamp
 from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.errors import RunError
-from platonic_ray.plan import Clamp, Embed, KernelTile, NeighborBlock, NeighborTile, Score, Task, TaskGraph
+from platonic_ray.plan import (
+    Clamp,
+    Embed,
+    KernelTile,
+    NeighborBlock,
+    NeighborTile,
+    Scale,
+    Score,
+    Task,
+    TaskGraph,
+)
 
 
 class LocalRunner:
@@ -87,7 +97,9 @@ class LocalRunner:
                 raise MissingInputError(lost)
             tiles.neighbor_block(context, task, {tile: self._partials[tile] for tile in parts})
         elif isinstance(task, KernelTile):
-            tiles.kernel_tile(context, task, blocks)
+            tiles.kernel_tile(context, task, blocks, {})
+        elif isinstance(task, Scale):
+            tiles.scale(context, task, blocks)
         else:
             self.scores[task] = scores.score_pair(context, task, {})
         return blocks.bytes_read()
@@ -117,8 +129,6 @@ class LocalRunner:
     def _progress_of(self, task: Task) -> tuple[str, int]:
         if isinstance(task, Embed):
             return "samples embedded", len(self.context.plan.shards[task.shard])
-        return (
-            ("pairs", 1)
-            if isinstance(task, Score)
-            else ("tiles", int(isinstance(task, NeighborTile | KernelTile)))
-        )
+        if isinstance(task, Score):
+            return "pairs", 1
+        return "tiles", int(isinstance(task, NeighborTile | KernelTile))

@@ -185,7 +185,7 @@ def _plan(study: Study, dataset: Dataset, specs: tuple[ModelSpec, ...], metrics:
         block_rows=rows,
         recipe=study.recipe,
         k=max(ks, default=None),
-        kernels=any(metric.family == "kernel" for metric in metrics),
+        kernels=tuple(dict.fromkeys(kernel for metric in metrics if (kernel := metric.kernel) is not None)),
         models=tuple(models),
     )
 

@@ -15,7 +15,7 @@ import torch
 from platonic_ray.engine.context import Context, MissingInputError
 from platonic_ray.engine.features import read_parts
 from platonic_ray.engine.tiles import UNARY, level_of
-from platonic_ray.kernels import TileSums, merge_tree
+from platonic_ray.kernels import Kernel, TileSums, merge_tree
 from platonic_ray.metrics import Metric, Neighbors, PairSums, kernel_rows, neighbor_sums, ordered_inner
 from platonic_ray.plan import KernelTile, NeighborBlock, Score, Task
 from platonic_ray.statistics import Calibration, NeighborSide, calibrate_pair
@@ -79,29 +79,34 @@ class _ScoreInputs:
             missing += [block for block, table in zip(blocks, tables, strict=True) if table is None]
             if not missing:
                 self._neighbors[model] = _stack_blocks([table for table in tables if table is not None])
-        tiles: list[TileSums] = []
-        for a, b in plan.tiles if plan.kernels else ():
-            arrays = [self._kernels(a, b, *pair) for pair in pairs]
-            if any(found is None for found in arrays):
-                missing.append(KernelTile(a, b))
-            else:
-                by_pair = {
-                    pair: found for pair, found in zip(pairs, arrays, strict=True) if found is not None
-                }
-                tiles.append(_tile_sums(level_of(context), a, b, by_pair))
+        self._roots: dict[Kernel, TileSums] = {}
+        for kernel in plan.kernels:
+            tiles: list[TileSums] = []
+            for a, b in plan.tiles:
+                tile = KernelTile(a, b, kernel)
+                arrays = [self._kernels(tile, *pair) for pair in pairs]
+                if any(found is None for found in arrays):
+                    missing.append(tile)
+                else:
+                    by_pair = {
+                        pair: found for pair, found in zip(pairs, arrays, strict=True) if found is not None
+                    }
+                    tiles.append(_tile_sums(level_of(context), a, b, by_pair))
+            if not missing:
+                self._roots[kernel] = merge_tree(tiles, plan.n)
         if missing:
             raise MissingInputError(missing)
         self._sides = {model: NeighborSide(found) for model, found in self._neighbors.items()}
-        self._root = merge_tree(tiles, plan.n) if tiles else None
 
     def sums_for(self, metric: Metric, x: int, y: int) -> PairSums:
         """Return what one metric needs of the pair, in one order of its models."""
         n = self._context.plan.n
         if metric.joint is not None:
             return PairSums(n, joint=neighbor_sums(metric, self._neighbors[x], self._neighbors[y]))
-        assert self._root is not None
-        rows = kernel_rows(self._root)
-        return PairSums(n, inner=ordered_inner(self._root.inner, x, y), x=rows[x], y=rows[y])
+        assert metric.kernel is not None
+        root = self._roots[metric.kernel]
+        rows = kernel_rows(root)
+        return PairSums(n, inner=ordered_inner(root.inner, x, y), x=rows[x], y=rows[y])
 
     def calibrate(self, metric: Metric, scores: np.ndarray, x: int, y: int) -> Calibration | None:
         """Set the best score of two different models against its null; None where there is none."""
@@ -114,8 +119,8 @@ class _ScoreInputs:
         key = self._context.plan.neighbors_key(block.model, block.a)
         return self._given.get(block) or self._from_store("neighbors", key)
 
-    def _kernels(self, a: int, b: int, x: int, y: int) -> dict[str, np.ndarray] | None:
-        table = self._given.get(KernelTile(a, b))
+    def _kernels(self, tile: KernelTile, x: int, y: int) -> dict[str, np.ndarray] | None:
+        table = self._given.get(tile)
         prefix = f"{x}.{y}."
         if table is not None:
             arrays = table_arrays(table)
@@ -124,7 +129,8 @@ class _ScoreInputs:
             }
             if of_pair:
                 return of_pair
-        stored = self._from_store("kernels", self._context.plan.kernels_key(a, b, x, y))
+        key = self._context.plan.kernels_key(tile.a, tile.b, tile.kernel, x, y)
+        stored = self._from_store("kernels", key)
         return None if stored is None else table_arrays(stored)
 
     def _from_store(self, kind: str, key: str) -> pa.Table | None:

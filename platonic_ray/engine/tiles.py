@@ -6,7 +6,7 @@ is durable before it returns. A task that finds its result in the store already 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -14,19 +14,22 @@ import torch
 from torch import Tensor
 
 from platonic_ray.digest import digest
-from platonic_ray.engine.context import Context
-from platonic_ray.engine.features import Blocks
+from platonic_ray.engine.context import Context, MissingInputError
+from platonic_ray.engine.features import Blocks, read_parts
 from platonic_ray.kernels import (
     MICRO,
+    Anchor,
+    Kernel,
     TieRule,
     TopK,
+    anchors,
+    median_distances,
     merge_neighbors,
-    origins,
     super_tile,
     tied_share,
     tile_neighbors,
 )
-from platonic_ray.plan import Embed, KernelTile, NeighborBlock, NeighborTile
+from platonic_ray.plan import Embed, KernelTile, NeighborBlock, NeighborTile, Scale, Task
 from platonic_ray.store import arrays_table, table_arrays
 
 UNARY = ("squares", "rows", "columns", "diagonal")
@@ -91,19 +94,47 @@ def neighbor_block(
     return table
 
 
-def kernel_tile(context: Context, task: KernelTile, blocks: Blocks) -> pa.Table:
+def scale(context: Context, task: Scale, blocks: Blocks) -> pa.Table:
+    """Find the median distance of every layer of a model, commit and return `medians` `[L] float64`.
+
+    Two blocks of rows are held at a time.
+    """
+    plan = context.plan
+
+    def rows_of(block: int) -> list[Tensor]:
+        blocks.forget()
+        return blocks.prepared(task.model, block)
+
+    kernel = Kernel("euclidean", precision="float64" if task.precision == "float64" else "float32")
+    medians = median_distances(rows_of, plan.n, kernel, level_of(context))
+    table = arrays_table({"medians": np.array(medians)})
+    context.store.put("scales", plan.scales_key(task), {"medians": table})
+    return table
+
+
+def kernel_tile(
+    context: Context, task: KernelTile, blocks: Blocks, scales: Mapping[Scale, pa.Table]
+) -> pa.Table:
     """Compute the kernel sums of every pair of models that the store lacks, commit and return them.
 
     The arrays of pair (x, y) are named `x.y.inner`; a model with itself brings its `squares`,
     `rows`, `columns` and `diagonal` too.
+
+    :param scales: the median distances that are at hand; others are read from the store.
+    :raises MissingInputError: naming shards and scales that cannot be had.
     """
     plan, store = context.plan, context.store
-    keys = {pair: plan.kernels_key(task.a, task.b, *pair) for pair in plan.pairs}
+    keys = {pair: plan.kernels_key(task.a, task.b, task.kernel, *pair) for pair in plan.pairs}
     pairs = [pair for pair, key in keys.items() if store.manifest("kernels", key) is None]
     models = sorted({model for pair in pairs for model in pair})
+    medians = _medians(context, task.kernel, models, scales)
     blocks.require([Embed(model, shard) for model in models for shard in plan.kernel_shards(task.a, task.b)])
     stacks_a = {model: blocks.prepared(model, task.a) for model in models}
     stacks_b = stacks_a if task.a == task.b else {m: blocks.prepared(m, task.b) for m in models}
+    about: dict[int, list[Anchor]] = {}
+    for model in models:
+        first = stacks_a[model] if task.a == 0 else blocks.prepared(model, 0)
+        about[model] = anchors(first, task.kernel, medians.get(model))
     sums = super_tile(
         stacks_a,
         stacks_b,
@@ -112,8 +143,9 @@ def kernel_tile(context: Context, task: KernelTile, blocks: Blocks) -> pa.Table:
         task.a,
         task.b,
         plan.n,
+        task.kernel,
+        about,
         unary=[x for x, y in pairs if x == y],
-        origin={model: origins(blocks.prepared(model, 0)) for model in models},
     )
     made: dict[str, np.ndarray] = {}
     for x, y in pairs:
@@ -126,6 +158,30 @@ def kernel_tile(context: Context, task: KernelTile, blocks: Blocks) -> pa.Table:
         store.put("kernels", keys[x, y], {"sums": arrays_table(arrays)})
         made.update({f"{x}.{y}.{name}": array for name, array in arrays.items()})
     return arrays_table(made)
+
+
+def _medians(
+    context: Context, kernel: Kernel, models: Sequence[int], given: Mapping[Scale, pa.Table]
+) -> dict[int, list[float]]:
+    """Return the median distances of models, for a kernel that needs them."""
+    medians: dict[int, list[float]] = {}
+    missing: list[Task] = []
+    for model in models:
+        task = context.plan.scale_of(kernel, model)
+        if task is None:
+            continue
+        table = given.get(task)
+        if table is None:
+            manifest = context.store.manifest("scales", context.plan.scales_key(task))
+            parts = None if manifest is None else read_parts(context, manifest)
+            table = parts[0] if parts else None
+        if table is None:
+            missing.append(task)
+        else:
+            medians[model] = table_arrays(table)["medians"].tolist()
+    if missing:
+        raise MissingInputError(missing)
+    return medians
 
 
 def level_of(context: Context) -> int:

@@ -12,19 +12,15 @@ from platonic_ray.kernels.dot import (
     gamma,
     squared_distance_error,
 )
+from platonic_ray.kernels.forms import MICRO, Anchor, Kernel, anchors, kernel_tile
 from platonic_ray.kernels.grams import (
-    MICRO,
     TileSums,
     blocks_of,
-    kernel_tile,
     merge_tree,
-    one_thread,
-    origins,
     row_inner,
     row_total,
     span,
     super_tile,
-    tile_inner,
 )
 from platonic_ray.kernels.lists import (
     cycle_counts,
@@ -34,6 +30,7 @@ from platonic_ray.kernels.lists import (
     overlap_counts,
     rank_sums,
 )
+from platonic_ray.kernels.medians import median_distances
 from platonic_ray.kernels.neighbors import (
     TopK,
     exact_ids,
@@ -42,6 +39,7 @@ from platonic_ray.kernels.neighbors import (
     tied_share,
     tile_neighbors,
 )
+from platonic_ray.kernels.panels import tile_inner
 from platonic_ray.kernels.prepare import (
     CLAMPED,
     RECIPES,
@@ -61,7 +59,7 @@ from platonic_ray.kernels.samples import (
     sample_overlaps,
     sample_ranks,
 )
-from platonic_ray.kernels.threads import each
+from platonic_ray.kernels.threads import each, one_thread
 from platonic_ray.kernels.ties import Digest, TieRule, tie_keys
 from platonic_ray.kernels.trees import root_level, tree_sum
 
@@ -70,10 +68,13 @@ __all__ = [
     "LANES",
     "MICRO",
     "RECIPES",
+    "Anchor",
     "Digest",
+    "Kernel",
     "TieRule",
     "TileSums",
     "TopK",
+    "anchors",
     "as_rows",
     "blocks_of",
     "canonical_dot",
@@ -90,10 +91,10 @@ __all__ = [
     "kernel_tile",
     "l2_normalize",
     "lcs_counts",
+    "median_distances",
     "merge_neighbors",
     "merge_tree",
     "one_thread",
-    "origins",
     "overlap_counts",
     "prepare",
     "prepare_layers",

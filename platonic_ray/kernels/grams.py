@@ -1,44 +1,44 @@
-"""Sums over linear kernels K = X Xᵀ, on a fixed grid of micro-tiles, added in a fixed tree.
+"""Sums over the N × N kernels of layers, on a fixed grid of micro-tiles, added in a fixed tree.
 
-The N × N kernel of a layer is cut into micro-tiles of `MICRO` × `MICRO` cells whose grid starts at
-row 0 of the dataset; no plan changes it. What a micro-tile contributes depends on the models and on
-the micro-tile alone, and contributions are added as `trees` says, so the sums have the same bytes
+The kernel of a layer (`forms`) is cut into micro-tiles of `MICRO` × `MICRO` cells whose grid starts
+at row 0 of the dataset; no plan changes it. What a micro-tile contributes depends on the models and
+on the micro-tile alone, and contributions are added as `trees` says, so the sums have the same bytes
 however the work is cut into tasks. A task computes one node of the tree, a **super-tile**:
 
-    parts = [super_tile(a_rows, b_rows, pairs, level, a, b, n) for …]   # any level, any order
+    parts = [super_tile(a_rows, b_rows, pairs, level, a, b, n, kernel, about) for …]   # in any order
     sums = merge_tree(parts, n)                                         # the whole kernel
 
-An **origin** (one vector a layer, subtracted from its rows) changes no centered quantity of a linear
-kernel (CKA, HSIC) and spares it the cancellation that a large common direction brings.
+Cells (i, i) are left out of all sums and kept apart, in float64: with them, a score that leaves them
+out would be a small difference of large numbers.
+
+With `Kernel.precision` "float32" cells are float32, and Σ K ∘ L of a micro-tile adds up to 4,096 of their
+products in float32; all else (those chunks, sums of rows, squares, the tree) is added in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from platonic_ray.kernels.forms import MICRO, Anchor, Kernel, Stack
+from platonic_ray.kernels.panels import Key, LayerSums, Panel, Place
+from platonic_ray.kernels.threads import one_thread, workers
 from platonic_ray.kernels.trees import children, root_level, tree_sum
 
-MICRO = 256
-
-Key = Any
-"""What the caller calls a model: anything hashable."""
-
-Stack = Sequence[Tensor]
-"""The prepared rows of a model's layers, `[rows, D_l] float32` each."""
+_PANEL_LEVEL = 1
+_PANEL_BYTES = 2**30
 
 
 @dataclass(frozen=True)
 class TileSums:
     """What the kernels of some models sum to over one node (level, a, b) of the tree; all float64.
 
-    The node covers rows from block `a << level` and columns from block `b << level`. Cells of
-    micro-tiles off the diagonal count twice in `inner` and `squares`, for their mirror image.
+    The node covers rows from block `a << level` and columns from block `b << level`. No sum but
+    `diagonal` counts a cell (i, i). Cells of micro-tiles off the diagonal count twice in `inner` and
+    `squares`, for their mirror image.
     """
 
     level: int
@@ -56,20 +56,6 @@ class TileSums:
     """K_ii, `[L, rows]`; nothing where a ≠ b."""
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one intra-op thread, so that bytes do not depend on how many there are.
-
-    The number is the process's: other threads that use torch meanwhile have one as well.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def blocks_of(n: int, micro: int = MICRO) -> int:
     """Return how many micro-blocks n rows make."""
     return -(-n // micro)
@@ -80,40 +66,6 @@ def span(level: int, index: int, n: int, micro: int = MICRO) -> slice:
     return slice(min(index * micro << level, n), min((index + 1) * micro << level, n))
 
 
-def origins(first_rows: Stack, micro: int = MICRO) -> list[Tensor]:
-    """Return the origin of every layer, `[D_l] float64`: the mean of its first `micro` rows.
-
-    Any vector near the rows serves; this one is known as soon as the first shard is. For a
-    constant layer it is the row itself, and the kernel exactly zero.
-
-    :param first_rows: `[≥ min(n, micro), D_l] float32`, from row 0 of the dataset.
-    """
-    with one_thread():
-        sums = [rows[:micro].double().sum(0) for rows in first_rows]
-        return [
-            total / torch.full_like(total, min(micro, rows.shape[0]))
-            for total, rows in zip(sums, first_rows, strict=True)
-        ]
-
-
-def kernel_tile(rows_a: Stack, rows_b: Stack, origin: Stack | None = None) -> Tensor:
-    """Return K = X_a X_bᵀ of every layer in float64, flattened: `[L, |a| · |b|]`."""
-    size_a, size_b = rows_a[0].shape[0], rows_b[0].shape[0]
-    tile = torch.empty(len(rows_a), size_a, size_b, dtype=torch.float64, device=rows_a[0].device)
-    for layer, (a, b) in enumerate(zip(rows_a, rows_b, strict=True)):
-        # Fresh tensors are aligned alike, which the matrix product's bytes may depend on.
-        a64, b64 = _fresh(a), _fresh(b)
-        if origin is not None:
-            a64, b64 = a64 - origin[layer], b64 - origin[layer]
-        tile[layer] = a64 @ b64.T
-    return tile.reshape(len(rows_a), size_a * size_b)
-
-
-def tile_inner(tile_x: Tensor, tile_y: Tensor) -> Tensor:
-    """Return Σ K ∘ L of every layer pair, `[Lx, Ly]`, of flat tiles `[Lx, P]` and `[Ly, P]`."""
-    return tile_x @ tile_y.T
-
-
 def super_tile(
     stacks_a: Mapping[Key, Stack],
     stacks_b: Mapping[Key, Stack],
@@ -122,21 +74,25 @@ def super_tile(
     a: int,
     b: int,
     n: int,
+    kernel: Kernel,
+    about: Mapping[Key, Sequence[Anchor]],
     *,
     unary: Collection[Key] = (),
-    origin: Mapping[Key, Stack] | None = None,
     micro: int = MICRO,
+    panel_bytes: int = _PANEL_BYTES,
 ) -> TileSums:
     """Compute node (level, a ≤ b) of the tree for some models.
 
-    A model's kernel micro-tile is computed once and serves all its pairs. A micro-tile of all
-    models in the call is held at a time, `L · micro²` float64 each.
+    A model's cells are made once and serve all its pairs. A panel of up to 2 × 2 micro-tiles of the
+    models is held at a time, within about `panel_bytes`; where all of them take more, models go in
+    groups, two groups at a time, and cells are made again for every group that theirs meets. Works
+    on as many threads as torch is set to, each tile on one, so that their number changes no byte.
 
     :param stacks_a: prepared rows of every model over `span(level, a, n)`.
     :param stacks_b: the same over `span(level, b, n)`.
     :param pairs: the pairs of models whose `inner` is wanted.
+    :param about: the anchors of every model (`anchors`); the same in all calls that will be merged.
     :param unary: the models whose `squares`, `rows`, `columns` and `diagonal` are wanted.
-    :param origin: origins of every model; the same in all calls that will be merged.
     :raises ValueError: if there is no such node, or a stack does not have its rows.
     """
     blocks = blocks_of(n, micro)
@@ -149,21 +105,26 @@ def super_tile(
             if any(layer.shape[0] != rows.stop - rows.start for layer in stacks[model]):
                 raise ValueError(f"{model!r} must come with rows {rows.start} to {rows.stop}")
 
-    def node(level: int, i: int, j: int) -> TileSums:
-        if level:
-            return _combine(level, i, j, [node(level - 1, *at) for at in children(level, i, j, blocks)])
-        at_i, at_j = _shift(span(0, i, n, micro), rows_a.start), _shift(span(0, j, n, micro), rows_b.start)
-        tiles = {
-            model: kernel_tile(
-                [layer[at_i] for layer in stacks_a[model]],
-                [layer[at_j] for layer in stacks_b[model]],
-                None if origin is None else origin[model],
-            )
-            for model in models
-        }
-        return _leaf(tiles, pairs, unary, i, j, at_i.stop - at_i.start)
+    def rows_of(model: Key, layer: int, block: int) -> Tensor:
+        rows = span(0, block, n, micro)
+        if rows_a.start <= rows.start < rows_a.stop:
+            return stacks_a[model][layer][_shift(rows, rows_a.start)]
+        return stacks_b[model][layer][_shift(rows, rows_b.start)]
 
-    with one_thread():
+    def size_of(block: int) -> int:
+        rows = span(0, block, n, micro)
+        return rows.stop - rows.start
+
+    def node(level: int, i: int, j: int) -> TileSums:
+        if level > _PANEL_LEVEL:
+            return _combine(level, i, j, [node(level - 1, *at) for at in children(level, i, j, blocks)])
+        places = _places(level, i, j, blocks)
+        panel = Panel(places, kernel, about, rows_of, size_of, run)
+        leaves = _leaves(places, *panel.sums(models, pairs, unary, panel_bytes))
+        return _root(level, i, j, leaves, blocks)
+
+    threads = torch.get_num_threads()
+    with one_thread(), workers(threads) as run:
         return node(level, a, b)
 
 
@@ -211,28 +172,47 @@ def row_total(x: Tensor, micro: int = MICRO) -> Tensor:
         return tree_sum([_fresh(x[:, part]).sum(1) for part in parts])
 
 
-def _leaf(
-    tiles: Mapping[Key, Tensor],
-    pairs: Collection[tuple[Key, Key]],
-    unary: Collection[Key],
-    a: int,
-    b: int,
-    size_a: int,
-) -> TileSums:
-    weight = 1.0 if a == b else 2.0  # exact: a power of two
-    cells = {model: tiles[model].reshape(tiles[model].shape[0], size_a, -1) for model in unary}
-    return TileSums(
-        level=0,
-        a=a,
-        b=b,
-        inner={(x, y): tile_inner(tiles[x], tiles[y]) * weight for x, y in pairs},
-        squares={x: torch.stack([torch.dot(row, row) for row in tiles[x]]) * weight for x in unary},
-        rows={x: kernel.sum(2) for x, kernel in cells.items()},
-        columns={} if a == b else {x: kernel.sum(1) for x, kernel in cells.items()},
-        diagonal={x: kernel.diagonal(dim1=1, dim2=2).clone() for x, kernel in cells.items()}
-        if a == b
-        else {},
-    )
+def _leaves(
+    places: Sequence[Place],
+    inner: Mapping[tuple[Key, Key], Sequence[Tensor]],
+    alone: Mapping[Key, Sequence[Sequence[LayerSums]]],
+) -> dict[Place, TileSums]:
+    made = {}
+    for at, (i, j) in enumerate(places):
+        weight = 1.0 if i == j else 2.0  # exact: a power of two
+
+        def stack(name: str, at: int = at) -> dict[Key, Tensor]:
+            return {
+                model: torch.stack([getattr(sums[at], name) for sums in layers])
+                for model, layers in alone.items()
+            }
+
+        made[i, j] = TileSums(
+            level=0,
+            a=i,
+            b=j,
+            inner={pair: parts[at] * weight for pair, parts in inner.items()},
+            squares={model: squares * weight for model, squares in stack("squares").items()},
+            rows=stack("rows"),
+            columns={} if i == j else stack("columns"),
+            diagonal=stack("diagonal") if i == j else {},
+        )
+    return made
+
+
+def _places(level: int, a: int, b: int, blocks: int) -> list[Place]:
+    """Return the micro-tiles below a node."""
+    if level == 0:
+        return [(a, b)]
+    return [place for at in children(level, a, b, blocks) for place in _places(level - 1, *at, blocks)]
+
+
+def _root(level: int, a: int, b: int, leaves: Mapping[Place, TileSums], blocks: int) -> TileSums:
+    """Add the leaves below a node up to it."""
+    if level == 0:
+        return leaves[a, b]
+    below = [_root(level - 1, *at, leaves, blocks) for at in children(level, a, b, blocks)]
+    return _combine(level, a, b, below)
 
 
 def _combine(level: int, a: int, b: int, parts: Sequence[TileSums]) -> TileSums:

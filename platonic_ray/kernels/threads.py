@@ -1,21 +1,51 @@
-"""Independent pieces of work side by side, one thread each.
+"""Threads that change no byte: every product and sum of the numerics contract is made on one.
 
 Many short operations scale over layers or pairs of models, not within themselves. What is computed
-must not depend on the number of threads: here every piece sees exactly one.
+must not depend on the number of threads: here every piece of work sees exactly one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 
-from platonic_ray.kernels.grams import one_thread
-
 T = TypeVar("T")
 R = TypeVar("R")
+
+Run = Callable[[Iterable[Callable[[], Any]]], list[Any]]
+"""Does jobs, and returns their results in the jobs' order."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one intra-op thread, so that bytes do not depend on how many there are.
+
+    The number is the process's: other threads that use torch meanwhile have one as well.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def workers(threads: int) -> Iterator[Run]:
+    """Run jobs on so many threads, each of which computes with one of torch's; see `one_thread`."""
+    if threads == 1:
+        yield lambda jobs: [job() for job in jobs]
+        return
+    with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield lambda jobs: list(pool.map(_call, jobs))
+
+
+def _call(job: Callable[[], Any]) -> Any:
+    return job()
 
 
 def each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:

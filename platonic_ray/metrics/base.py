@@ -17,6 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from platonic_ray.errors import StudyError
+from platonic_ray.kernels import Kernel
 from platonic_ray.study import MetricEntry
 
 T = TypeVar("T")
@@ -43,9 +44,10 @@ class Neighbors:
 
 @dataclass(frozen=True)
 class KernelRows:
-    """Unary state of the kernel metrics; all float64.
+    """Unary state of the kernel metrics, of one kernel; all float64.
 
-    `row_sums` `[L, n]` Σ_j K_ij, `diagonal` `[L, n]` K_ii, `squares` `[L]` Σ_ij K_ij².
+    `row_sums` `[L, n]` Σ_{j≠i} K_ij, `diagonal` `[L, n]` K_ii, `squares` `[L]` Σ_{i≠j} K_ij². Cells may
+    have had a number subtracted, the same in all cells and the diagonal of a layer (`kernels.Anchor`).
     """
 
     row_sums: Tensor
@@ -58,7 +60,7 @@ class PairSums:
     """All that a metric may need of a pair of models, over all n samples.
 
     Neighbor family: `joint` `[Lx, Ly]`, the metric's own sums over rows. Kernel family: `inner`
-    `[Lx, Ly] float64` Σ K ∘ L, with the unary states of both sides.
+    `[Lx, Ly] float64` Σ_{i≠j} K_ij L_ij, with the unary states of both sides.
     """
 
     n: int
@@ -102,6 +104,10 @@ class Metric:
 
     `ordered` is False for a neighbor metric that asks which the k nearest are, and not for their order.
 
+    A kernel metric declares `kernel_with`, the kernel that its sums are of, as a function of its options;
+    metrics with equal kernels share sums. `choices` are the values that an option may have, where they
+    can be listed; `check_options` refuses what a value alone does not show, by a `StudyError`.
+
     `null` says how its null by permutation is made: "relabel" where the score of a cell rises with
     `PairSums.joint`, the number of shared neighbors, and depends on nothing else of the pair; None
     where there is none yet.
@@ -125,6 +131,14 @@ class Metric:
     null_mean: Callable[[int, Mapping[str, Any]], float | None] | None = field(default=None, repr=False)
     bounds_with: Callable[[Mapping[str, Any]], tuple[float, float]] | None = field(default=None, repr=False)
     null: Literal["relabel"] | None = None
+    kernel_with: Callable[[Mapping[str, Any]], Kernel] | None = field(default=None, repr=False)
+    choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, hash=False, repr=False)
+    check_options: Callable[[str, Mapping[str, Any]], None] | None = field(default=None, repr=False)
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """The kernel whose sums the metric needs, with these options; None for other families."""
+        return None if self.kernel_with is None else self.kernel_with(self.options)
 
     @property
     def k(self) -> int | None:
@@ -139,7 +153,7 @@ class Metric:
     def facts(self) -> dict[str, Any]:
         """Return the declaration as plain values, for lists of the metrics."""
         tables = {"x": "all rows of x's neighbors", "y": "all rows of y's neighbors"}
-        state = "kernel sums" if self.joint is None else "neighbors"
+        state = "neighbors" if self.kernel is None else f"sums of the kernel {self.kernel.label}"
         return {
             "name": self.name,
             "description": self.description,
@@ -157,7 +171,8 @@ class Metric:
     @property
     def label(self) -> str:
         """The metric with its options, for people: `mutual_knn(k=10)`."""
-        options = ", ".join(f"{name}={value}" for name, value in sorted(self.options.items()))
+        given = sorted((name, value) for name, value in self.options.items() if value is not None)
+        options = ", ".join(f"{name}={value}" for name, value in given)
         return f"{self.name}({options})" if options else self.name
 
     def orders(self, x: T, y: T) -> tuple[tuple[T, T], ...]:
@@ -201,7 +216,12 @@ class Metric:
                 known = ", ".join(sorted(self.options)) or "none"
                 raise StudyError(f"{self.name} has no option {name!r}; its options: {known}.")
             _check_option(self.name, name, value, self.options[name])
+            if name in self.choices and value not in self.choices[name]:
+                listed = ", ".join(repr(choice) for choice in self.choices[name])
+                raise StudyError(f"{self.name}: {name} must be one of {listed} (given: {value!r}).")
         merged = {**self.options, **options}
+        if self.check_options is not None:
+            self.check_options(self.name, merged)
         bounds = self.bounds if self.bounds_with is None else self.bounds_with(merged)
         return replace(self, options=merged, bounds=bounds)
 
@@ -228,9 +248,9 @@ def get_metric(entry: MetricEntry | Metric | str, **options: Any) -> Metric:
 def metrics() -> tuple[Metric, ...]:
     """Return all metrics, with their default options."""
     # The declarations import this module for their types.
-    from platonic_ray.metrics import cka, knn
+    from platonic_ray.metrics import cka, distances, knn
 
-    return (*knn.METRICS, cka.CKA, cka.UNBIASED_CKA)
+    return (*knn.METRICS, cka.CKA, cka.UNBIASED_CKA, *distances.METRICS)
 
 
 def no_status(shape: tuple[int, ...]) -> Status:

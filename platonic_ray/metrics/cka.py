@@ -1,9 +1,23 @@
-"""Centered kernel alignment with the linear kernel, biased and unbiased, from sums over tiles.
+"""Centered kernel alignment, biased and unbiased, from sums over tiles.
 
-CKA is HSIC(K, L) / √(HSIC(K, K) · HSIC(L, L)) with K = X Xᵀ, L = Y Yᵀ (Kornblith et al. 2019), in terms
-of their row sums r, diagonals d and totals; the unbiased form removes the diagonals: r̃ = r − d. Both are
-unchanged when one vector is subtracted from all rows (a centered K does not change), which is why the
-sums may be taken about an origin.
+With kernels K, L without their diagonals, their row sums r, diagonals d and totals S = Σ r (Kornblith
+et al. 2019; Song et al. 2012 for the unbiased form), and r⁺ = r + d, S⁺ = Σ r⁺:
+
+    HSIC_b n²      = Σ K∘L + Σ_i d^K_i d^L_i − (2/n) Σ_i r⁺^K_i r⁺^L_i + S⁺^K S⁺^L / n²
+    HSIC_u n (n−3) = Σ K∘L + S^K S^L / ((n−1)(n−2)) − 2 Σ_i r^K_i r^L_i / (n−2)
+
+CKA is HSIC(K, L) / √(HSIC(K, K) · HSIC(L, L)). Both are unchanged when one number is subtracted from
+all cells, and for the linear kernel when one vector is subtracted from all rows, which is why the sums
+may be taken about an anchor.
+
+The kernel is linear, x·y, or an RBF, exp(−‖x − y‖² / 2σ²), of prepared rows. σ is `sigma`, or `median`
+times the median of the representation's n (n − 1) / 2 distances (so in Kornblith et al.); without both,
+the median itself. The reference's code (minyoungg/platonic-rep, `metrics.py`) has the same RBF with
+σ = 1 by default and no median rule, adds 1e-6 to the normalizer √(HSIC·HSIC), and computes distances
+in float32 from products of rows (`torch.cdist`).
+
+`precision`: products and cells in "float32" (the score within 1e-5 of its value, or of 1e-2 where it
+is smaller), or in "float64".
 """
 
 from __future__ import annotations
@@ -14,10 +28,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from platonic_ray.kernels import TileSums, row_inner, row_total
-from platonic_ray.kernels.grams import Key
+from platonic_ray.errors import StudyError
+from platonic_ray.kernels import Kernel, TileSums, row_inner, row_total
+from platonic_ray.kernels.panels import Key
 from platonic_ray.metrics.base import KernelRows, Metric, PairSums, Scored
-from platonic_ray.metrics.hsic import NOT_POSITIVE, ROUNDING, Self, biased, normalized, unbiased
+from platonic_ray.metrics.hsic import (
+    NOT_POSITIVE,
+    Hsic,
+    Self,
+    Trust,
+    biased,
+    normalized,
+    self_term,
+    unbiased,
+)
 
 CONSTANT = "constant representation"
 
@@ -38,82 +62,116 @@ def ordered_inner(inner: Mapping[tuple[Key, Key], Tensor], x: Key, y: Key) -> Te
 
 
 def _score_cka(sums: PairSums, options: Mapping[str, Any]) -> Scored:
-    inner, x, y = _of(sums)
+    inner, x, y = pair_of(sums)
+    rows_x, rows_y = x.row_sums + x.diagonal, y.row_sums + y.diagonal
     cross = biased(
         sums.n,
-        inner,
-        row_inner(x.row_sums, y.row_sums),
-        torch.outer(*map(row_total, (x.row_sums, y.row_sums))),
-    )
-    return normalized(cross.value, _self_biased(x), _self_biased(y), (0.0, 1.0))
-
-
-def _score_unbiased_cka(sums: PairSums, options: Mapping[str, Any]) -> Scored:
-    inner, x, y = _of(sums)
-    rows_x, rows_y = x.row_sums - x.diagonal, y.row_sums - y.diagonal
-    cross = unbiased(
-        sums.n,
-        inner - row_inner(x.diagonal, y.diagonal),
+        inner + row_inner(x.diagonal, y.diagonal),
         row_inner(rows_x, rows_y),
         torch.outer(row_total(rows_x), row_total(rows_y)),
     )
-    return normalized(cross.value, _self_unbiased(x), _self_unbiased(y), (-1.0, 1.0))
+    trust = Trust.of(options)
+    return normalized(cross.value, _self_biased(x, trust), _self_biased(y, trust), (0.0, 1.0))
 
 
-def _self_biased(x: KernelRows) -> Self:
-    n = x.row_sums.shape[1]
-    hsic = biased(n, x.squares, row_inner(x.row_sums, x.row_sums).diagonal(), row_total(x.row_sums) ** 2)
-    flat = (hsic.value <= ROUNDING * hsic.terms).tolist()
-    return hsic.value, [CONSTANT if constant else None for constant in flat]
-
-
-def _self_unbiased(x: KernelRows) -> Self:
-    n = x.row_sums.shape[1]
-    rows = x.row_sums - x.diagonal
-    squares_of_diagonal = row_inner(x.diagonal, x.diagonal).diagonal()
-    hsic = unbiased(
-        n, x.squares - squares_of_diagonal, row_inner(rows, rows).diagonal(), row_total(rows) ** 2
+def score_unbiased(sums: PairSums, options: Mapping[str, Any]) -> Scored:
+    """Return HSIC_u(K, L) / √(HSIC_u(K, K) · HSIC_u(L, L)) of a pair, for the precision in options."""
+    inner, x, y = pair_of(sums)
+    cross = unbiased(
+        sums.n,
+        inner,
+        row_inner(x.row_sums, y.row_sums),
+        torch.outer(row_total(x.row_sums), row_total(y.row_sums)),
     )
-    # The removed diagonal was a term of the difference too.
-    bad = (hsic.value <= ROUNDING * (hsic.terms + squares_of_diagonal)).tolist()
-    reasons = _self_biased(x)[1]
-    return hsic.value, [
-        reason or (NOT_POSITIVE if low else None) for reason, low in zip(reasons, bad, strict=True)
-    ]
+    trust = Trust.of(options)
+    return normalized(cross.value, _self_unbiased(x, trust), _self_unbiased(y, trust), (-1.0, 1.0))
 
 
-def _of(sums: PairSums) -> tuple[Tensor, KernelRows, KernelRows]:
+def _self_biased(x: KernelRows, trust: Trust) -> Self:
+    n, rows = x.row_sums.shape[1], x.row_sums + x.diagonal
+    squares = x.squares + row_inner(x.diagonal, x.diagonal).diagonal()
+    hsic = biased(n, squares, row_inner(rows, rows).diagonal(), row_total(rows) ** 2)
+    return self_term(hsic, trust, CONSTANT)
+
+
+def _self_unbiased(x: KernelRows, trust: Trust) -> Self:
+    n = x.row_sums.shape[1]
+    hsic = unbiased(n, x.squares, row_inner(x.row_sums, x.row_sums).diagonal(), row_total(x.row_sums) ** 2)
+    # Cells are rounded after the length of their rows: cells that are small beside the diagonal, more.
+    of_cells = trust.least * row_total(x.diagonal) ** 2
+    value, bad = self_term(Hsic(hsic.value, hsic.terms + of_cells), trust, NOT_POSITIVE)
+    reasons = _self_biased(x, trust)[1]
+    return value, [reason or low for reason, low in zip(reasons, bad, strict=True)]
+
+
+def pair_of(sums: PairSums) -> tuple[Tensor, KernelRows, KernelRows]:
+    """Return what a kernel metric reads of a pair."""
     assert sums.inner is not None
     assert sums.x is not None
     assert sums.y is not None
     return sums.inner, sums.x, sums.y
 
 
-def _chance_unbiased_cka(n: int, options: Mapping[str, Any]) -> float:
-    # Over all permutations of one side, a U-centered matrix averages to 0 and the self terms stay.
+def chance_of_unbiased(n: int, options: Mapping[str, Any]) -> float:
+    """Return 0: over all permutations of one side, a U-centered matrix averages to 0, and the self
+    terms stay as they are.
+    """
     return 0.0
 
 
-_COST = "N² D a layer, once; then N² a layer pair, all pairs of two models as one matrix product"
+def _kernel(options: Mapping[str, Any]) -> Kernel:
+    if options["kernel"] == "linear":
+        return Kernel("linear", precision=options["precision"])
+    sigma, median = options["sigma"], options["median"]
+    if sigma is None and median is None:
+        median = 1.0
+    return Kernel(
+        "rbf",
+        None if sigma is None else float(sigma),
+        None if median is None else float(median),
+        options["precision"],
+    )
+
+
+def _check(name: str, options: Mapping[str, Any]) -> None:
+    widths = {option: options[option] for option in ("sigma", "median") if options[option] is not None}
+    for option, value in widths.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (number and 0 < value < float("inf")):
+            raise StudyError(f"{name}: {option} must be a positive number (given: {value!r}).")
+        if options["kernel"] != "rbf":
+            raise StudyError(f'{name}: {option} belongs to kernel = "rbf"; the linear kernel has none.')
+    if len(widths) > 1:
+        raise StudyError(f"{name}: give sigma, or a multiple of the median distance, not both.")
+
+
+PRECISIONS = ("float32", "float64")
+COST = "N² D a layer, once; then N² a layer pair, all pairs of two models as one matrix product"
+
+_DECLARED: dict[str, Any] = {
+    "family": "kernel",
+    "needs": ("inner", "x", "y"),
+    "cost": COST + "; two more passes of N² D for a median distance",
+    "options": {"kernel": "linear", "sigma": None, "median": None, "precision": "float32"},
+    "choices": {"kernel": ("linear", "rbf"), "precision": PRECISIONS},
+    "kernel_with": _kernel,
+    "check_options": _check,
+}
 
 CKA = Metric(
     name="cka",
-    family="kernel",
-    needs=("inner", "x", "y"),
     bounds=(0.0, 1.0),
     min_samples=2,
-    description="centered kernel alignment, linear kernel, biased HSIC",
-    cost=_COST,
+    description="centered kernel alignment, biased HSIC; linear kernel or RBF",
     scorer=_score_cka,
+    **_DECLARED,
 )
 UNBIASED_CKA = Metric(
     name="unbiased_cka",
-    family="kernel",
-    needs=("inner", "x", "y"),
     bounds=(-1.0, 1.0),
     min_samples=4,
-    description="centered kernel alignment, linear kernel, unbiased HSIC (diagonals removed)",
-    cost=_COST,
-    scorer=_score_unbiased_cka,
-    null_mean=_chance_unbiased_cka,
+    description="centered kernel alignment, unbiased HSIC (diagonals removed); linear kernel or RBF",
+    scorer=score_unbiased,
+    null_mean=chance_of_unbiased,
+    **_DECLARED,
 )

@@ -10,7 +10,9 @@ form; Song et al. 2012, eq. 5, for the unbiased one, whose kernels have no diago
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +23,37 @@ from platonic_ray.metrics.base import Scored, Status, no_status
 
 NOT_POSITIVE = "self term not positive"
 
+NO_SCALE = "median distance is zero"
+OVERFLOW = 'sums overflow; take precision = "float64"'
+
 ROUNDING = gamma(2 * (2 * MICRO**2 + 128))
 """A self term is a difference of sums; it is told from 0 only if it exceeds the rounding of their terms.
 
 A term is a dot of at most MICRO² numbers (the width), added up over at most MICRO² cells of a micro-tile
 in an order we do not know; the tree over tiles adds 128 levels at most.
 """
+
+_ROUNDING_FLOAT32 = 1e-6
+"""The same of float32 products, of which that bound says nothing: their errors are independent and add up
+to far less; below this, no digit that is left would be trusted.
+"""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """When a self term is not to be divided by: at no more than `least` of its terms, or not finite."""
+
+    least: float
+    lost: str
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Trust:
+        """Return what the options of a kernel metric imply.
+
+        Cells of an RBF cannot overflow, and are numbers unless their width is a multiple of 0.
+        """
+        least = ROUNDING if options["precision"] == "float64" else _ROUNDING_FLOAT32
+        return cls(least, NO_SCALE if options.get("kernel") == "rbf" else OVERFLOW)
 
 
 @dataclass(frozen=True)
@@ -51,6 +78,15 @@ def unbiased(n: int, inner: Tensor, sides: Tensor, totals: Tensor) -> Hsic:
 
 Self = tuple[Tensor, list[str | None]]
 """A model's self terms `[L] float64`, and why a layer's is not to be divided by."""
+
+
+def self_term(hsic: Hsic, trust: Trust, why: str) -> Self:
+    """Return the self terms of a model's layers, with the reason `why` where one is lost in rounding."""
+    reasons: list[str | None] = []
+    for value, terms in zip(hsic.value.tolist(), hsic.terms.tolist(), strict=True):
+        low = why if value <= trust.least * terms else None
+        reasons.append(low if np.isfinite(terms) else trust.lost)
+    return hsic.value, reasons
 
 
 def normalized(cross: Tensor, self_x: Self, self_y: Self, bounds: tuple[float, float]) -> Scored:

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations, product
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.kernels import (
+    Kernel,
+    anchors,
     as_rows,
     blocks_of,
     each,
     exact_neighbors,
-    origins,
+    median_distances,
     prepare,
     require_finite,
     require_recipe,
@@ -132,13 +134,19 @@ def score_tables(
         tables.update(found)
     if clamps is not None:
         clamps.update({side: state.bounds for side, state in states.items() if state.bounds is not None})
-    inner, kernels = _kernels(rows, todo, n) if any(m.family == "kernel" for m in wanted) else ({}, {})
+    sums_of = {
+        kernel: _kernels(rows, todo, n, kernel)
+        for kernel in dict.fromkeys(metric.kernel for metric in wanted)
+        if kernel is not None
+    }
 
     def scored(cell: tuple[Metric, Side, Side]) -> PairScores:
         metric, a, b = cell
         if metric.joint is not None:
             sums = PairSums(n, neighbor_sums(metric, found[a], found[b]))
         else:
+            assert metric.kernel is not None
+            inner, kernels = sums_of[metric.kernel]
             sums = PairSums(n, None, ordered_inner(inner, a, b), kernels[a], kernels[b])
         scores, status = metric.score(sums)
         return PairScores(metric, a[1], b[1], scores, flag_zero_rows(status, zeros[a], zeros[b]))
@@ -248,18 +256,19 @@ def _samples(
 
 
 def _kernels(
-    rows: Mapping[Side, Sequence[Tensor]], pairs: Sequence[tuple[Side, Side]], n: int
+    rows: Mapping[Side, Sequence[Tensor]], pairs: Sequence[tuple[Side, Side]], n: int, kernel: Kernel
 ) -> tuple[dict[Any, Tensor], dict[Any, KernelRows]]:
-    with torch.no_grad():
-        sums = super_tile(
-            rows,
-            rows,
-            pairs,
-            root_level(blocks_of(n)),
-            0,
-            0,
-            n,
-            unary=list(dict.fromkeys(side for pair in pairs for side in pair)),
-            origin={side: origins(stack) for side, stack in rows.items()},
-        )
+    models = list(dict.fromkeys(side for pair in pairs for side in pair))
+    level, about = root_level(blocks_of(n)), {}
+    for side in models:
+        medians = None
+        if kernel.median is not None:
+            medians = median_distances(partial(_whole, rows[side]), n, kernel, level)
+        about[side] = anchors(rows[side], kernel, medians)
+    sums = super_tile(rows, rows, pairs, level, 0, 0, n, kernel, about, unary=models)
     return sums.inner, kernel_rows(sums)
+
+
+def _whole(stack: Sequence[Tensor], block: int) -> Sequence[Tensor]:
+    """Return the rows of the only block that there is in memory."""
+    return stack

@@ -9,7 +9,8 @@ every block of sums is a complete subtree of the fixed tree and no choice change
     Clamp(model)                 what the recipe clamps its layers to         kind `recipes`
     NeighborTile(model, a, b)    top-k of block a among b and of b among a    lives as an object only
     NeighborBlock(model, a)      the merge over all b                         kind `neighbors`
-    KernelTile(a, b)             kernel sums of every pair of models          kind `kernels`
+    Scale(model, precision)      median distance of every layer               kind `scales`
+    KernelTile(a, b, kernel)     sums of one kernel, every pair of models     kind `kernels`
     Score(x, y)                  every layer pair of two models, all metrics  in the result
 
 Under a recipe that clamps, whoever reads rows of a model reads its clamp too, which all its shards
@@ -23,13 +24,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from platonic_ray.digest import digest
-from platonic_ray.kernels import CLAMPED, MICRO
+from platonic_ray.kernels import CLAMPED, MICRO, Kernel
 
 _MOST_BLOCKS = 4
 _LARGEST_BLOCK = 4096
 _NEIGHBORS_VERSION = 1
 _RECIPES_VERSION = 1
-_KERNELS_VERSION = 1
+_KERNELS_VERSION = 2
+_SCALES_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,23 @@ class NeighborBlock:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """The median distance between rows, of every layer of one model; a barrier for the model.
+
+    `precision` is that of the products that distances are made of.
+    """
+
+    model: int
+    precision: str
+
+
+@dataclass(frozen=True)
 class KernelTile:
-    """Kernel sums over one tile, a ≤ b, for every pair of models."""
+    """Sums of one kernel over one tile, a ≤ b, for every pair of models."""
 
     a: int
     b: int
+    kernel: Kernel
 
 
 @dataclass(frozen=True)
@@ -132,15 +146,15 @@ class Score:
     y: int
 
 
-Task = Embed | Clamp | NeighborTile | NeighborBlock | KernelTile | Score
+Task = Embed | Clamp | NeighborTile | NeighborBlock | Scale | KernelTile | Score
 
 
 @dataclass(frozen=True)
 class Plan:
     """The tasks of a study and the keys of what they make.
 
-    `k` is the largest k of the study's neighbor metrics (None: there is none); `kernels` says
-    whether any metric needs kernel sums.
+    `k` is the largest k of the study's neighbor metrics (None: there is none); `kernels` are
+    those whose sums its metrics need.
     """
 
     n: int
@@ -148,7 +162,7 @@ class Plan:
     block_rows: int
     recipe: str
     k: int | None
-    kernels: bool
+    kernels: tuple[Kernel, ...]
     models: tuple[PlannedModel, ...]
 
     @cached_property
@@ -212,9 +226,29 @@ class Plan:
             }
         )
 
-    def kernels_key(self, a: int, b: int, x: int, y: int) -> str:
-        """Key of a pair's kernel sums over one tile: they depend on the rows of its two blocks."""
+    def scales_key(self, scale: Scale) -> str:
+        """Key of a model's median distances: they depend on all of its rows."""
+        return digest(
+            {
+                "kind": "scales",
+                "version": _SCALES_VERSION,
+                "features": self.models[scale.model].shard_keys,
+                "recipe": self.recipe,
+                "precision": scale.precision,
+            }
+        )
+
+    def scale_of(self, kernel: Kernel, model: int) -> Scale | None:
+        """Return the task that a kernel's width comes from, where it is a multiple of the median."""
+        return None if kernel.median is None else Scale(model, kernel.precision)
+
+    def kernels_key(self, a: int, b: int, kernel: Kernel, x: int, y: int) -> str:
+        """Key of a pair's kernel sums over one tile: they depend on the rows of its two blocks.
+
+        Where the kernel's width is a multiple of a median, on all rows.
+        """
         shards = self.kernel_shards(a, b)
+        scales = [self.scale_of(kernel, model) for model in (x, y)]
         return digest(
             {
                 "kind": "kernels",
@@ -224,6 +258,8 @@ class Plan:
                 "y": [self.models[y].shard_keys[shard] for shard in shards],
                 "first_shard_rows": [self.shards[shard].start for shard in shards],
                 "recipe": self.recipe_key(x, y),
+                "kernel": kernel.key,
+                "scales": [None if scale is None else self.scales_key(scale) for scale in scales],
                 "tile": [[self.blocks[i].start, self.blocks[i].stop] for i in (a, b)],
             }
         )
@@ -241,10 +277,14 @@ class Plan:
                     graph[NeighborTile(m, a, b)] = tuple(Embed(m, shard) for shard in self.shards_of(a, b))
                 for a in blocks:
                     graph[NeighborBlock(m, a)] = tuple(NeighborTile(m, min(a, b), max(a, b)) for b in blocks)
-        kernel_tiles = tuple(KernelTile(a, b) for a, b in self.tiles) if self.kernels else ()
+        kernel_tiles = tuple(KernelTile(a, b, kernel) for kernel in self.kernels for a, b in self.tiles)
         for tile in kernel_tiles:
             shards = self.kernel_shards(tile.a, tile.b)
-            graph[tile] = tuple(Embed(m, shard) for m in models for shard in shards)
+            found = (self.scale_of(tile.kernel, m) for m in models)
+            scales = tuple(scale for scale in found if scale is not None)
+            for scale in scales:
+                graph[scale] = tuple(Embed(scale.model, shard) for shard in range(len(self.shards)))
+            graph[tile] = (*scales, *(Embed(m, shard) for m in models for shard in shards))
         for x, y in self.pairs:
             neighbors = [NeighborBlock(m, a) for m in dict.fromkeys((x, y)) for a in blocks if self.k]
             graph[Score(x, y)] = (*neighbors, *kernel_tiles)
@@ -268,8 +308,11 @@ class Plan:
             return (("recipes", self.clamp_key(task.model)),)
         if isinstance(task, NeighborBlock):
             return (("neighbors", self.neighbors_key(task.model, task.a)),)
+        if isinstance(task, Scale):
+            return (("scales", self.scales_key(task)),)
         if isinstance(task, KernelTile):
-            return tuple(("kernels", self.kernels_key(task.a, task.b, x, y)) for x, y in self.pairs)
+            keys = (self.kernels_key(task.a, task.b, task.kernel, x, y) for x, y in self.pairs)
+            return tuple(("kernels", key) for key in keys)
         return ()
 
 

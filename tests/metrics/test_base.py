@@ -29,7 +29,7 @@ def test_options_come_from_the_study_and_from_the_call() -> None:
     assert get_metric(MetricEntry(name="mutual_knn", options={"k": 3})).k == 3
     assert get_metric("mutual_knn", k=4).label == "mutual_knn(k=4)"
     assert get_metric(get_metric("mutual_knn"), k=5).key == {"name": "mutual_knn", "options": {"k": 5}}
-    assert get_metric("cka").label == "cka"
+    assert get_metric("cka").label == "cka(kernel=linear, precision=float32)"
 
 
 def test_an_unknown_metric_is_refused_with_the_closest_name() -> None:
@@ -40,7 +40,7 @@ def test_an_unknown_metric_is_refused_with_the_closest_name() -> None:
 def test_an_unknown_option_is_refused_with_those_there_are() -> None:
     with pytest.raises(StudyError, match="no option 'n'; its options: k"):
         get_metric("mutual_knn", n=3)
-    with pytest.raises(StudyError, match="its options: none"):
+    with pytest.raises(StudyError, match="its options: kernel, median, precision, sigma"):
         get_metric("cka", k=3)
 
 

@@ -21,8 +21,8 @@ def test_every_cell_of_a_table_is_the_score_of_its_two_layers() -> None:
     metrics = [
         get_metric("mutual_knn", k=5),
         get_metric("mutual_knn", k=9),
-        get_metric("cka"),
-        get_metric("unbiased_cka"),
+        get_metric("cka", precision="float64"),
+        get_metric("unbiased_cka", precision="float64"),
     ]
     tables = score_tables(MODELS, metrics=metrics)
     assert [(table.x, table.y) for table in tables[::4]] == [

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platonic_ray.digest import digest
-from platonic_ray.kernels import MICRO
+from platonic_ray.kernels import MICRO, Kernel
 from platonic_ray.plan import (
     Clamp,
     Embed,
@@ -16,6 +16,7 @@ from platonic_ray.plan import (
     NeighborTile,
     Plan,
     PlannedModel,
+    Scale,
     Score,
     TaskGraph,
     choose_block_rows,
@@ -24,8 +25,10 @@ from platonic_ray.plan import (
     needed,
 )
 
+LINEAR = Kernel("linear")
 
-def plan(n=1000, shard_rows=100, block_rows=512, models=("a", "b"), k=10, kernels=True, recipe="l2"):
+
+def plan(n=1000, shard_rows=100, block_rows=512, models=("a", "b"), k=10, kernels=(LINEAR,), recipe="l2"):
     shards = len(cut(n, shard_rows))
     planned = tuple(
         PlannedModel(name, "text", digest(["ties", name]), tuple(digest([name, i]) for i in range(shards)))
@@ -122,8 +125,8 @@ def test_kernel_sums_depend_on_the_rows_of_their_tile_alone():
             "models": (PlannedModel("a", "text", made.models[0].tie_digest, changed), made.models[1]),
         }
     )
-    assert made.kernels_key(0, 0, 0, 1) == other.kernels_key(0, 0, 0, 1)
-    assert made.kernels_key(0, 1, 0, 1) != other.kernels_key(0, 1, 0, 1)
+    assert made.kernels_key(0, 0, LINEAR, 0, 1) == other.kernels_key(0, 0, LINEAR, 0, 1)
+    assert made.kernels_key(0, 1, LINEAR, 0, 1) != other.kernels_key(0, 1, LINEAR, 0, 1)
     assert made.neighbors_key(0, 0) != other.neighbors_key(0, 0)
 
 
@@ -176,7 +179,7 @@ def test_a_graph_with_losses_ends_and_never_runs_a_task_before_its_inputs(seed):
 
 
 def test_results_are_released_when_their_last_reader_is_done():
-    made = plan(n=200, models=("a",), kernels=False)
+    made = plan(n=200, models=("a",), kernels=())
     graph = TaskGraph(made.prerequisites, done=[])
     while (embed := graph.take_embed(0)) is not None:
         assert graph.complete(embed) == []
@@ -185,7 +188,7 @@ def test_results_are_released_when_their_last_reader_is_done():
 
 
 def test_a_tile_is_ready_as_soon_as_the_shards_of_its_blocks_are_done():
-    made = plan(n=1000, shard_rows=100, block_rows=256, models=("a", "b"), kernels=False)
+    made = plan(n=1000, shard_rows=100, block_rows=256, models=("a", "b"), kernels=())
     graph = TaskGraph(made.prerequisites, done=[])
     for _ in made.shards_of(0):
         assert graph.take() is None
@@ -197,7 +200,7 @@ def test_a_tile_is_ready_as_soon_as_the_shards_of_its_blocks_are_done():
 
 def test_kernel_sums_of_a_model_with_itself_have_a_key_of_their_own():
     twins = plan(models=("a", "a"))
-    keys = {pair: twins.kernels_key(0, 0, *pair) for pair in twins.pairs}
+    keys = {pair: twins.kernels_key(0, 0, LINEAR, *pair) for pair in twins.pairs}
     assert keys[0, 1] != keys[0, 0] == keys[1, 1]
 
 
@@ -214,7 +217,7 @@ def test_what_reads_rows_of_a_model_waits_for_its_clamp_and_for_no_other():
 
 
 def test_tiles_of_a_model_start_when_it_is_embedded_while_others_still_are():
-    graph = TaskGraph(plan(n=600, kernels=False, recipe="huh2024").prerequisites, done=[])
+    graph = TaskGraph(plan(n=600, kernels=(), recipe="huh2024").prerequisites, done=[])
     while (embed := graph.take_embed(0)) is not None:
         assert graph.take() is None
         graph.complete(embed)
@@ -251,3 +254,38 @@ def test_a_clamp_that_is_lost_is_made_again_and_said_in_the_result():
     made = plan(recipe="huh2024")
     left = needed(made, found(made, lambda kind, key: key != made.clamp_key(1)))
     assert {task for task in left if not isinstance(task, Score)} == {Clamp(1)}
+
+
+def test_every_kernel_has_tiles_and_keys_of_its_own():
+    wide = Kernel("linear", precision="float64")
+    made = plan(block_rows=256, kernels=(LINEAR, wide))
+    tiles = [task for task in made.prerequisites if isinstance(task, KernelTile)]
+    assert sorted((tile.a, tile.b, tile.kernel.precision) for tile in tiles) == sorted(
+        (a, b, precision) for a, b in made.tiles for precision in ("float32", "float64")
+    )
+    assert set(tiles) <= set(made.prerequisites[Score(0, 1)])
+    assert made.kernels_key(0, 0, LINEAR, 0, 1) != made.kernels_key(0, 0, wide, 0, 1)
+
+
+def test_kernels_on_the_median_wait_for_all_rows_of_a_model_and_share_its_median():
+    one, half = Kernel("rbf", median=1.0), Kernel("rbf", median=0.5)
+    made = plan(n=1000, block_rows=256, kernels=(LINEAR, one, half, Kernel("rbf", sigma=1.0)))
+    scales = [task for task in made.prerequisites if isinstance(task, Scale)]
+    assert scales == [Scale(0, "float32"), Scale(1, "float32")]
+    assert made.prerequisites[scales[1]] == tuple(Embed(1, shard) for shard in range(10))
+    of_tile = {
+        kernel: [need for need in made.prerequisites[KernelTile(0, 0, kernel)] if isinstance(need, Scale)]
+        for kernel in made.kernels
+    }
+    assert list(of_tile.values()) == [[], scales, scales, []]
+
+
+def test_a_new_last_shard_changes_all_sums_on_the_median_and_only_its_own_of_others():
+    median = Kernel("rbf", median=1.0)
+    made = plan(n=1000, block_rows=256, kernels=(LINEAR, median))
+    first, *others = made.models
+    changed = PlannedModel(first.name, first.view, first.tie_digest, (*first.shard_keys[:-1], digest("new")))
+    other = Plan(1000, 100, 256, "l2", 10, (LINEAR, median), (changed, *others))
+    assert made.kernels_key(0, 0, LINEAR, 0, 1) == other.kernels_key(0, 0, LINEAR, 0, 1)
+    assert made.kernels_key(0, 0, median, 0, 1) != other.kernels_key(0, 0, median, 0, 1)
+    assert made.kernels_key(0, 0, median, 1, 1) == other.kernels_key(0, 0, median, 1, 1)
