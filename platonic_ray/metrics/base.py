@@ -248,9 +248,9 @@ def get_metric(entry: MetricEntry | Metric | str, **options: Any) -> Metric:
 def metrics() -> tuple[Metric, ...]:
     """Return all metrics, with their default options."""
     # The declarations import this module for their types.
-    from platonic_ray.metrics import cka, distances, knn
+    from platonic_ray.metrics import cka, distances, knn, rsa
 
-    return (*knn.METRICS, cka.CKA, cka.UNBIASED_CKA, *distances.METRICS)
+    return (*knn.METRICS, cka.CKA, cka.UNBIASED_CKA, *distances.METRICS, rsa.RSA)
 
 
 def no_status(shape: tuple[int, ...]) -> Status:
