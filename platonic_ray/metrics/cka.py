@@ -11,10 +11,10 @@ all cells, and for the linear kernel when one vector is subtracted from all rows
 may be taken about an anchor.
 
 The kernel is linear, x·y, or an RBF, exp(−‖x − y‖² / 2σ²), of prepared rows. σ is `sigma`, or `median`
-times the median of the representation's n (n − 1) / 2 distances (so in Kornblith et al.); without both,
-the median itself. The reference's code (minyoungg/platonic-rep, `metrics.py`) has the same RBF with
-σ = 1 by default and no median rule, adds 1e-6 to the normalizer √(HSIC·HSIC), and computes distances
-in float32 from products of rows (`torch.cdist`).
+times the median of the representation's n (n − 1) / 2 distances, each rounded to float32 (the rule of
+Kornblith et al.); without both, the median itself. The reference's code (minyoungg/platonic-rep,
+`metrics.py`) has the same RBF with σ = 1 by default and no median rule, adds 1e-6 to the normalizer
+√(HSIC·HSIC), and computes distances in float32 from products of rows (`torch.cdist`).
 
 `precision`: products and cells in "float32" (the score within 1e-5 of its value, or of 1e-2 where it
 is smaller), or in "float64".

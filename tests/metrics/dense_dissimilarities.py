@@ -30,7 +30,8 @@ def rsa(x: np.ndarray, y: np.ndarray, kind: str) -> float:
 def rbf(x: np.ndarray, sigma: float | None, median: float | None) -> np.ndarray:
     apart = distances(x)
     if sigma is None:
-        sigma = (median or 1.0) * np.median(apart[np.triu_indices(len(x), 1)])
+        of_pairs = apart[np.triu_indices(len(x), 1)].astype(np.float32)  # as documented
+        sigma = (median or 1.0) * np.median(of_pairs.astype(np.float64))
     return np.exp(-(apart**2) / (2 * sigma**2))
 
 
@@ -43,16 +44,11 @@ def rbf_cka(
 
 
 def u_centered(A: np.ndarray) -> np.ndarray:
-    """Székely & Rizzo (2014), eq. 2.4, entry by entry as it is written."""
+    """Székely & Rizzo (2014), eq. 2.4, as it is written; 0 on the diagonal."""
     n = len(A)
-    centered = np.zeros_like(A)
-    for i in range(n):
-        for j in range(n):
-            if i != j:
-                centered[i, j] = (
-                    A[i, j] - A[i].sum() / (n - 2) - A[:, j].sum() / (n - 2) + A.sum() / ((n - 1) * (n - 2))
-                )
-    return centered
+    rows, columns = A.sum(1, keepdims=True), A.sum(0, keepdims=True)
+    centered = A - rows / (n - 2) - columns / (n - 2) + A.sum() / ((n - 1) * (n - 2))
+    return centered * (1 - np.eye(n))
 
 
 def distance_correlation(x: np.ndarray, y: np.ndarray) -> float:
