@@ -9,7 +9,18 @@ from platonic_ray.datasets import Dataset, open_dataset
 from platonic_ray.errors import DataError, RunError
 from platonic_ray.metrics import Metric
 from platonic_ray.models import ModelSpec
-from platonic_ray.plan import Clamp, Embed, KernelTile, NeighborBlock, NeighborTile, Plan, Scale, Score, Task
+from platonic_ray.plan import (
+    Clamp,
+    Embed,
+    KernelTile,
+    NeighborBlock,
+    NeighborTile,
+    PermutedKernel,
+    Plan,
+    Scale,
+    Score,
+    Task,
+)
 from platonic_ray.statistics import Null
 from platonic_ray.store import Store
 from platonic_ray.study import DatasetEntry, RunEntry
@@ -90,5 +101,7 @@ def label(plan: Plan, task: Task) -> str:
         return f"kernels[{task.kernel.label}, {task.a}×{task.b}]"
     if isinstance(task, Scale):
         return f"median distance[{names[task.model]}]"
+    if isinstance(task, PermutedKernel):
+        return f"null[{task.kernel.label}, {task.start} to {task.stop - 1}]"
     assert isinstance(task, Score)
     return f"score[{names[task.x]} – {names[task.y]}]"

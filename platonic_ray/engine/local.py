@@ -24,6 +24,7 @@ from platonic_ray.plan import (
     KernelTile,
     NeighborBlock,
     NeighborTile,
+    PermutedKernel,
     Scale,
     Score,
     Task,
@@ -98,6 +99,8 @@ class LocalRunner:
             tiles.neighbor_block(context, task, {tile: self._partials[tile] for tile in parts})
         elif isinstance(task, KernelTile):
             tiles.kernel_tile(context, task, blocks, {})
+        elif isinstance(task, PermutedKernel):
+            tiles.permuted_kernel(context, task, blocks, {})
         elif isinstance(task, Scale):
             tiles.scale(context, task, blocks)
         else:
@@ -131,4 +134,4 @@ class LocalRunner:
             return "samples embedded", len(self.context.plan.shards[task.shard])
         if isinstance(task, Score):
             return "pairs", 1
-        return "tiles", int(isinstance(task, NeighborTile | KernelTile))
+        return "tiles", int(isinstance(task, NeighborTile | KernelTile | PermutedKernel))

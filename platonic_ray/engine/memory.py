@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, zip_longest
 from typing import Any
 
 from torch import Tensor
@@ -14,9 +14,19 @@ from platonic_ray.engine.assemble import emptied, labels_of
 from platonic_ray.engine.intervals import intervals_of, winner_interval
 from platonic_ray.engine.prepare import null_of, refuse_twice
 from platonic_ray.errors import StudyError
-from platonic_ray.kernels import zero_rows
+from platonic_ray.kernels import Kernel, permuted_inner, zero_rows
 from platonic_ray.results import LayerInfo, PairScores, Result
-from platonic_ray.statistics import Calibration, Groups, Interval, NeighborSide, Null, calibrate_pair
+from platonic_ray.statistics import (
+    SLACK,
+    Calibration,
+    Groups,
+    Interval,
+    NeighborSide,
+    Null,
+    calibrate_best,
+    calibrate_pair,
+    kernel_null_scores,
+)
 from platonic_ray.study import IntervalsEntry, NullEntry
 
 
@@ -49,6 +59,7 @@ def table_in_memory(
     pairs = list(combinations_with_replacement(xs, 2)) if ys is None else None
     tables: dict[tuple[str, str], metrics_.Neighbors] = {}
     clamps: dict[tuple[str, str], tuple[float, ...]] = {}
+    states: dict[Kernel, metrics_.KernelStates] = {}
     scored = metrics_.score_tables(
         {name: layers[name] for name in xs},
         None if ys is None else {name: layers[name] for name in ys},
@@ -57,12 +68,15 @@ def table_in_memory(
         pairs=pairs,
         tables=tables,
         clamps=clamps,
+        kernel_states=states,
     )
     labels = dict(zip([metric.label for metric in chosen], labels_of(chosen), strict=True))
     different = len({(pair.x, pair.y) for pair in scored if pair.x != pair.y})
-    drawn, notes = null_of(null, chosen, different, seed=0, groups=grouped)
+    drawn, notes = null_of(null, chosen, different, n, seed=0, groups=grouped)
     bounds = {name: bound for (_, name), bound in clamps.items()}
-    calibrated = _calibrate(scored, tables, "x" if ys is None else "y", drawn)
+    calibrated = (
+        [] if drawn is None else _calibrate(scored, tables, states, "x" if ys is None else "y", drawn)
+    )
     return Result.from_pairs(
         [
             PairScores(
@@ -78,7 +92,7 @@ def table_in_memory(
                 null=calibration,
                 interval=_conditional(winner_interval(pair, layers, recipe, bounds, how)),
             )
-            for pair, calibration in zip(scored, calibrated, strict=True)
+            for pair, calibration in zip_longest(scored, calibrated)
         ],
         [
             LayerInfo(
@@ -106,17 +120,36 @@ def _zero_rows(rows: Tensor, bounds: tuple[float, ...] | None, layer: int) -> in
 def _calibrate(
     scored: Sequence[metrics_.PairScores],
     tables: Mapping[tuple[str, str], metrics_.Neighbors],
+    states: Mapping[Kernel, metrics_.KernelStates],
     y_side: str,
-    null: Null | None,
+    null: Null,
 ) -> list[Calibration | None]:
     """Set every pair of different models against its null, where there is one."""
     sides = {side: NeighborSide(neighbors) for side, neighbors in tables.items()}
-    return [
-        None
-        if null is None or pair.x == pair.y or not null.count(pair.metric)
-        else calibrate_pair(pair.metric, pair.scores, sides["x", pair.x], sides[y_side, pair.y], null)
-        for pair in scored
-    ]
+    made: list[Calibration | None] = [None] * len(scored)
+    todo: dict[Kernel | None, list[int]] = {}
+    for at, pair in enumerate(scored):
+        if pair.x != pair.y and null.count(pair.metric):
+            todo.setdefault(pair.metric.kernel, []).append(at)
+    for kernel, places in todo.items():
+        if kernel is None:
+            for at in places:
+                pair = scored[at]
+                of_x, of_y = sides["x", pair.x], sides[y_side, pair.y]
+                made[at] = calibrate_pair(pair.metric, pair.scores, of_x, of_y, null)
+            continue
+        state = states[kernel]
+        count = max(null.count(scored[at].metric) for at in places)
+        n = next(iter(state.of.values())).row_sums.shape[1]
+        perms = null.permutations(n, count)
+        pairs = dict.fromkeys((("x", scored[at].x), (y_side, scored[at].y)) for at in places)
+        inner = permuted_inner(state.rows, list(pairs), perms, kernel, state.about)
+        for at in places:
+            metric, (x, y) = scored[at].metric, (("x", scored[at].x), (y_side, scored[at].y))
+            some = slice(null.count(metric))
+            permuted = kernel_null_scores(metric, inner[x, y][some], state.of[x], state.of[y], perms[some])
+            made[at] = calibrate_best(metric, scored[at].scores, permuted, null.alpha, SLACK)
+    return made
 
 
 def _conditional(interval: Interval | None) -> Interval | None:

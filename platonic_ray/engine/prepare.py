@@ -13,10 +13,10 @@ from platonic_ray.datasets import Dataset, check_samples, items_digest, open_dat
 from platonic_ray.digest import digest
 from platonic_ray.engine.context import Context
 from platonic_ray.errors import StudyError
-from platonic_ray.kernels import MICRO
+from platonic_ray.kernels import MICRO, MOST_PERMUTED, Kernel
 from platonic_ray.metrics import Metric, get_metric
 from platonic_ray.models import ModelSpec, check_rows, resolve
-from platonic_ray.plan import Plan, PlannedModel, choose_block_rows, cut, features_key
+from platonic_ray.plan import Plan, PlannedModel, choose_block_rows, cut, features_key, permuted_kernels
 from platonic_ray.statistics import Groups, Null, choose_permutations, has_cheap_null, has_null
 from platonic_ray.store import Store
 from platonic_ray.study import NullEntry, Study
@@ -63,13 +63,13 @@ def prepare(study: Study, store: Store) -> Prepared:
     dataset, dropped = _checked(opened, views, study, store)
     for metric in metrics:
         metric.check(len(dataset))
-    plan = _plan(study, dataset, specs, metrics)
     different = len(study.models) * (len(study.models) - 1) // 2
     groups = None
     if study.null.groups is not None:
         labels = dataset.labels(study.null.groups)
         groups = Groups.of(f"null.groups = {study.null.groups!r}", labels, len(dataset))
-    null, notes = null_of(study.null, metrics, different, study.seed, groups)
+    null, notes = null_of(study.null, metrics, different, len(dataset), study.seed, groups)
+    plan = _plan(study, dataset, specs, metrics, null)
     context = Context(
         store=store,
         plan=plan,
@@ -98,9 +98,16 @@ def prepare(study: Study, store: Store) -> Prepared:
 
 
 def null_of(
-    entry: NullEntry, metrics: Sequence[Metric], pairs: int, seed: int, groups: Groups | None = None
+    entry: NullEntry,
+    metrics: Sequence[Metric],
+    pairs: int,
+    n: int,
+    seed: int,
+    groups: Groups | None = None,
 ) -> tuple[Null | None, tuple[str, ...]]:
     """Return the null of a table of so many pairs of different models, and what to note about it.
+
+    A metric without a null has none in silence, unless it is asked for by its name.
 
     :raises StudyError: if a metric is named that the table does not have, or that has no null.
     """
@@ -109,25 +116,37 @@ def null_of(
         if not of_name:
             listed = ", ".join(dict.fromkeys(metric.name for metric in metrics))
             raise StudyError(f"null.metrics: {name!r} is none of the metrics asked for ({listed}).")
-        if not all(map(has_null, of_name)):
-            raise StudyError(f"null.metrics: {name} has no null by permutation.")
+        if not all(has_null(metric, n) for metric in of_name):
+            raise StudyError(f"null.metrics: {name} has no null by permutation{_beyond(of_name[0], n)}.")
     if entry.permutations == 0 or pairs == 0:
         return None, ()
     given = None if entry.permutations == "auto" else entry.permutations
     counts: dict[str, int] = {}
     few: dict[str, list[str]] = {}
+    without: list[str] = []
     for metric in metrics:
         asked = entry.metrics is None or metric.name in entry.metrics or metric.label in entry.metrics
-        if not asked or not has_null(metric):
+        if not asked or not has_null(metric, n):
+            if asked and _beyond(metric, n):
+                without.append(metric.label)
             continue
         chosen = choose_permutations(pairs, entry.alpha, cheap=has_cheap_null(metric), given=given)
         counts[metric.label] = chosen.count
         if chosen.note is not None:
             few.setdefault(chosen.note, []).append(metric.label)
-    if not counts:
-        return None, ()
     notes = [note if len(few[note]) == len(metrics) else f"{', '.join(few[note])}: {note}" for note in few]
-    return Null(counts, entry.alpha, seed, groups), tuple(notes)
+    if without:
+        notes.append(
+            f"{', '.join(without)}: no null; permuted kernels are held for up to {MOST_PERMUTED} samples"
+        )
+    return Null(counts, entry.alpha, seed, groups) if counts else None, tuple(notes)
+
+
+def _beyond(metric: Metric, n: int) -> str:
+    """Say that there are too many samples for the null of a metric; nothing if that is not why."""
+    if metric.kernel is None or n <= MOST_PERMUTED:
+        return ""
+    return f" for more than {MOST_PERMUTED} samples"
 
 
 def refuse_twice(metrics: Sequence[Metric]) -> None:
@@ -154,7 +173,13 @@ def _checked(
     return kept, tuple(sorted({problem.row for problem in dropped}))
 
 
-def _plan(study: Study, dataset: Dataset, specs: tuple[ModelSpec, ...], metrics: tuple[Metric, ...]) -> Plan:
+def _plan(
+    study: Study,
+    dataset: Dataset,
+    specs: tuple[ModelSpec, ...],
+    metrics: tuple[Metric, ...],
+    null: Null | None,
+) -> Plan:
     spans = cut(len(dataset), study.shard_rows)
     shard_digests = {
         view: dataset.shard_digests(view, study.shard_rows) for view in {m.view for m in study.models}
@@ -175,6 +200,10 @@ def _plan(study: Study, dataset: Dataset, specs: tuple[ModelSpec, ...], metrics:
                 ),
             )
         )
+    drawn: dict[Kernel, int] = {}
+    for metric in metrics if null is not None else ():
+        if null is not None and metric.kernel is not None:
+            drawn[metric.kernel] = max(drawn.get(metric.kernel, 0), null.count(metric))
     ks = [metric.k for metric in metrics if metric.k is not None]
     rows = study.run.block_rows or choose_block_rows(len(dataset))
     if rows % MICRO or (rows // MICRO).bit_count() != 1:
@@ -187,6 +216,10 @@ def _plan(study: Study, dataset: Dataset, specs: tuple[ModelSpec, ...], metrics:
         k=max(ks, default=None),
         kernels=tuple(dict.fromkeys(kernel for metric in metrics if (kernel := metric.kernel) is not None)),
         models=tuple(models),
+        permuted=tuple(
+            task for kernel, count in drawn.items() if count for task in permuted_kernels(kernel, count)
+        ),
+        drawn="" if null is None else null.drawn,
     )
 
 

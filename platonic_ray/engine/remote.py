@@ -18,7 +18,7 @@ import ray
 from platonic_ray.engine import features, scores, tiles
 from platonic_ray.engine.context import Context
 from platonic_ray.engine.features import Blocks, ModelRunner
-from platonic_ray.plan import Clamp, KernelTile, NeighborBlock, NeighborTile, Scale, Score
+from platonic_ray.plan import Clamp, KernelTile, NeighborBlock, NeighborTile, PermutedKernel, Scale, Score
 
 # Which object arguments a task was given, in their order: a shard or task, and how many tables it has.
 Slots = tuple[tuple[Any, int], ...]
@@ -114,6 +114,19 @@ def kernel_tile(
 
 
 @ray.remote(max_retries=0, num_returns=2)
+def permuted_kernel(
+    context: Context, task: PermutedKernel, slots: Slots, *tables: pa.Table
+) -> tuple[dict[str, Any], pa.Table]:
+    """Compute and commit a kernel's inner products under permutations for every pair of models."""
+    start = time.time()
+    given = _given(slots, tables)
+    blocks = Blocks(context, given)
+    scales = {owner: found[0] for owner, found in given.items() if isinstance(owner, Scale)}
+    result = tiles.permuted_kernel(context, task, blocks, scales)
+    return {"start": start, "end": time.time(), **blocks.bytes_read(), **_where()}, result
+
+
+@ray.remote(max_retries=0, num_returns=2)
 def scale(context: Context, task: Scale, slots: Slots, *tables: pa.Table) -> tuple[dict[str, Any], pa.Table]:
     """Find and commit the median distances of a model's layers."""
     start = time.time()
@@ -137,5 +150,6 @@ RUN: dict[type, Any] = {
     NeighborBlock: neighbor_block,
     Scale: scale,
     KernelTile: kernel_tile,
+    PermutedKernel: permuted_kernel,
     Score: score,
 }

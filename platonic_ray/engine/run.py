@@ -26,6 +26,7 @@ from platonic_ray.plan import (
     KernelTile,
     NeighborBlock,
     NeighborTile,
+    PermutedKernel,
     Plan,
     Score,
     Task,
@@ -129,9 +130,10 @@ def _announce(progress: ProgressDisplay, plan: Plan, wanted: frozenset[Task], th
     embeds = [task for task in wanted if isinstance(task, Embed)]
     progress.expect("models loaded", len({task.model for task in embeds}))
     progress.expect("samples embedded", sum(len(plan.shards[task.shard]) for task in embeds))
-    progress.expect("tiles", sum(isinstance(task, NeighborTile | KernelTile) for task in wanted))
+    progress.expect("tiles", sum(isinstance(task, _TILES) for task in wanted))
     progress.expect("pairs", sum(isinstance(task, Score) for task in wanted))
-    reused = sum(isinstance(task, Embed | Clamp | NeighborBlock | KernelTile) for task in there)
+    kinds = Embed | Clamp | NeighborBlock | KernelTile | PermutedKernel
+    reused = sum(isinstance(task, kinds) for task in there)
     if reused:
         progress.say(
             f"Resuming: {reused} shards, neighbor blocks, tiles and clamps are in the store already."
@@ -143,7 +145,7 @@ def _summary(events: EventLog, there: frozenset[Task], seconds: float) -> str:
     lost = f", {counts['lost']} lost and done again" if counts["lost"] else ""
     objects, stored = (events.totals[f"bytes_from_{source}"] / 1e6 for source in ("objects", "store"))
     return (
-        f"Computed {counts['shard']} shards, {counts['NeighborTile'] + counts['KernelTile']} tiles and "
+        f"Computed {counts['shard']} shards, {sum(counts[kind.__name__] for kind in _TILES)} tiles and "
         f"{counts['Score']} pairs in {seconds:.0f} s; reused {len(there)} from the store{lost}. "
         f"Tiles read {objects:,.0f} MB from objects, {stored:,.0f} MB from the store. Log: run {events.run}."
     )
@@ -167,4 +169,5 @@ def _stored_result(store: Store, prepared: Prepared) -> Result | None:
     return Result(**frames, provenance={**manifest.meta, **asked(prepared)})
 
 
+_TILES = (NeighborTile, KernelTile, PermutedKernel)
 _FRAMES = ("scores", "models", "layers")

@@ -29,7 +29,7 @@ from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.failures import Failure, Loss, classify
 from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.errors import RunError, StudyError
-from platonic_ray.plan import Clamp, Embed, KernelTile, NeighborTile, Score, Task, TaskGraph
+from platonic_ray.plan import Clamp, Embed, KernelTile, NeighborTile, PermutedKernel, Score, Task, TaskGraph
 
 _TASKS_PER_CORE = 3
 _OBJECT_STORE_SHARE = 0.4
@@ -269,7 +269,7 @@ class Scheduler:
         self._complete(task, report)
         if isinstance(task, Score):
             self.progress.advance("pairs")
-        elif isinstance(task, NeighborTile | KernelTile):
+        elif isinstance(task, NeighborTile | KernelTile | PermutedKernel):
             self.progress.advance("tiles")
 
     def _complete(self, task: Task, report: dict[str, Any]) -> None:

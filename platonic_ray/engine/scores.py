@@ -11,6 +11,7 @@ from dataclasses import fields
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from platonic_ray.engine.context import Context, MissingInputError
 from platonic_ray.engine.features import read_parts
@@ -18,7 +19,14 @@ from platonic_ray.engine.tiles import UNARY, level_of
 from platonic_ray.kernels import Kernel, TileSums, merge_tree
 from platonic_ray.metrics import Metric, Neighbors, PairSums, kernel_rows, neighbor_sums, ordered_inner
 from platonic_ray.plan import KernelTile, NeighborBlock, Score, Task
-from platonic_ray.statistics import Calibration, NeighborSide, calibrate_pair
+from platonic_ray.statistics import (
+    SLACK,
+    Calibration,
+    NeighborSide,
+    calibrate_best,
+    calibrate_pair,
+    kernel_null_scores,
+)
 from platonic_ray.store import table_arrays
 
 CALIBRATION = tuple(field.name for field in fields(Calibration))
@@ -94,8 +102,17 @@ class _ScoreInputs:
                     tiles.append(_tile_sums(level_of(context), a, b, by_pair))
             if not missing:
                 self._roots[kernel] = merge_tree(tiles, plan.n)
+        products: dict[Kernel, list[Tensor]] = {}
+        for part in plan.permuted if task.x != task.y else ():
+            table = self._given.get(part) or self._from_store("permuted", plan.permuted_key(part))
+            if table is None:
+                missing.append(part)
+            else:
+                array = table_arrays(table)[f"{task.x}.{task.y}"]
+                products.setdefault(part.kernel, []).append(torch.tensor(array))
         if missing:
             raise MissingInputError(missing)
+        self._permuted = {kernel: torch.cat(parts) for kernel, parts in products.items()}
         self._sides = {model: NeighborSide(found) for model, found in self._neighbors.items()}
 
     def sums_for(self, metric: Metric, x: int, y: int) -> PairSums:
@@ -113,7 +130,13 @@ class _ScoreInputs:
         null = self._context.null
         if null is None or x == y or not null.count(metric):
             return None
-        return calibrate_pair(metric, scores, self._sides[x], self._sides[y], null)
+        if metric.kernel is None:
+            return calibrate_pair(metric, scores, self._sides[x], self._sides[y], null)
+        count = null.count(metric)
+        rows, perms = kernel_rows(self._roots[metric.kernel]), null.permutations(self._context.plan.n, count)
+        inner = self._permuted[metric.kernel][:count]
+        permuted = kernel_null_scores(metric, inner, rows[x], rows[y], perms)
+        return calibrate_best(metric, scores, permuted, null.alpha, SLACK)
 
     def _block(self, block: NeighborBlock) -> pa.Table | None:
         key = self._context.plan.neighbors_key(block.model, block.a)

@@ -25,11 +25,12 @@ from platonic_ray.kernels import (
     anchors,
     median_distances,
     merge_neighbors,
+    permuted_inner,
     super_tile,
     tied_share,
     tile_neighbors,
 )
-from platonic_ray.plan import Embed, KernelTile, NeighborBlock, NeighborTile, Scale, Task
+from platonic_ray.plan import Embed, KernelTile, NeighborBlock, NeighborTile, PermutedKernel, Scale, Task
 from platonic_ray.store import arrays_table, table_arrays
 
 UNARY = ("squares", "rows", "columns", "diagonal")
@@ -158,6 +159,39 @@ def kernel_tile(
         store.put("kernels", keys[x, y], {"sums": arrays_table(arrays)})
         made.update({f"{x}.{y}.{name}": array for name, array in arrays.items()})
     return arrays_table(made)
+
+
+def permuted_kernel(
+    context: Context, task: PermutedKernel, blocks: Blocks, scales: Mapping[Scale, pa.Table]
+) -> pa.Table:
+    """Compute a kernel's inner products under permutations for every pair of models; commit, return them.
+
+    The array of pair (x, y) is named `x.y`, `[stop − start, Lx, Ly] float64`; y is permuted.
+
+    :param scales: as of `kernel_tile`.
+    :raises MissingInputError: naming shards and scales that cannot be had.
+    """
+    plan, null = context.plan, context.null
+    assert null is not None
+    models = range(len(plan.models))
+    medians = _medians(context, task.kernel, models, scales)
+    blocks.require([Embed(model, shard) for model in models for shard in range(len(plan.shards))])
+    stacks = {model: _all_rows(blocks, model, len(plan.blocks)) for model in models}
+    products = permuted_inner(
+        stacks,
+        [(x, y) for x, y in plan.pairs if x != y],
+        null.permutations(plan.n, task.stop - task.start, task.start),
+        task.kernel,
+        {model: anchors(stacks[model], task.kernel, medians.get(model)) for model in models},
+    )
+    table = arrays_table({f"{x}.{y}": array.numpy() for (x, y), array in products.items()})
+    context.store.put("permuted", plan.permuted_key(task), {"products": table})
+    return table
+
+
+def _all_rows(blocks: Blocks, model: int, count: int) -> list[Tensor]:
+    stacks = [blocks.prepared(model, block) for block in range(count)]
+    return [torch.cat(layer) for layer in zip(*stacks, strict=True)]
 
 
 def _medians(

@@ -40,6 +40,7 @@ from platonic_ray.kernels.neighbors import (
     tile_neighbors,
 )
 from platonic_ray.kernels.panels import tile_inner
+from platonic_ray.kernels.permuted import AT_ONCE, MOST_PERMUTED, permuted_inner
 from platonic_ray.kernels.prepare import (
     CLAMPED,
     RECIPES,
@@ -64,9 +65,11 @@ from platonic_ray.kernels.ties import Digest, TieRule, tie_keys
 from platonic_ray.kernels.trees import root_level, tree_sum
 
 __all__ = [
+    "AT_ONCE",
     "CLAMPED",
     "LANES",
     "MICRO",
+    "MOST_PERMUTED",
     "RECIPES",
     "Anchor",
     "Digest",
@@ -96,6 +99,7 @@ __all__ = [
     "merge_tree",
     "one_thread",
     "overlap_counts",
+    "permuted_inner",
     "prepare",
     "prepare_layers",
     "rank_sums",

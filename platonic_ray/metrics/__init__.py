@@ -17,6 +17,7 @@ from platonic_ray.metrics.base import (
 from platonic_ray.metrics.cka import kernel_rows, ordered_inner
 from platonic_ray.metrics.knn import neighbor_sums
 from platonic_ray.metrics.table import (
+    KernelStates,
     PairScores,
     as_layers,
     best,
@@ -28,6 +29,7 @@ from platonic_ray.metrics.unary import ModelState, Wanted, model_state, rows_dig
 
 __all__ = [
     "KernelRows",
+    "KernelStates",
     "Metric",
     "ModelState",
     "NeighborRows",

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.kernels import (
+    Anchor,
     Kernel,
     anchors,
     as_rows,
@@ -67,6 +68,15 @@ class PairScores:
         return best(self.scores, self.metric.direction)
 
 
+@dataclass(frozen=True)
+class KernelStates:
+    """What one kernel was made from: prepared rows and anchors of every model, and its unary states."""
+
+    rows: Mapping[Side, Sequence[Tensor]]
+    about: Mapping[Side, Sequence[Anchor]]
+    of: Mapping[Side, KernelRows]
+
+
 def best(scores: np.ndarray, direction: str = "similarity") -> tuple[float, int, int]:
     """Return the best of a table `[Lx, Ly]` and where it is: the maximum, for a distance the minimum.
 
@@ -89,6 +99,7 @@ def score_tables(
     digests: Mapping[str, Sequence[str]] | None = None,
     tables: dict[Side, Neighbors] | None = None,
     clamps: dict[Side, tuple[float, ...]] | None = None,
+    kernel_states: dict[Kernel, KernelStates] | None = None,
 ) -> list[PairScores]:
     """Score every layer pair of pairs of models.
 
@@ -105,6 +116,7 @@ def score_tables(
     :param tables: a dictionary that receives the neighbors of every model, for those who go on with them.
     :param clamps: a dictionary that receives what the recipe clamped the layers of every model to, where it
         does: over all rows, and over all layers of a model whose layers have one width.
+    :param kernel_states: one that receives what every kernel was made from.
     :returns: pair by pair, and of a pair metric by metric, in the order given.
     :raises StudyError: if a metric, option, recipe or pair is unknown, or n is too small for a metric.
     :raises DataError: if features are no finite matrices of equally many rows.
@@ -139,6 +151,10 @@ def score_tables(
         for kernel in dict.fromkeys(metric.kernel for metric in wanted)
         if kernel is not None
     }
+    if kernel_states is not None:
+        kernel_states.update(
+            {kernel: KernelStates(rows, about, of) for kernel, (_, of, about) in sums_of.items()}
+        )
 
     def scored(cell: tuple[Metric, Side, Side]) -> PairScores:
         metric, a, b = cell
@@ -146,7 +162,7 @@ def score_tables(
             sums = PairSums(n, neighbor_sums(metric, found[a], found[b]))
         else:
             assert metric.kernel is not None
-            inner, kernels = sums_of[metric.kernel]
+            inner, kernels, _ = sums_of[metric.kernel]
             sums = PairSums(n, None, ordered_inner(inner, a, b), kernels[a], kernels[b])
         scores, status = metric.score(sums)
         return PairScores(metric, a[1], b[1], scores, flag_zero_rows(status, zeros[a], zeros[b]))
@@ -257,16 +273,16 @@ def _samples(
 
 def _kernels(
     rows: Mapping[Side, Sequence[Tensor]], pairs: Sequence[tuple[Side, Side]], n: int, kernel: Kernel
-) -> tuple[dict[Any, Tensor], dict[Any, KernelRows]]:
+) -> tuple[dict[Any, Tensor], dict[Any, KernelRows], dict[Side, list[Anchor]]]:
     models = list(dict.fromkeys(side for pair in pairs for side in pair))
-    level, about = root_level(blocks_of(n)), {}
+    level, about = root_level(blocks_of(n)), dict[Side, list[Anchor]]()
     for side in models:
         medians = None
         if kernel.median is not None:
             medians = median_distances(partial(_whole, rows[side]), n, kernel, level)
         about[side] = anchors(rows[side], kernel, medians)
     sums = super_tile(rows, rows, pairs, level, 0, 0, n, kernel, about, unary=models)
-    return sums.inner, kernel_rows(sums)
+    return sums.inner, kernel_rows(sums), about
 
 
 def _whole(stack: Sequence[Tensor], block: int) -> Sequence[Tensor]:

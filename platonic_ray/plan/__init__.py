@@ -7,6 +7,7 @@ from platonic_ray.plan.plan import (
     KernelTile,
     NeighborBlock,
     NeighborTile,
+    PermutedKernel,
     Plan,
     PlannedModel,
     Scale,
@@ -18,6 +19,7 @@ from platonic_ray.plan.plan import (
     features_key,
     found,
     needed,
+    permuted_kernels,
 )
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "KernelTile",
     "NeighborBlock",
     "NeighborTile",
+    "PermutedKernel",
     "Plan",
     "PlannedModel",
     "Scale",
@@ -38,4 +41,5 @@ __all__ = [
     "features_key",
     "found",
     "needed",
+    "permuted_kernels",
 ]

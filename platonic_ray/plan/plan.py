@@ -11,6 +11,7 @@ every block of sums is a complete subtree of the fixed tree and no choice change
     NeighborBlock(model, a)      the merge over all b                         kind `neighbors`
     Scale(model, precision)      median distance of every layer               kind `scales`
     KernelTile(a, b, kernel)     sums of one kernel, every pair of models     kind `kernels`
+    PermutedKernel(…)            the same under permutations of samples       kind `permuted`
     Score(x, y)                  every layer pair of two models, all metrics  in the result
 
 Under a recipe that clamps, whoever reads rows of a model reads its clamp too, which all its shards
@@ -24,12 +25,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from platonic_ray.digest import digest
-from platonic_ray.kernels import CLAMPED, MICRO, Kernel
+from platonic_ray.kernels import AT_ONCE, CLAMPED, MICRO, Kernel
 
 _MOST_BLOCKS = 4
 _LARGEST_BLOCK = 4096
+_PERMUTATIONS = 25 * AT_ONCE
 _NEIGHBORS_VERSION = 1
 _RECIPES_VERSION = 1
+_PERMUTED_VERSION = 1
 _KERNELS_VERSION = 2
 _SCALES_VERSION = 1
 
@@ -60,6 +63,15 @@ def choose_block_rows(n: int) -> int:
     while rows * _MOST_BLOCKS < n and rows < _LARGEST_BLOCK:
         rows *= 2
     return rows
+
+
+def permuted_kernels(kernel: Kernel, count: int) -> tuple[PermutedKernel, ...]:
+    """Cut the permutations of a kernel into tasks, each worth making the kernel's cells for.
+
+    >>> [(task.start, task.stop) for task in permuted_kernels(Kernel(), 202)]
+    [(0, 100), (100, 200), (200, 202)]
+    """
+    return tuple(PermutedKernel(kernel, span.start, span.stop) for span in cut(count, _PERMUTATIONS))
 
 
 def features_key(model: str, samples: str, corpus: str | None = None) -> str:
@@ -139,6 +151,19 @@ class KernelTile:
 
 
 @dataclass(frozen=True)
+class PermutedKernel:
+    """Inner products of one kernel under permutations `start` … `stop − 1`, for every pair of models.
+
+    All pairs in one task: what a permutation gathers of a model serves all its pairs. A model that is
+    added to a study therefore makes all of them anew.
+    """
+
+    kernel: Kernel
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
 class Score:
     """All layer pairs of two models, x ≤ y, under every metric."""
 
@@ -146,7 +171,7 @@ class Score:
     y: int
 
 
-Task = Embed | Clamp | NeighborTile | NeighborBlock | Scale | KernelTile | Score
+Task = Embed | Clamp | NeighborTile | NeighborBlock | Scale | KernelTile | PermutedKernel | Score
 
 
 @dataclass(frozen=True)
@@ -154,7 +179,8 @@ class Plan:
     """The tasks of a study and the keys of what they make.
 
     `k` is the largest k of the study's neighbor metrics (None: there is none); `kernels` are
-    those whose sums its metrics need.
+    those whose sums its metrics need. `permuted` is what the nulls of kernel metrics need, and
+    `drawn` a digest of how their permutations are drawn.
     """
 
     n: int
@@ -164,6 +190,8 @@ class Plan:
     k: int | None
     kernels: tuple[Kernel, ...]
     models: tuple[PlannedModel, ...]
+    permuted: tuple[PermutedKernel, ...] = ()
+    drawn: str = ""
 
     @cached_property
     def shards(self) -> tuple[Span, ...]:
@@ -264,6 +292,20 @@ class Plan:
             }
         )
 
+    def permuted_key(self, task: PermutedKernel) -> str:
+        """Key of a kernel's inner products under some permutations: they depend on all rows of all models."""
+        return digest(
+            {
+                "kind": "permuted",
+                "version": _PERMUTED_VERSION,
+                "features": [model.shard_keys for model in self.models],
+                "recipe": self.recipe,
+                "kernel": task.kernel.key,
+                "drawn": self.drawn,
+                "permutations": [task.start, task.stop],
+            }
+        )
+
     @cached_property
     def prerequisites(self) -> dict[Task, tuple[Task, ...]]:
         """Every task of the plan, with the tasks whose results it reads."""
@@ -285,9 +327,14 @@ class Plan:
             for scale in scales:
                 graph[scale] = tuple(Embed(scale.model, shard) for shard in range(len(self.shards)))
             graph[tile] = (*scales, *(Embed(m, shard) for m in models for shard in shards))
+        for task in self.permuted:
+            found = (self.scale_of(task.kernel, m) for m in models)
+            scales = tuple(scale for scale in found if scale is not None)
+            graph[task] = (*scales, *(Embed(m, shard) for m in models for shard in range(len(self.shards))))
         for x, y in self.pairs:
+            permuted = () if x == y else self.permuted
             neighbors = [NeighborBlock(m, a) for m in dict.fromkeys((x, y)) for a in blocks if self.k]
-            graph[Score(x, y)] = (*neighbors, *kernel_tiles)
+            graph[Score(x, y)] = (*neighbors, *kernel_tiles, *permuted)
         return self._with_clamps(graph) if self.recipe in CLAMPED else graph
 
     def _with_clamps(self, graph: dict[Task, tuple[Task, ...]]) -> dict[Task, tuple[Task, ...]]:
@@ -310,6 +357,8 @@ class Plan:
             return (("neighbors", self.neighbors_key(task.model, task.a)),)
         if isinstance(task, Scale):
             return (("scales", self.scales_key(task)),)
+        if isinstance(task, PermutedKernel):
+            return (("permuted", self.permuted_key(task)),)
         if isinstance(task, KernelTile):
             keys = (self.kernels_key(task.a, task.b, task.kernel, x, y) for x, y in self.pairs)
             return tuple(("kernels", key) for key in keys)

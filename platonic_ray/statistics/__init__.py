@@ -17,9 +17,11 @@ from platonic_ray.statistics.null import (
     null_scores,
 )
 from platonic_ray.statistics.permutations import Permutations, choose_permutations, permutations
+from platonic_ray.statistics.permuted import SLACK, has_kernel_null, kernel_null_scores
 from platonic_ray.statistics.relabel import Labels, null_overlaps
 
 __all__ = [
+    "SLACK",
     "Calibration",
     "Groups",
     "Interval",
@@ -35,8 +37,10 @@ __all__ = [
     "calibrate_pair",
     "choose_permutations",
     "has_cheap_null",
+    "has_kernel_null",
     "has_null",
     "interval_of_layers",
+    "kernel_null_scores",
     "null_overlaps",
     "null_scores",
     "permutations",

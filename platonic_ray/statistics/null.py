@@ -2,7 +2,8 @@
 
 A metric's null is the best score over all layer pairs under each permutation, one permutation for all
 layers. Neighbor metrics need no representation for it: permuting the samples of a model relabels its
-neighbor tables, and the metric's own sums are taken over these (`null_scores`).
+neighbor tables, and the metric's own sums are taken over these (`null_scores`). Kernel metrics permute
+what was made of the kernels (`permuted`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from platonic_ray.metrics import Metric, Neighbors, PairSums, neighbor_sums
 from platonic_ray.metrics.table import best
 from platonic_ray.statistics.calibration import Calibration, calibrate
 from platonic_ray.statistics.permutations import permutations
+from platonic_ray.statistics.permuted import has_kernel_null
 from platonic_ray.statistics.relabel import Labels, null_overlaps
 
 _AT_ONCE = 64
@@ -83,15 +85,21 @@ class Null:
         """Return permutations `start` … `start + count − 1` of n samples, `[count, n] int64`."""
         return permutations(n, count, self.seed, None if self.groups is None else self.groups.labels, start)
 
+    @property
+    def drawn(self) -> str:
+        """Return a digest of what permutations are drawn from, not of how many."""
+        groups = None if self.groups is None else self.groups.labels.tolist()
+        return digest({"seed": self.seed, "groups": groups})
+
     def summary(self) -> dict[str, Any]:
         """Return it as plain values, for keys and provenance; of groups the name and a digest."""
         groups = self.groups and {"name": self.groups.name, "digest": digest(self.groups.labels.tolist())}
         return {"counts": dict(self.counts), "alpha": self.alpha, "seed": self.seed, "groups": groups}
 
 
-def has_null(metric: Metric) -> bool:
-    """Whether the null of a metric can be made."""
-    return metric.joint is not None
+def has_null(metric: Metric, n: int) -> bool:
+    """Whether the null of a metric can be made, of so many samples."""
+    return metric.joint is not None or has_kernel_null(metric, n)
 
 
 def has_cheap_null(metric: Metric) -> bool:

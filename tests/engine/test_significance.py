@@ -5,11 +5,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from support import score_bytes
+from support import dense_features, events_of, score_bytes
 
 import platonic_ray as pr
 from platonic_ray.engine.prepare import null_of, prepare
 from platonic_ray.errors import DataError, StudyError
+from platonic_ray.kernels import MOST_PERMUTED
 from platonic_ray.metrics import get_metric, score_tables
 from platonic_ray.statistics import benjamini_hochberg, permutations
 from platonic_ray.store import Store
@@ -57,6 +58,29 @@ def test_models_that_share_what_they_see_are_significant_and_others_not():
     assert "·" in pr.results.render_table(result)
 
 
+@pytest.mark.parametrize("metric", ["cka", "unbiased_cka", "distance_correlation", "rsa"])
+def test_the_null_of_kernels_is_that_of_permuted_features(metric):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(60, 2, 5, generator=generator), torch.randn(60, 3, 7, generator=generator)
+    y[:, 1, :2] += 0.5 * x[:, 0, :2]
+    row = pr.table({"x": x}, {"y": y}, metric=metric, permutations=39, alpha=0.1).models.row(0, named=True)
+    nulls = []
+    for perm in permutations(60, 39, seed=0):
+        (pair,) = score_tables({"x": x}, {"y": y[perm]}, [get_metric(metric)])
+        nulls.append(pair.scores.max())
+    assert row["p"] == (1 + sum(null >= row["score"] for null in nulls)) / 40
+    assert row["null_threshold"] == pytest.approx(sorted([row["score"], *nulls])[36 - 1], abs=1e-6)
+
+
+def test_a_kernel_null_of_too_many_samples_is_not_made_and_said_so():
+    chosen = [get_metric("cka"), get_metric("mutual_knn")]
+    drawn, (note,) = null_of(NullEntry(), chosen, 3, MOST_PERMUTED + 1, 0)
+    assert list(drawn.counts) == ["mutual_knn(k=10)"]
+    assert note.startswith(f"{chosen[0].label}: no null; permuted kernels are held for up to 8192 samples")
+    with pytest.raises(StudyError, match="cka has no null by permutation for more than 8192 samples"):
+        null_of(NullEntry(metrics=("cka",)), chosen, 3, MOST_PERMUTED + 1, 0)
+
+
 def test_too_few_permutations_are_noted_and_none_are_none():
     rng = np.random.default_rng(0)
     models = {name: rng.normal(size=(30, 3)) for name in "abcd"}
@@ -73,7 +97,7 @@ def test_too_few_permutations_are_noted_and_none_are_none():
 def test_a_study_sets_its_scores_against_their_null(small_study):
     result = pr.align(small_study, quiet=True)
     assert result.pairs("cycle_knn").height == 4 + 2 * 6  # both orders, each with its own null
-    for metric in ("cycle_knn", "rank_knn"):
+    for metric in ("cycle_knn", "rank_knn", "cka", "unbiased_cka"):
         rows = result.pairs(metric)
         assert (rows["p"].is_null() == (rows["model_x"] == rows["model_y"])).all()
     models = result.pairs("mutual_knn")
@@ -86,11 +110,35 @@ def test_a_study_sets_its_scores_against_their_null(small_study):
     assert ((pairs["p"] <= 0.05) == (pairs["score"] > pairs["null_threshold"])).all()
     # Both read the same words, each with its own random embedding of them.
     assert pairs.filter(model_x="bert-en", model_y="tfidf")["p"].item() == 1 / 201
-    counts = {"mutual_knn(k=7)": 200, "cycle_knn(k=5)": 200, "rank_knn(k=7)": 200}
-    assert result.provenance["null"] == {"counts": counts, "alpha": 0.05, "seed": 0, "groups": None}
+    assert set(result.provenance["null"]["counts"].values()) == {200}
+    assert len(result.provenance["null"]["counts"]) == 5
+
+    # What is in memory has the same null of kernels, to the last bit.
+    features = {
+        name: [torch.from_numpy(layer) for layer in stack]
+        for name, stack in dense_features(small_study).items()
+    }
+    table = pr.table(features, metric=["cka", "unbiased_cka"])
+    for metric in ("cka", "unbiased_cka"):
+        for name in ("score", *COLUMNS):
+            assert table.pairs(metric)[name].equals(result.pairs(metric)[name], null_equal=True)
+
+
+def test_permuted_kernels_that_are_lost_are_made_again(small_study):
+    study = small_study.replace(metrics=[{"name": "unbiased_cka"}], null={"permutations": 30})
+    first = pr.align(study, quiet=True)
+    plan = prepare(study, Store(study.run.store)).context.plan
+    (part,) = plan.permuted
+    store = Store(study.run.store)
+    assert store.manifest("permuted", plan.permuted_key(part)) is not None
+    store.discard("permuted", plan.permuted_key(part))
+    store.discard("results", prepare(study, store).key)
+    assert score_bytes(pr.align(study, quiet=True)) == score_bytes(first)
+    assert [event["event"] for event in events_of(study)].count("PermutedKernel") == 1
 
 
 def test_another_null_is_another_result_of_the_same_scores(small_study):
+    small_study = small_study.replace(metrics=[{"name": "mutual_knn", "k": 7}])
     first = pr.align(small_study.replace(null={"permutations": 0}), quiet=True)
     assert first.provenance["null"] is None
     other = pr.align(small_study.replace(null={"permutations": 30, "alpha": 0.2}), quiet=True)
@@ -103,18 +151,18 @@ def test_a_null_is_made_for_the_metrics_that_are_named():
     rng = np.random.default_rng(0)
     models = {name: rng.normal(size=(30, 3)) for name in "ab"}
     chosen = [get_metric("mutual_knn", k=3), get_metric("rank_knn", k=3)]
-    drawn, notes = null_of(NullEntry(metrics=("rank_knn",)), chosen, 1, 0)
+    drawn, notes = null_of(NullEntry(metrics=("rank_knn",)), chosen, 1, 30, 0)
     assert drawn.counts == {"rank_knn(k=3)": 200}
     assert notes == ()
     with pytest.raises(StudyError, match=r"'cka' is none of the metrics asked for \(mutual_knn, rank_knn\)"):
-        null_of(NullEntry(metrics=("cka",)), chosen, 1, 0)
+        null_of(NullEntry(metrics=("cka",)), chosen, 1, 30, 0)
     both = pr.table(models, metric=["mutual_knn", "rank_knn"], k=3, permutations="auto")
     assert both.models["p"].is_null().to_list() == 2 * [True, False, True]
 
 
 def test_metrics_with_dear_nulls_say_when_theirs_cannot_reach_significance():
     chosen = [get_metric("mutual_knn"), get_metric("rank_knn"), get_metric("lcs_knn")]
-    drawn, (note,) = null_of(NullEntry(), chosen, 66, 0)
+    drawn, (note,) = null_of(NullEntry(), chosen, 66, 30, 0)
     assert list(drawn.counts.values()) == [1320, 200, 200]
     assert note.startswith("rank_knn(k=10), lcs_knn(k=10, normalized=True): 200 permutations are few")
 
@@ -130,7 +178,7 @@ def test_groups_are_a_column_of_the_dataset_and_part_of_what_was_asked(small_stu
     free = prepare(study, Store(study.run.store))
     grouped = prepare(study.replace(null={"permutations": 19, "groups": "group"}), Store(study.run.store))
     assert grouped.key != free.key
-    assert grouped.context.plan == free.context.plan
+    assert grouped.context.plan.models == free.context.plan.models
     assert grouped.context.null.groups.labels.unique().numel() == len(set(groups))
     assert "group" in grouped.context.null.summary()["groups"]["name"]
     with pytest.raises(StudyError, match=r"no column of labels 'grup'.*Did you mean 'group'"):

@@ -14,6 +14,7 @@ from platonic_ray.plan import (
     KernelTile,
     NeighborBlock,
     NeighborTile,
+    PermutedKernel,
     Plan,
     PlannedModel,
     Scale,
@@ -23,6 +24,7 @@ from platonic_ray.plan import (
     cut,
     found,
     needed,
+    permuted_kernels,
 )
 
 LINEAR = Kernel("linear")
@@ -289,3 +291,19 @@ def test_a_new_last_shard_changes_all_sums_on_the_median_and_only_its_own_of_oth
     assert made.kernels_key(0, 0, LINEAR, 0, 1) == other.kernels_key(0, 0, LINEAR, 0, 1)
     assert made.kernels_key(0, 0, median, 0, 1) != other.kernels_key(0, 0, median, 0, 1)
     assert made.kernels_key(0, 0, median, 1, 1) == other.kernels_key(0, 0, median, 1, 1)
+
+
+def test_permuted_kernels_read_all_rows_of_all_models_and_serve_the_scores_of_different_models():
+    made = Plan(**{**vars_of(plan()), "permuted": permuted_kernels(LINEAR, 202), "drawn": "seed 0"})
+    assert [task.stop - task.start for task in made.permuted] == [100, 100, 2]
+    assert made.prerequisites[made.permuted[0]] == tuple(
+        Embed(model, shard) for model in (0, 1) for shard in range(10)
+    )
+    assert set(made.permuted) < set(made.prerequisites[Score(0, 1)])
+    assert not set(made.permuted) & set(made.prerequisites[Score(1, 1)])
+    keys = {made.permuted_key(task) for task in made.permuted}
+    assert len(keys) == 3
+    for change in ({"drawn": "seed 1"}, {"recipe": "none"}, {"models": made.models[::-1]}):
+        other = Plan(**{**vars_of(made), **change})
+        assert not keys & {other.permuted_key(task) for task in other.permuted}
+    assert isinstance(made.permuted[0], PermutedKernel)
