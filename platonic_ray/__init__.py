@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from platonic_ray.api import align as align
+    from platonic_ray.api import growth as growth
     from platonic_ray.api import interval as interval
     from platonic_ray.api import load as load
     from platonic_ray.api import neighbors as neighbors
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "align": "platonic_ray.api",
+    "growth": "platonic_ray.api",
     "interval": "platonic_ray.api",
     "load": "platonic_ray.api",
     "neighbors": "platonic_ray.api",

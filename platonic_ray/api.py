@@ -1,7 +1,7 @@
-"""The public verbs: score, interval, neighbors, table, align, load.
+"""The public verbs: score, interval, growth, neighbors, table, align, load.
 
-`score`, `interval`, `neighbors` and `table` work on arrays in this process and need no Ray. `align` runs a
-study: on Ray, streamed and resumable.
+All but `align` and `load` work on arrays in this process and need no Ray. `align` runs a study: on Ray,
+streamed and resumable.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from platonic_ray.results import Result, load_result
 from platonic_ray.study import IntervalsEntry, NullEntry, Study
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from platonic_ray.statistics import Interval
 
 
@@ -153,6 +155,59 @@ def interval(
 
     entry = IntervalsEntry.of(target=target, level=level, splits=splits)
     return interval_in_memory(x, y, metric, k, recipe, entry, seed, options)
+
+
+def growth(
+    x: Any,
+    y: Any,
+    metric: str = "mutual_knn",
+    k: int = 10,
+    recipe: str = "l2",
+    *,
+    sizes: Sequence[int] | None = None,
+    protocol: Literal["all", "queries"] = "all",
+    k_share: float | None = None,
+    queries: int | None = None,
+    layers: tuple[int, int] | None = None,
+    splits: int = 10,
+    seed: int = 0,
+    **options: Any,
+) -> pl.DataFrame:
+    """Return the score at several numbers of samples, with standard errors.
+
+    :param x: `[N, Dx]`, `[N, L, D]` or a list of `[N, D_l]`; of a stack, one layer pair is followed.
+    :param y: the same of the other side, for the same samples.
+    :param recipe: as in `score`; a clamp is always that of all N samples.
+    :param sizes: numbers of samples, ascending; N and four halvings of it by default.
+    :param protocol: "all" scores all against all among the first samples of one seeded random order,
+        so that smaller subsets are parts of larger ones: each score is that of `score` on that subset,
+        its samples in their own order. "queries" takes fixed random queries and lets their gallery
+        grow, reading it once: `sizes` are those of the gallery, which the queries are no part of. It
+        is for metrics that are means over samples, as in `interval`.
+    :param k_share: let k grow with the size m: k = max(1, round(k_share · m)).
+    :param queries: how many; by default half of the samples, at most 1,024.
+    :param layers: the layers of x and y to follow; by default those that score best on all N samples.
+    :param splits: for "all", how often the samples of each size are cut into halves that are scored:
+        the standard error comes from their differences.
+    :param seed: of the random order and of the cuts.
+    :returns: a frame with a row a size; `platonic_ray.results.growth` documents its columns.
+        `standard_error` is for samples drawn anew with "all", and for queries drawn anew against the
+        same gallery with "queries": column `target` says so.
+    :raises StudyError: as `score`; if sizes, queries, layers or the protocol cannot be.
+    :raises DataError: as `score`.
+
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(200, 8))
+    >>> curve = growth(x, x + np.random.default_rng(1).normal(size=x.shape), sizes=[50, 100, 200])
+    >>> curve["score"].is_sorted(descending=True)
+    True
+    """
+    from platonic_ray.engine.growth import growth_in_memory
+    from platonic_ray.statistics import Growth
+
+    wanted = None if sizes is None else tuple(int(size) if int(size) == size else size for size in sizes)
+    how = Growth(protocol, wanted, k_share, queries, splits, seed)
+    return growth_in_memory(x, y, metric, k, recipe, how, layers, options)
 
 
 def align(study: Study | str | Path, *, quiet: bool = False) -> Result:

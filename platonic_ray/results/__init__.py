@@ -1,12 +1,14 @@
 """The finished table: select, save, load, draw and print it. Nothing here computes a score."""
 
 from platonic_ray.results.figure import heatmap, save_figure
+from platonic_ray.results.growth import GROWTH_SCHEMA
 from platonic_ray.results.matrix import Matrix
 from platonic_ray.results.pairs import LayerInfo, PairScores
 from platonic_ray.results.result import Result, load_result
 from platonic_ray.results.show import render_json, render_table
 
 __all__ = [
+    "GROWTH_SCHEMA",
     "LayerInfo",
     "Matrix",
     "PairScores",

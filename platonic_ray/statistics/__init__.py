@@ -4,6 +4,7 @@ Pure functions of numbers and neighbor tables. No I/O, no Ray, no Arrow.
 """
 
 from platonic_ray.statistics.calibration import Calibration, benjamini_hochberg, calibrate
+from platonic_ray.statistics.growth import Growth, GrowthPoint, grow
 from platonic_ray.statistics.halves import Layer, interval_of_layers
 from platonic_ray.statistics.intervals import Interval, Intervals, undefined_interval
 from platonic_ray.statistics.null import (
@@ -24,6 +25,8 @@ __all__ = [
     "SLACK",
     "Calibration",
     "Groups",
+    "Growth",
+    "GrowthPoint",
     "Interval",
     "Intervals",
     "Labels",
@@ -36,6 +39,7 @@ __all__ = [
     "calibrate_best",
     "calibrate_pair",
     "choose_permutations",
+    "grow",
     "has_cheap_null",
     "has_kernel_null",
     "has_null",

@@ -142,12 +142,16 @@ def population_interval(
     :param halves: scores of both halves of every cut of the samples, `[S, 2]`, of ⌊n/2⌋ and of the
         other samples.
     """
+    cuts = len(halves)
+    low, high = bounded_interval(score, population_error(halves, n), cuts, n, metric, level)
+    return Interval(low, high, "population", f"{_percent(level)}: t over {cuts} cuts into disjoint halves")
+
+
+def population_error(halves: npt.NDArray[np.float64], n: int) -> float:
+    """Return the standard error of a score of n samples drawn anew, from the scores of its halves `[S, 2]`."""
     small, large = n // 2, n - n // 2
     # Var(T_A) + Var(T_B) = σ² (1/|A| + 1/|B|) where that of all is σ² / n.
-    variance = float(np.mean((halves[:, 0] - halves[:, 1]) ** 2)) * small * large / n**2
-    cuts = len(halves)
-    low, high = bounded_interval(score, math.sqrt(variance), cuts, n, metric, level)
-    return Interval(low, high, "population", f"{_percent(level)}: t over {cuts} cuts into disjoint halves")
+    return math.sqrt(float(np.mean((halves[:, 0] - halves[:, 1]) ** 2)) * small * large / n**2)
 
 
 def bounded_interval(

@@ -1,0 +1,96 @@
+"""Curves of growth of what is in memory: which layers, their prepared rows, and the curve as a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import polars as pl
+from torch import Tensor
+
+from platonic_ray.errors import DataError, StudyError
+from platonic_ray.kernels import clamp_bounds, prepare_layers
+from platonic_ray.metrics import Metric, as_layers, get_metric, rows_digest, score_tables
+from platonic_ray.results import GROWTH_SCHEMA
+from platonic_ray.statistics import Growth, GrowthPoint, Layer, grow
+
+BEST = "best on all samples"
+
+
+def growth_in_memory(
+    x: Any,
+    y: Any,
+    name: str,
+    k: int,
+    recipe: str,
+    how: Growth,
+    layers: tuple[int, int] | None,
+    options: Mapping[str, Any],
+) -> pl.DataFrame:
+    """Return the curve of two representations, or of a layer pair of two stacks; see `api.growth`.
+
+    :raises StudyError: for unknown names and options, and sizes that there cannot be.
+    :raises DataError: for features that cannot be compared.
+    """
+    metric = get_metric(name, **options)
+    metric = metric.with_options({"k": k}) if metric.k is not None else metric
+    stacks = [as_layers(value, side) for value, side in ((x, "x"), (y, "y"))]
+    n = stacks[0][0].shape[0]
+    if any(rows.shape[0] != n for stack in stacks for rows in stack):
+        raise DataError(
+            "x and y need the same samples, row by row; rows found: "
+            + ", ".join(str(rows.shape[0]) for stack in stacks for rows in stack[:10])
+            + "."
+        )
+    how.check(metric, n)
+    rows = [prepare_layers(stack, recipe, _bounds(stack, recipe)) for stack in stacks]
+    (i, j), chosen = _chosen(how.metric_at(metric, n), rows, layers)
+    sides = [Layer(stack[at], rows_digest(stack[at])) for stack, at in zip(rows, (i, j), strict=True)]
+    points = grow(metric, sides[0], sides[1], how)
+    return growth_frame([(metric, "x", "y", i, j, chosen, point) for point in points], how, n)
+
+
+def growth_frame(
+    points: Sequence[tuple[Metric, str, str, int, int, str, GrowthPoint]], how: Growth, n: int
+) -> pl.DataFrame:
+    """Return points of curves as a frame of `results.GROWTH_SCHEMA`.
+
+    :param points: the metric, the names of both models, their layers, how these were chosen, and a point.
+    """
+    queries = how.queries_of(n) or None
+    rows = [
+        {
+            "metric": metric.name,
+            "model_x": x,
+            "model_y": y,
+            "layer_x": i,
+            "layer_y": j,
+            "layers": chosen,
+            "protocol": how.protocol,
+            "queries": queries,
+            **asdict(point),
+        }
+        for metric, x, y, i, j, chosen, point in points
+    ]
+    return pl.DataFrame(rows, schema=GROWTH_SCHEMA)
+
+
+def _bounds(stack: list[Tensor], recipe: str) -> tuple[float, ...] | None:
+    return clamp_bounds(lambda: [stack], recipe)
+
+
+def _chosen(
+    metric: Metric, rows: Sequence[Sequence[Tensor]], layers: tuple[int, int] | None
+) -> tuple[tuple[int, int], str]:
+    """Return the layers of a curve, and in words how they were chosen."""
+    if layers is not None:
+        for at, stack, side in zip(layers, rows, "xy", strict=True):
+            if not 0 <= at < len(stack):
+                raise StudyError(f"layers: {side} has layers 0 to {len(stack) - 1} (given: {at!r}).")
+        return layers, "given"
+    if all(len(stack) == 1 for stack in rows):
+        return (0, 0), "only"
+    (table,) = score_tables({"x": rows[0]}, {"y": rows[1]}, [metric], recipe="none")
+    _, i, j = table.best()
+    return (max(i, 0), max(j, 0)), BEST
