@@ -10,6 +10,7 @@ import torch
 from support import changed, committed, dense_features, events_of, score_bytes, tie_digests, write_broken_bert
 
 import platonic_ray as pr
+from platonic_ray.engine.assemble import labels_of
 from platonic_ray.engine.features import ModelRunner
 from platonic_ray.engine.prepare import prepare
 from platonic_ray.errors import DataError, StudyError
@@ -23,6 +24,38 @@ def test_scores_equal_those_of_features_in_memory(small_study):
     for pair in score_tables(features, metrics=["cka", "unbiased_cka"]):
         table = result.layers_matrix(pair.x, pair.y, pair.metric.name).values
         np.testing.assert_array_equal(table, pair.scores)
+
+
+def test_metrics_of_every_kernel_are_those_of_features_in_memory_and_a_lost_scale_is_made_again(small_study):
+    metrics = [
+        get_metric("cka", kernel="rbf"),
+        get_metric("unbiased_cka", kernel="rbf", median=0.5),
+        get_metric("cka", kernel="rbf", sigma=1.0),
+        get_metric("unbiased_cka", precision="float64"),
+        get_metric("distance_correlation"),
+        get_metric("rsa"),
+        get_metric("rsa", dissimilarity="cosine", precision="float64"),
+    ]
+    study = small_study.replace(
+        dataset={**small_study.dataset.model_dump(), "samples": 300},
+        models=[model.model_dump() for model in small_study.models[::3]],
+        metrics=[metric.key for metric in metrics],
+    )
+    result = pr.align(study, quiet=True)
+    names = labels_of(metrics)
+    for pair in score_tables(dense_features(study), metrics=metrics):
+        table = result.layers_matrix(pair.x, pair.y, names[metrics.index(pair.metric)]).values
+        np.testing.assert_array_equal(table, pair.scores)
+    made = [event["event"] for event in events_of(study)]
+    assert made.count("Scale") == 2  # one a model, for both multiples of the median
+    store = Path(study.run.store)
+    for folder in ("results", "kernels"):
+        for manifest in (store / folder).rglob("manifest.json"):
+            manifest.unlink()
+    part = next((store / "scales").rglob("*.arrow"))
+    part.write_bytes(part.read_bytes()[:-100])
+    assert score_bytes(pr.align(study, quiet=True)) == score_bytes(result)
+    assert [event["event"] for event in events_of(study)].count("Scale") == 1
 
 
 KNN = ["mutual_knn", "cycle_knn", "lcs_knn", "edit_distance_knn", "jaccard_knn", "rank_knn"]
