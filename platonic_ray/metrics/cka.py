@@ -89,14 +89,14 @@ def score_unbiased(sums: PairSums, options: Mapping[str, Any]) -> Scored:
 
 def _self_biased(x: KernelRows, trust: Trust) -> Self:
     n, rows = x.row_sums.shape[1], x.row_sums + x.diagonal
-    squares = x.squares + row_inner(x.diagonal, x.diagonal).diagonal()
-    hsic = biased(n, squares, row_inner(rows, rows).diagonal(), row_total(rows) ** 2)
+    squares = x.squares + row_total(x.diagonal**2)
+    hsic = biased(n, squares, row_total(rows**2), row_total(rows) ** 2)
     return self_term(hsic, trust, CONSTANT)
 
 
 def _self_unbiased(x: KernelRows, trust: Trust) -> Self:
     n = x.row_sums.shape[1]
-    hsic = unbiased(n, x.squares, row_inner(x.row_sums, x.row_sums).diagonal(), row_total(x.row_sums) ** 2)
+    hsic = unbiased(n, x.squares, row_total(x.row_sums**2), row_total(x.row_sums) ** 2)
     # Cells are rounded after the length of their rows: cells that are small beside the diagonal, more.
     of_cells = trust.least * row_total(x.diagonal) ** 2
     value, bad = self_term(Hsic(hsic.value, hsic.terms + of_cells), trust, NOT_POSITIVE)
