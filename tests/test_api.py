@@ -45,14 +45,14 @@ def test_neighbors_are_those_of_a_dense_computation(rows):
 def test_a_representation_agrees_with_itself_in_every_dtype(rows, dtype):
     x = torch.tensor(rows).to(dtype)
     assert pr.score(x, x) == 1.0
-    assert pr.score(x, x, metric="cka") == pytest.approx(1.0, abs=1e-12)
+    assert pr.score(x, x, metric="cka") == pytest.approx(1.0, abs=1e-6)  # float32 products
 
 
 def test_a_table_of_two_sides_has_no_scores_within_a_side(rows):
     result = pr.table({"a": rows, "b": rows[:, :5]}, {"c": rows[:, 3:]}, metric=["mutual_knn", "cka"])
     matrix = result.matrix("cka")
     assert (matrix.rows, matrix.columns) == (("a", "b"), ("c",))
-    assert matrix.at("a", "c") == pytest.approx(pr.score(rows, rows[:, 3:], metric="cka"))
+    assert matrix.at("a", "c") == pytest.approx(pr.score(rows, rows[:, 3:], metric="cka"), abs=1e-6)
 
 
 def test_one_name_for_two_representations_is_refused(rows):

@@ -29,7 +29,7 @@ def test_cka_is_that_of_exact_arithmetic(metric: str, seed: int, n: int, width: 
     found = score(x, y, metric, recipe="none", precision="float64")
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
     rounded = score(x, y, metric, recipe="none")
-    assert rounded == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    assert rounded == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize("metric", BOTH)
@@ -41,7 +41,7 @@ def test_cka_is_that_of_the_dense_formulas(metric: str, seed: int, n: int, width
     found = score(x, y, metric, recipe="none", precision="float64")
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
     rounded = score(x, y, metric, recipe="none")
-    assert rounded == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    assert rounded == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize("metric", BOTH)

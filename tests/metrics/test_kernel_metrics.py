@@ -67,7 +67,8 @@ def test_scores_are_those_of_the_dense_formulas(
     x, y = pair(seed, n, width, mean)
     expected = ORACLES[case][2](x, y)
     assert scored(case, x, y) == pytest.approx(expected, rel=1e-9, abs=1e-11)
-    assert scored(case, x, y, "float32") == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    # Of a handful of samples the self terms can be small differences: there the bound is absolute.
+    assert scored(case, x, y, "float32") == pytest.approx(expected, rel=1e-5, abs=2e-5)
 
 
 @EVERY
