@@ -49,6 +49,19 @@ def test_a_run_on_ray_equals_the_run_in_this_process(ran, small_study):
     assert score_bytes(pr.align(small_study, quiet=True)) == score_bytes(distributed)
 
 
+def test_kernels_on_the_median_distance_are_those_of_the_run_in_this_process(cluster, small_study, tmp_path):
+    study = small_study.replace(
+        dataset={**small_study.dataset.model_dump(), "samples": 300},
+        models=[model.model_dump() for model in small_study.models[2:]],
+        metrics=[{"name": "cka", "kernel": "rbf"}, {"name": "distance_correlation"}, {"name": "rsa"}],
+    )
+    distributed = on_ray(study, tmp_path / "ray")
+    assert score_bytes(pr.align(distributed, quiet=True)) == score_bytes(pr.align(study, quiet=True))
+    events = events_of(distributed)
+    assert sum(event["event"] == "Scale" for event in events) == 2
+    assert not any(event["event"] == "lost" for event in events)
+
+
 def test_tiles_stream_from_objects_while_other_shards_are_embedded(ran):
     _, _, events = ran
     shards = [event for event in events if event["event"] == "shard"]
