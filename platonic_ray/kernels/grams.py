@@ -28,7 +28,6 @@ from platonic_ray.kernels.panels import Key, LayerSums, Panel, Place
 from platonic_ray.kernels.threads import one_thread, workers
 from platonic_ray.kernels.trees import children, root_level, tree_sum
 
-_PANEL_LEVEL = 1
 _PANEL_BYTES = 2**30
 
 
@@ -83,9 +82,9 @@ def super_tile(
 ) -> TileSums:
     """Compute node (level, a ≤ b) of the tree for some models.
 
-    A model's cells are made once and serve all its pairs. A panel of up to 2 × 2 micro-tiles of the
-    models is held at a time, within about `panel_bytes`; where all of them take more, models go in
-    groups, two groups at a time, and cells are made again for every group that theirs meets. Works
+    A model's cells are made once and serve all its pairs. A panel of 2 × 2 micro-tiles of all models is
+    held at a time, or of one if those take more than `panel_bytes`; where that is too much as well,
+    models go in groups, two at a time, and cells are made again for every group that theirs meets. Works
     on as many threads as torch is set to, each tile on one, so that their number changes no byte.
 
     :param stacks_a: prepared rows of every model over `span(level, a, n)`.
@@ -116,13 +115,15 @@ def super_tile(
         return rows.stop - rows.start
 
     def node(level: int, i: int, j: int) -> TileSums:
-        if level > _PANEL_LEVEL:
+        if level > panel_level:
             return _combine(level, i, j, [node(level - 1, *at) for at in children(level, i, j, blocks)])
         places = _places(level, i, j, blocks)
         panel = Panel(places, kernel, about, rows_of, size_of, run)
         leaves = _leaves(places, *panel.sums(models, pairs, unary, panel_bytes))
         return _root(level, i, j, leaves, blocks)
 
+    of_panel = sum(len(stacks_a[model]) for model in models) * (2 * micro) ** 2 * kernel.dtype.itemsize
+    panel_level = 1 if of_panel <= panel_bytes else 0
     threads = torch.get_num_threads()
     with one_thread(), workers(threads) as run:
         return node(level, a, b)

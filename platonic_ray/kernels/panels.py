@@ -77,13 +77,14 @@ class Panel:
                     if (x, y) not in inner
                 ]
                 if wanted:
-                    tiles = held if other is group else {**held, **self._make(other, unary, alone)}
-                    inner |= self._products(wanted, tiles)
+                    more = {} if other is group else self._make(other, unary, alone)
+                    inner |= self._products(wanted, {**held, **more})
+                    more.clear()  # before others are made
+            held.clear()
         return inner, alone
 
     def _groups(self, models: Sequence[Key], limit_bytes: int) -> list[list[Key]]:
-        itemsize = 4 if self.kernel.dtype == torch.float32 else 8
-        of_layer = itemsize * sum(self._size(place) for place in self.places)
+        of_layer = self.kernel.dtype.itemsize * sum(self._size(place) for place in self.places)
         sizes = {model: len(self.about[model]) * of_layer for model in models}
         if sum(sizes.values()) <= limit_bytes:
             return [list(models)]
