@@ -105,11 +105,11 @@ def _count_layer(
             some = bits[_above(bits)] if diagonal else bits.reshape(-1)
             upper = some >> _LOW_BITS
             if within is None:
-                total += torch.bincount(upper, minlength=_HIGH)
+                total += torch.bincount(upper, minlength=_HIGH).cpu()
                 continue
             for side, bin_ in enumerate(within):
                 lower = some[upper == bin_] & (_LOW - 1)
-                total[side] += torch.bincount(lower, minlength=_LOW)
+                total[side] += torch.bincount(lower, minlength=_LOW).cpu()
 
 
 def _above(square: Tensor) -> Tensor:

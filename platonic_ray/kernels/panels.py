@@ -105,7 +105,12 @@ class Panel:
         first = {model for model in group if model in unary and model not in alone}
         tiles = {
             model: [
-                torch.empty(len(self.about[model]), self._size(place), dtype=self.kernel.dtype)
+                torch.empty(
+                    len(self.about[model]),
+                    self._size(place),
+                    dtype=self.kernel.dtype,
+                    device=self.rows(model, 0, place[0]).device,
+                )
                 for place in self.places
             ]
             for model in group
