@@ -14,7 +14,7 @@ from platonic_ray.digest import digest
 from platonic_ray.engine.context import Context
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import MICRO, MOST_PERMUTED, Kernel
-from platonic_ray.metrics import Metric, get_metric
+from platonic_ray.metrics import Metric, get_metric, needs_of_neighbors
 from platonic_ray.models import ModelSpec, check_rows, resolve
 from platonic_ray.plan import Plan, PlannedModel, choose_block_rows, cut, features_key, permuted_kernels
 from platonic_ray.statistics import Groups, Null, choose_permutations, has_cheap_null, has_null
@@ -204,7 +204,8 @@ def _plan(
     for metric in metrics if null is not None else ():
         if null is not None and metric.kernel is not None:
             drawn[metric.kernel] = max(drawn.get(metric.kernel, 0), null.count(metric))
-    ks = [metric.k for metric in metrics if metric.k is not None]
+    of_neighbors = [metric for metric in metrics if metric.joint is not None]
+    k, row_sums = needs_of_neighbors(of_neighbors) if of_neighbors else (None, False)
     rows = study.run.block_rows or choose_block_rows(len(dataset))
     if rows % MICRO or (rows // MICRO).bit_count() != 1:
         raise StudyError(f"run.block_rows must be {MICRO} times a power of two (given: {rows}).")
@@ -213,8 +214,9 @@ def _plan(
         shard_rows=study.shard_rows,
         block_rows=rows,
         recipe=study.recipe,
-        k=max(ks, default=None),
         kernels=tuple(dict.fromkeys(kernel for metric in metrics if (kernel := metric.kernel) is not None)),
+        k=k,
+        row_sums=row_sums,
         models=tuple(models),
         permuted=tuple(
             task for kernel, count in drawn.items() if count for task in permuted_kernels(kernel, count)

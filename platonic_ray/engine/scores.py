@@ -17,7 +17,7 @@ from platonic_ray.engine.context import Context, MissingInputError
 from platonic_ray.engine.features import read_parts
 from platonic_ray.engine.tiles import UNARY, level_of
 from platonic_ray.kernels import Kernel, TileSums, merge_tree
-from platonic_ray.metrics import Metric, Neighbors, PairSums, kernel_rows, neighbor_sums, ordered_inner
+from platonic_ray.metrics import Metric, Neighbors, PairSums, kernel_rows, neighbor_pair, ordered_inner
 from platonic_ray.plan import KernelTile, NeighborBlock, Score, Task
 from platonic_ray.statistics import (
     SLACK,
@@ -119,7 +119,7 @@ class _ScoreInputs:
         """Return what one metric needs of the pair, in one order of its models."""
         n = self._context.plan.n
         if metric.joint is not None:
-            return PairSums(n, joint=neighbor_sums(metric, self._neighbors[x], self._neighbors[y]))
+            return neighbor_pair(metric, self._neighbors[x], self._neighbors[y])
         assert metric.kernel is not None
         root = self._roots[metric.kernel]
         rows = kernel_rows(root)
@@ -164,8 +164,12 @@ class _ScoreInputs:
 
 def _stack_blocks(tables: Sequence[pa.Table]) -> Neighbors:
     arrays = [table_arrays(table) for table in tables]
-    ids, values = (np.concatenate([array[name] for array in arrays], axis=1) for name in ("ids", "values"))
-    return Neighbors(torch.from_numpy(ids), torch.from_numpy(values))
+    return Neighbors(
+        **{
+            name: torch.from_numpy(np.concatenate([array[name] for array in arrays], axis=1))
+            for name in arrays[0]
+        }
+    )
 
 
 def _tile_sums(

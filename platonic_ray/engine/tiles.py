@@ -23,12 +23,14 @@ from platonic_ray.kernels import (
     TieRule,
     TopK,
     anchors,
+    kernel_row_sums,
     median_distances,
     merge_neighbors,
     permuted_inner,
     super_tile,
     tied_share,
     tile_neighbors,
+    tree_sum,
 )
 from platonic_ray.plan import Embed, KernelTile, NeighborBlock, NeighborTile, PermutedKernel, Scale, Task
 from platonic_ray.store import arrays_table, table_arrays
@@ -46,7 +48,8 @@ def neighbor_tile(context: Context, task: NeighborTile, blocks: Blocks) -> pa.Ta
     """Return the top-k of block a's rows among block b's, and the other way round.
 
     A table of the arrays `ids.a`, `values.a` and, off the diagonal, `ids.b`, `values.b`, each
-    `[L, rows, k + 1]`.
+    `[L, rows, k + 1]`; where the plan wants them, `row_sums.a`, `row_sums.b` `[L, rows]`, of one block's
+    rows over the other's columns.
     """
     k = context.plan.k
     assert k is not None
@@ -61,18 +64,26 @@ def neighbor_tile(context: Context, task: NeighborTile, blocks: Blocks) -> pa.Ta
         ]
         arrays[f"ids.{side}"] = torch.stack([top.ids for top in found]).numpy()
         arrays[f"values.{side}"] = torch.stack([top.values for top in found]).numpy()
+        if context.plan.row_sums:
+            arrays[f"row_sums.{side}"] = kernel_row_sums(rows[mine], rows[other]).numpy()
     return arrays_table(arrays)
 
 
 def neighbor_block(
     context: Context, task: NeighborBlock, partials: Mapping[NeighborTile, pa.Table]
 ) -> pa.Table:
-    """Merge the tiles of a block's rows, commit and return `ids`, `values` `[L, rows, k + 1]`."""
+    """Merge the tiles of a block's rows, commit and return `ids`, `values` `[L, rows, k + 1]`.
+
+    With them, where the plan wants them, `row_sums` `[L, rows]`.
+    """
     merged: list[TopK] | None = None
+    row_sums: list[Tensor] = []
     for tile in sorted(partials, key=lambda tile: (tile.a, tile.b)):
         arrays = table_arrays(partials[tile])
         side = "a" if tile.a == task.a else "b"
         ids, values = (torch.from_numpy(arrays[f"{name}.{side}"].copy()) for name in ("ids", "values"))
+        if context.plan.row_sums:
+            row_sums.append(torch.from_numpy(arrays[f"row_sums.{side}"].copy()))
         tops = [TopK(i, v) for i, v in zip(ids, values, strict=True)]
         merged = (
             tops
@@ -83,12 +94,14 @@ def neighbor_block(
             ]
         )
     assert merged is not None
-    table = arrays_table(
-        {
-            "ids": torch.stack([top.ids for top in merged]).numpy(),
-            "values": torch.stack([top.values for top in merged]).numpy(),
-        }
-    )
+    made = {
+        "ids": torch.stack([top.ids for top in merged]).numpy(),
+        "values": torch.stack([top.values for top in merged]).numpy(),
+    }
+    if context.plan.row_sums:
+        # Tiles come in the order of the other block, each a whole subtree of the fixed tree.
+        made["row_sums"] = tree_sum(row_sums).numpy()
+    table = arrays_table(made)
     key = context.plan.neighbors_key(task.model, task.a)
     tied = [round(tied_share(top) * top.ids.shape[0]) for top in merged]
     context.store.put("neighbors", key, {"topk": table}, {"tied_rows": tied})

@@ -22,6 +22,13 @@ from platonic_ray.kernels.grams import (
     span,
     super_tile,
 )
+from platonic_ray.kernels.links import (
+    Links,
+    linked_products,
+    masked_kernel_sums,
+    own_kernel_sums,
+    own_products,
+)
 from platonic_ray.kernels.lists import (
     cycle_counts,
     edit_counts,
@@ -53,6 +60,7 @@ from platonic_ray.kernels.prepare import (
     require_recipe,
     zero_rows,
 )
+from platonic_ray.kernels.row_sums import kernel_row_sums
 from platonic_ray.kernels.samples import (
     sample_edits,
     sample_jaccards,
@@ -74,6 +82,7 @@ __all__ = [
     "Anchor",
     "Digest",
     "Kernel",
+    "Links",
     "TieRule",
     "TileSums",
     "TopK",
@@ -91,14 +100,19 @@ __all__ = [
     "exact_neighbors",
     "gamma",
     "jaccard_sums",
+    "kernel_row_sums",
     "kernel_tile",
     "l2_normalize",
     "lcs_counts",
+    "linked_products",
+    "masked_kernel_sums",
     "median_distances",
     "merge_neighbors",
     "merge_tree",
     "one_thread",
     "overlap_counts",
+    "own_kernel_sums",
+    "own_products",
     "permuted_inner",
     "prepare",
     "prepare_layers",

@@ -15,7 +15,7 @@ from platonic_ray.metrics.base import (
     metrics,
 )
 from platonic_ray.metrics.cka import kernel_rows, ordered_inner
-from platonic_ray.metrics.knn import neighbor_sums
+from platonic_ray.metrics.knn import needs_of_neighbors, neighbor_pair, neighbor_sums
 from platonic_ray.metrics.table import (
     KernelStates,
     PairScores,
@@ -45,6 +45,8 @@ __all__ = [
     "metrics",
     "model_state",
     "nearest",
+    "needs_of_neighbors",
+    "neighbor_pair",
     "neighbor_sums",
     "ordered_inner",
     "rows_digest",

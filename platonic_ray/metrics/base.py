@@ -17,10 +17,13 @@ import numpy as np
 from torch import Tensor
 
 from platonic_ray.errors import StudyError
-from platonic_ray.kernels import Kernel
+from platonic_ray.kernels import Kernel, Links
 from platonic_ray.study import MetricEntry
 
 T = TypeVar("T")
+
+Similarities = Literal["plain", "centered"]
+"""Inner products of neighbors as they are, or minus the mean of their row of the kernel."""
 
 Status = list[list[str | None]]
 """Why a cell `[Lx][Ly]` is NaN, or what is to be known about its number; None where nothing is."""
@@ -35,11 +38,38 @@ class Neighbors:
 
     `ids` `[L, n, k + 1] int64` and `values` `[L, n, k + 1] float64`, as `kernels.TopK` a layer; k is
     at least the largest k of the metrics that are asked for. Where no metric goes on with them, values
-    are NaN; where order matters to none either, ids may be `[L, n, k]`, ascending.
+    are NaN; where order matters to none either, ids may be `[L, n, k]`, ascending. `row_sums` `[L, n]
+    float64` Σ_j K_ij, where a metric needs them.
     """
 
     ids: Tensor
     values: Tensor
+    row_sums: Tensor | None = None
+    _made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def links(self, k: int, similarities: Similarities) -> Links:
+        """Return the links of the k nearest, made once.
+
+        :param similarities: "plain" for K_ij, "centered" for K_ij − Σ_l K_il / n.
+        :raises ValueError: for "centered" without `row_sums`.
+        """
+
+        def make() -> Links:
+            ids, values = self.ids[..., :k], self.values[..., :k]
+            if similarities == "centered":
+                if self.row_sums is None:
+                    raise ValueError("similarities cannot be centered without the sums of their rows")
+                values = values - (self.row_sums / ids.shape[1])[..., None]
+            return Links.of(ids, values)
+
+        return self.once(("links", k, similarities), make)
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """Return what `make` makes of this state alone, made when it is first asked for."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
 
 
 @dataclass(frozen=True)
@@ -59,8 +89,9 @@ class KernelRows:
 class PairSums:
     """All that a metric may need of a pair of models, over all n samples.
 
-    Neighbor family: `joint` `[Lx, Ly]`, the metric's own sums over rows. Kernel family: `inner`
-    `[Lx, Ly] float64` Σ_{i≠j} K_ij L_ij, with the unary states of both sides.
+    Neighbor family: `joint` `[Lx, Ly]` or `[S, Lx, Ly]`, the metric's own sums over rows, and where it
+    has them `own_x` `[S, Lx]` and `own_y` `[S, Ly]`, those of each layer with itself. Kernel family:
+    `inner` `[Lx, Ly] float64` Σ_{i≠j} K_ij L_ij, with the unary states of both sides.
     """
 
     n: int
@@ -68,6 +99,8 @@ class PairSums:
     inner: Tensor | None = None
     x: KernelRows | None = None
     y: KernelRows | None = None
+    own_x: Tensor | None = None
+    own_y: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -75,16 +108,26 @@ class NeighborRows:
     """One side of what a neighbor metric sees of a pair: a block of rows of a model's tables.
 
     `ids` `[L, b, k] int64`, nearest first, k the metric's own; `start` is the block's first row. `table`
-    `[L, n, k]` holds all rows, for a side that the metric declares in `whole`; else None.
+    `[L, n, k]` holds all rows, for a side that the metric declares in `whole`; else None. `links` are
+    those of all rows, for a metric that goes on with `similarities`; else None.
     """
 
     ids: Tensor
     start: int
     table: Tensor | None = None
+    links: Links | None = None
+
+    @property
+    def rows(self) -> slice:
+        """The rows of the block."""
+        return slice(self.start, self.start + self.ids.shape[1])
 
 
 Joint = Callable[[NeighborRows, NeighborRows], Tensor]
-"""Sums `[Lx, Ly]` over a block of at most `MICRO` rows: int64, or float64."""
+"""Sums `[Lx, Ly]` or `[S, Lx, Ly]` over a block of at most `MICRO` rows: int64, or float64."""
+
+Own = Callable[[Neighbors, int], Tensor]
+"""Sums `[S, L]` of every layer with itself, over all rows, at the k given."""
 
 Sample = Callable[[Tensor, Tensor], Tensor]
 """What a sample adds to the sums, `[m]`, of the two lists of each of m samples, `[m, k] int64`."""
@@ -99,8 +142,10 @@ class Metric:
 
     A neighbor metric declares `joint`, its sums over a block of rows of the fixed grid, which are
     merged in the fixed tree. Where it needs more of a side than the block's rows, because it goes on
-    from a neighbor to that one's neighbors, `whole` names the side. Where its sums add up a number of
-    each sample's own two lists, `sample` gives these numbers; the score is then affine in the sums.
+    from a neighbor to that one's neighbors, `whole` names the side; where it goes on with how near
+    neighbors are, `similarities` says in which form, and `own` makes what it needs of one side alone.
+    Where its sums add up a number of each sample's own two lists, `sample` gives these numbers; the
+    score is then affine in the sums.
 
     `ordered` is False for a neighbor metric that asks which the k nearest are, and not for their order.
 
@@ -124,6 +169,8 @@ class Metric:
     joint: Joint | None = field(default=None, repr=False)
     whole: tuple[Literal["x", "y"], ...] = ()
     sample: Sample | None = field(default=None, repr=False)
+    similarities: Similarities | None = None
+    own: Own | None = field(default=None, repr=False)
     direction: Literal["similarity", "distance"] = "similarity"
     symmetric: bool = True
     ordered: bool = True
@@ -162,7 +209,7 @@ class Metric:
             "bounds": list(self.bounds),
             "symmetric": self.symmetric,
             "options": dict(self.options),
-            "needs": [state, *(tables[side] for side in self.whole)],
+            "needs": [state, *(tables[side] for side in self.whole), *_SIMILARITIES[self.similarities]],
             "min_samples": max(self.min_samples, (self.k or 0) + 1),
             "chance_known": self.null_mean is not None,
             "cost": self.cost,
@@ -226,6 +273,13 @@ class Metric:
         return replace(self, options=merged, bounds=bounds)
 
 
+_SIMILARITIES: dict[Similarities | None, tuple[str, ...]] = {
+    None: (),
+    "plain": ("their similarities",),
+    "centered": ("their similarities", "row sums of the kernel"),
+}
+
+
 def get_metric(entry: MetricEntry | Metric | str, **options: Any) -> Metric:
     """Return a metric by its name or by its entry in a study, with its options set.
 
@@ -248,9 +302,10 @@ def get_metric(entry: MetricEntry | Metric | str, **options: Any) -> Metric:
 def metrics() -> tuple[Metric, ...]:
     """Return all metrics, with their default options."""
     # The declarations import this module for their types.
-    from platonic_ray.metrics import cka, distances, knn, rsa
+    from platonic_ray.metrics import cka, cknna, distances, knn, rsa
 
-    return (*knn.METRICS, cka.CKA, cka.UNBIASED_CKA, *distances.METRICS, rsa.RSA)
+    kernels = (cka.CKA, cka.UNBIASED_CKA, *distances.METRICS, rsa.RSA)
+    return (*knn.METRICS, cknna.CKNNA, cknna.CKNNA_PAPER, *kernels)
 
 
 def no_status(shape: tuple[int, ...]) -> Status:

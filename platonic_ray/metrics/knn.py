@@ -13,7 +13,7 @@ Hence the closed forms of `chance`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from math import comb, factorial, prod
 from typing import Any, Literal
@@ -40,8 +40,23 @@ from platonic_ray.kernels import (
 from platonic_ray.metrics.base import Metric, NeighborRows, Neighbors, PairSums, Scored, no_status
 
 
+def needs_of_neighbors(metrics: Sequence[Metric]) -> tuple[int, bool]:
+    """Return the largest k of some neighbor metrics, and whether any needs the row sums of the kernel."""
+    return max(metric.k or 0 for metric in metrics), any(m.similarities == "centered" for m in metrics)
+
+
+def neighbor_pair(metric: Metric, x: Neighbors, y: Neighbors) -> PairSums:
+    """Return all that a neighbor metric needs of a pair of models."""
+    joint = neighbor_sums(metric, x, y)
+    if metric.own is None:
+        return PairSums(x.ids.shape[1], joint)
+    own, k = metric.own, metric.k or 0
+    own_x, own_y = (of.once((own, k), lambda of=of: own(of, k)) for of in (x, y))  # type: ignore[misc]
+    return PairSums(x.ids.shape[1], joint, own_x=own_x, own_y=own_y)
+
+
 def neighbor_sums(metric: Metric, x: Neighbors, y: Neighbors, rows: slice = slice(None)) -> Tensor:
-    """Return a neighbor metric's sums of a pair of models over rows, `[Lx, Ly]` int64 or float64.
+    """Return a neighbor metric's sums of a pair of models over rows, `[Lx, Ly]` or `[S, Lx, Ly]`.
 
     Sums of consecutive runs of 2^m blocks of `MICRO` rows, merged by `tree_sum`, are those of all rows
     to the last bit.
@@ -57,7 +72,8 @@ def neighbor_sums(metric: Metric, x: Neighbors, y: Neighbors, rows: slice = slic
 
     def side(of: Neighbors, name: Literal["x", "y"], block: slice) -> NeighborRows:
         whole = of.ids[:, :, :k] if name in metric.whole else None
-        return NeighborRows(of.ids[:, block, :k], block.start, whole)
+        links = None if metric.similarities is None else of.links(k or 0, metric.similarities)
+        return NeighborRows(of.ids[:, block, :k], block.start, whole, links)
 
     def blocks() -> Iterator[Tensor]:
         for first in range(start, stop, MICRO):

@@ -42,7 +42,7 @@ from platonic_ray.metrics.base import (
     get_metric,
 )
 from platonic_ray.metrics.cka import kernel_rows, ordered_inner
-from platonic_ray.metrics.knn import neighbor_sums
+from platonic_ray.metrics.knn import neighbor_pair
 from platonic_ray.metrics.unary import ModelState, Wanted, model_state, rows_digest
 from platonic_ray.study import MetricEntry
 
@@ -159,7 +159,7 @@ def score_tables(
     def scored(cell: tuple[Metric, Side, Side]) -> PairScores:
         metric, a, b = cell
         if metric.joint is not None:
-            sums = PairSums(n, neighbor_sums(metric, found[a], found[b]))
+            sums = neighbor_pair(metric, found[a], found[b])
         else:
             assert metric.kernel is not None
             inner, kernels, _ = sums_of[metric.kernel]

@@ -21,6 +21,7 @@ from platonic_ray.kernels import (
     each,
     exact_ids,
     exact_neighbors,
+    kernel_row_sums,
     prepare,
     zero_rows,
 )
@@ -32,13 +33,15 @@ class Wanted:
     """What metrics want of every model.
 
     `k` is the largest number of neighbors, None for none; `values` says whether their similarities are
-    wanted, `ordered` whether it matters in which order neighbors are, `rows` whether prepared rows are.
+    wanted, `ordered` whether it matters in which order neighbors are, `rows` whether prepared rows are,
+    `row_sums` those of the linear kernel.
     """
 
     k: int | None
     values: bool
     ordered: bool
     rows: bool
+    row_sums: bool = False
 
     @classmethod
     def of(cls, metrics: Sequence[Metric]) -> Wanted:
@@ -47,10 +50,11 @@ class Wanted:
         ks = {metric.k for metric in knn if metric.k is not None}
         return cls(
             k=max(ks, default=None),
-            values=any(getattr(metric, "similarities", None) is not None for metric in knn),
+            values=any(metric.similarities is not None for metric in knn),
             # The k nearest are the first of more only where these are in order.
             ordered=len(ks) > 1 or any(metric.ordered for metric in knn),
             rows=any(metric.family != "neighbors" for metric in metrics),
+            row_sums=any(metric.similarities == "centered" for metric in knn),
         )
 
 
@@ -81,28 +85,34 @@ def model_state(
     """
     bounds = clamp_bounds(lambda: [layers], recipe)
 
-    def layer_state(layer: int) -> tuple[Tensor | None, int, TopK | None]:
+    def layer_state(layer: int) -> tuple[Tensor | None, int, TopK | None, Tensor | None]:
         rows = prepare(layers[layer], recipe, None if bounds is None else bounds[layer])
         digest: Digest = cache(lambda: rows_digest(rows)) if digests is None else digests[layer]
         top = None if wanted.k is None else _nearest(rows, wanted.k, digest, wanted)
-        return rows if wanted.rows else None, len(zero_rows(rows)), top
+        sums = kernel_row_sums([rows], [rows])[0] if wanted.row_sums else None
+        return rows if wanted.rows else None, len(zero_rows(rows)), top, sums
 
     made = each(layer_state, range(len(layers)))
-    tops = [top for _, _, top in made if top is not None]
+    tops = [top for _, _, top, _ in made if top is not None]
+    row_sums = [sums for *_, sums in made if sums is not None]
     return ModelState(
-        zeros=[zeros for _, zeros, _ in made],
+        zeros=[zeros for _, zeros, *_ in made],
         widths=[rows.shape[1] for rows in layers],
         bounds=bounds,
-        rows=[rows for rows, _, _ in made if rows is not None],
-        neighbors=stack_neighbors(tops) if tops else None,
+        rows=[rows for rows, *_ in made if rows is not None],
+        neighbors=stack_neighbors(tops, row_sums) if tops else None,
     )
 
 
-def stack_neighbors(tables: Sequence[TopK]) -> Neighbors:
-    """Return the unary state of a model from the finished tables of its layers."""
+def stack_neighbors(tables: Sequence[TopK], row_sums: Sequence[Tensor] = ()) -> Neighbors:
+    """Return the unary state of a model from the finished tables of its layers.
+
+    :param row_sums: of the kernel, `[n] float64` a layer, where a metric needs them.
+    """
     return Neighbors(
         ids=torch.stack([table.ids for table in tables]),
         values=torch.stack([table.values for table in tables]),
+        row_sums=torch.stack(list(row_sums)) if row_sums else None,
     )
 
 

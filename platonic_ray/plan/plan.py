@@ -178,8 +178,9 @@ Task = Embed | Clamp | NeighborTile | NeighborBlock | Scale | KernelTile | Permu
 class Plan:
     """The tasks of a study and the keys of what they make.
 
-    `k` is the largest k of the study's neighbor metrics (None: there is none); `kernels` are
-    those whose sums its metrics need. `permuted` is what the nulls of kernel metrics need, and
+    `k` is the largest k of the study's neighbor metrics (None: there is none), and `row_sums` says
+    whether any of them needs the row sums of the linear kernel; `kernels` are those whose sums its
+    metrics need. `permuted` is what the nulls of kernel metrics need, and
     `drawn` a digest of how their permutations are drawn.
     """
 
@@ -192,6 +193,7 @@ class Plan:
     models: tuple[PlannedModel, ...]
     permuted: tuple[PermutedKernel, ...] = ()
     drawn: str = ""
+    row_sums: bool = False
 
     @cached_property
     def shards(self) -> tuple[Span, ...]:
@@ -250,6 +252,7 @@ class Plan:
                 "ties": self.models[model].tie_digest,
                 "recipe": self.recipe,
                 "k": self.k,
+                **({"row_sums": True} if self.row_sums else {}),
                 "rows": [self.blocks[a].start, self.blocks[a].stop],
             }
         )

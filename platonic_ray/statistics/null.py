@@ -9,7 +9,7 @@ what was made of the kernels (`permuted`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from platonic_ray.digest import digest
 from platonic_ray.errors import DataError, StudyError
-from platonic_ray.metrics import Metric, Neighbors, PairSums, neighbor_sums
+from platonic_ray.metrics import Metric, Neighbors, PairSums, neighbor_pair
 from platonic_ray.metrics.table import best
 from platonic_ray.statistics.calibration import Calibration, calibrate
 from platonic_ray.statistics.permutations import permutations
@@ -135,7 +135,9 @@ def relabelled(neighbors: Neighbors, perms: Tensor) -> Neighbors:
     count, layers, n, width = ids.shape
     moved = inverses.gather(1, ids.reshape(count, -1)).reshape(count * layers, n, width)
     values = neighbors.values[:, perms].transpose(0, 1).reshape(moved.shape)
-    return Neighbors(moved, values)
+    if neighbors.row_sums is None:
+        return Neighbors(moved, values)
+    return Neighbors(moved, values, neighbors.row_sums[:, perms].transpose(0, 1).reshape(count * layers, n))
 
 
 def null_scores(metric: Metric, x: NeighborSide, y: NeighborSide, null: Null) -> npt.NDArray[np.float64]:
@@ -157,14 +159,17 @@ def null_scores(metric: Metric, x: NeighborSide, y: NeighborSide, null: Null) ->
         # The score rises with the overlap: the best score is that of the largest overlap.
         scores, _ = metric.score(PairSums(n, joint=torch.cat(counts)[None]))
         return scores[0]
-    nearest = Neighbors(y.neighbors.ids[..., : metric.k], y.neighbors.values[..., : metric.k])
+    ids, values = y.neighbors.ids[..., : metric.k], y.neighbors.values[..., : metric.k]
+    nearest = replace(y.neighbors, ids=ids, values=values)
     layers = nearest.ids.shape[0]
-    step = max(1, min(_AT_ONCE, _CELLS // max(1, nearest.ids.numel())))
+    # Links take about eight times the memory of the ids they are made of.
+    cells = _CELLS if metric.similarities is None else _CELLS // 8
+    step = max(1, min(_AT_ONCE, cells // max(1, nearest.ids.numel())))
     found = []
     for start in range(0, total, step):
         perms = null.permutations(n, min(step, total - start), start)
         moved = relabelled(nearest, perms)
-        scores, _ = metric.score(PairSums(n, joint=neighbor_sums(metric, x.neighbors, moved)))
+        scores, _ = metric.score(neighbor_pair(metric, x.neighbors, moved))
         by_permutation = scores.reshape(-1, len(perms), layers).swapaxes(0, 1)
         found += [best(each, metric.direction)[0] for each in by_permutation]
     return np.array(found)

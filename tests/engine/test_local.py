@@ -59,6 +59,7 @@ def test_metrics_of_every_kernel_are_those_of_features_in_memory_and_a_lost_scal
 
 
 KNN = ["mutual_knn", "cycle_knn", "lcs_knn", "edit_distance_knn", "jaccard_knn", "rank_knn"]
+KNN += ["cknna", "cknna_paper"]
 
 
 @pytest.mark.parametrize("block_rows", [256, 512])
