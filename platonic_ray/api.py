@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 
 def score(
-    x: Any, y: Any, metric: str = "mutual_knn", k: int = 10, recipe: str = "l2", **options: Any
+    x: Any,
+    y: Any,
+    metric: str = "mutual_knn",
+    k: int = 10,
+    recipe: str = "l2",
+    compat: Literal["platonic-rep"] | None = None,
+    **options: Any,
 ) -> float:
     """Return how alike two representations of the same samples are.
 
@@ -31,6 +37,8 @@ def score(
     :param recipe: "l2" normalizes rows first, "none" takes them as they are, "huh2024" clamps features at
         the 0.95 quantile of their magnitudes and then normalizes, "huh2024-approx" does so at the mean
         of the rows' own quantiles.
+    :param compat: "platonic-rep" scores in the arithmetic of the code of Huh et al. (2024): of matrices
+        as its metrics do, of stacks of layers as its `compute_score` does.
     :returns: the score; NaN where it is undefined for these numbers (a constant representation).
     :raises StudyError: if a name or option is unknown, or k ≥ N.
     :raises DataError: if the shapes do not fit or a feature is NaN or infinite.
@@ -42,7 +50,7 @@ def score(
     """
     from platonic_ray.metrics import score as score_in_memory
 
-    return score_in_memory(x, y, metric, k, recipe, **options)
+    return score_in_memory(x, y, metric, k, recipe, compat, **options)
 
 
 def neighbors(
@@ -84,6 +92,7 @@ def table(
     groups: Any = None,
     intervals: Literal["none", "queries", "population"] = "none",
     level: float = 0.95,
+    compat: Literal["platonic-rep"] | None = None,
 ) -> Result:
     """Score every layer pair of models whose features are in memory.
 
@@ -102,6 +111,9 @@ def table(
         they are conditional on the layers that were chosen as the best. "population" scores every
         winner 80 times on half of the samples; "queries" leaves out metrics that have none.
     :param level: the level of the intervals.
+    :param compat: "platonic-rep" scores in the arithmetic of the code of Huh et al. (2024), as its
+        `compute_alignment` does: 1e-6 in the normalizers, `lcs_knn` not divided by k, metrics in the order
+        (y, x), the best over layers never below 0.
     :raises StudyError: as `score`, and as `interval`.
     :raises DataError: as `score`.
 
@@ -115,7 +127,7 @@ def table(
     names = [metric] if isinstance(metric, str) else list(metric)
     null = NullEntry.of(permutations=permutations, alpha=alpha)
     how = IntervalsEntry.of(target=intervals, level=level)
-    return table_in_memory(xs, ys, names, k, recipe, null, groups, how)
+    return table_in_memory(xs, ys, names, k, recipe, null, groups, how, compat)
 
 
 def interval(

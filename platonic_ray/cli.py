@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from platonic_ray.errors import PlatonicRayError, StudyError, WeightsError
 from platonic_ray.results import Result, heatmap, load_result, render_json, render_table, save_figure
@@ -75,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--k", type=int, default=10, help="neighbors (default: 10)")
     table.add_argument(
         "--recipe", default="l2", choices=[*get_args(Recipe)], help="preparation of rows (default: l2)"
+    )
+    table.add_argument(
+        "--compat", choices=["platonic-rep"], help="score in the arithmetic of that code (Huh et al. 2024)"
     )
     table.add_argument("--json", action="store_true", help="print JSON")
     table.set_defaults(command=_table)
@@ -167,7 +172,13 @@ def _table(given: argparse.Namespace) -> None:
         raise StudyError("table needs at least two different files.")
     features = {name: read_features(path) for name, path in zip(names, given.files, strict=True)}
     _print(
-        table(features, metric=given.metric or "mutual_knn", k=given.k, recipe=given.recipe),
+        table(
+            features,
+            metric=given.metric or "mutual_knn",
+            k=given.k,
+            recipe=given.recipe,
+            compat=given.compat,
+        ),
         None,
         as_json=given.json,
     )
@@ -180,16 +191,44 @@ def _metrics(given: argparse.Namespace) -> None:
     if given.json:
         print(json.dumps(facts, indent=2))
         return
-    for fact in facts:
-        options = ", ".join(f"{name} = {json.dumps(value)}" for name, value in fact["options"].items())
-        low, high = fact["bounds"]
-        print(f"{fact['name']}\n  {fact['description']}")
-        print(
-            f"  {fact['direction']} from {low:g} to {high:g}, "
-            f"{'symmetric' if fact['symmetric'] else 'not symmetric: (x, y) and (y, x) differ'}; "
-            f"family {fact['family']}, needs {', '.join(fact['needs'])}; n ≥ {fact['min_samples']}"
-        )
-        print(f"  options: {options or 'none'}\n  cost: {fact['cost']}\n")
+    width = max(60, min(120, shutil.get_terminal_size((100, 24)).columns))
+    for family in dict.fromkeys(fact["family"] for fact in facts):
+        print(f"{_FAMILIES.get(family, family)}\n")
+        for fact in facts:
+            if fact["family"] == family:
+                print("\n".join(_metric_lines(fact, width)) + "\n")
+
+
+_FAMILIES = {
+    "neighbors": "Neighbors: what two representations have in common of each sample's nearest others",
+    "kernel": "Kernels: how alike all similarities between samples are",
+    "rows": "Whole representations: how well one maps onto the other",
+}
+
+
+def _metric_lines(fact: Mapping[str, Any], width: int) -> list[str]:
+    """Describe a metric in lines of a terminal: its name, what it is, and its declaration."""
+    low, high = fact["bounds"]
+    ends = "no bounds" if low is None and high is None else f"{_number(low, '−∞')} to {_number(high, '∞')}"
+    options = ", ".join(f"{name} = {json.dumps(value)}" for name, value in fact["options"].items())
+    parts = {
+        "is": f"{fact['direction']}, {ends}; "
+        + ("symmetric" if fact["symmetric"] else "not symmetric: (x, y) and (y, x) differ"),
+        "options": options or "none",
+        "needs": f"{', '.join(fact['needs'])}; at least {fact['min_samples']} samples",
+        "cost": fact["cost"],
+        "compat": "platonic-rep" if fact["in_reference"] else "",
+    }
+    lines = textwrap.wrap(f"  {fact['name']}: {fact['description']}", width, subsequent_indent=" " * 6)
+    for name, text in parts.items():
+        if text:
+            head = f"      {name:<8} "
+            lines += textwrap.wrap(text, width, initial_indent=head, subsequent_indent=" " * len(head))
+    return lines
+
+
+def _number(bound: float | None, none: str) -> str:
+    return none if bound is None else f"{bound:g}"
 
 
 def _models(given: argparse.Namespace) -> None:
@@ -276,7 +315,7 @@ def _reading(result: Result) -> str:
     if "unbiased_cka" in result.metrics:
         lines.append("  unbiased_cka  the same without that bias: 0 for unrelated models, can be negative.")
     lines.append(
-        "  Each cell is a maximum over layer pairs, so it lies above chance even for unrelated models, the more\n"
+        "  Each cell is the best over layer pairs, so it lies beyond chance even for unrelated models, the more\n"
         "  layers the more. Compare with the floors (random weights, TF-IDF, pixels) before you conclude anything."
     )
     return "\n".join(lines)

@@ -187,11 +187,16 @@ class RunEntry(_Frozen):
 
 
 class Study(_Frozen):
-    """A dataset, models, metrics and options: everything that determines a result."""
+    """A dataset, models, metrics and options: everything that determines a result.
+
+    `compat = "platonic-rep"` scores in the arithmetic of the code of Huh et al. (2024) instead of the
+    metrics' clean definitions.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "study"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     recipe: Recipe = "l2"
+    compat: Literal["platonic-rep"] | None = None
     shard_rows: Annotated[int, Field(ge=1)] = 256
     dataset: DatasetEntry = DatasetEntry()
     models: Annotated[tuple[ModelEntry, ...], Field(min_length=1)]

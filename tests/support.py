@@ -128,8 +128,6 @@ def make_small_study(samples: Path, tiny_bert: Path, **run: object) -> Study:
                 {"name": "unbiased_cka"},
                 {"name": "cycle_knn", "k": 5},
                 {"name": "rank_knn", "k": 7},
-                {"name": "cknna", "k": 7},
-                {"name": "cknna_paper", "k": 6},
             ],
             "run": {"block_rows": 256, **run},
         }

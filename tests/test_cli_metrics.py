@@ -5,7 +5,8 @@ from platonic_ray.cli import main
 from platonic_ray.metrics import metrics
 
 
-def test_the_list_of_metrics_states_what_each_declares(capsys):
+def test_the_list_of_metrics_states_what_each_declares(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     assert main(["metrics", "--json"]) == 0
     listed = {fact["name"]: fact for fact in json.loads(capsys.readouterr().out)}
     assert list(listed) == [metric.name for metric in metrics()]
@@ -14,11 +15,20 @@ def test_the_list_of_metrics_states_what_each_declares(capsys):
     assert listed["cycle_knn"]["needs"] == ["neighbors", "all rows of x's neighbors"]
     assert listed["unbiased_cka"]["bounds"] == [-1, 1]
     assert listed["unbiased_cka"]["min_samples"] == 4
+    assert listed["cknna"]["bounds"] == [None, None]
+    assert listed["cknna_paper"]["needs"] == ["neighbors", "their similarities", "row sums of the kernel"]
+    assert listed["cknna"]["in_reference"] is True
+    assert listed["jaccard_knn"]["in_reference"] is False
     assert main(["metrics"]) == 0
     out = capsys.readouterr().out
-    assert "cycle_knn\n" in out
+    assert "  cycle_knn: share of samples" in out
     assert "not symmetric" in out
-    assert "options: k = 10, normalized = true" in out
+    assert "similarity, no bounds" in out
+    assert "options  k = 10, normalized = true" in out
+    for name, fact in listed.items():
+        assert f"  {name}: " in out
+        assert fact["family"] in ("neighbors", "kernel", "rows")
+    assert max(len(line) for line in out.splitlines()) <= 100
 
 
 def test_a_table_in_memory_holds_both_orders_of_a_metric_that_is_not_symmetric():

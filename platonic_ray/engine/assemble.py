@@ -50,6 +50,8 @@ def assemble(prepared: Prepared, scores: dict[Score, pa.Table], engine: str, sta
                 k=metric.k,
                 chance=metric.chance(plan.n),
                 symmetric=metric.symmetric,
+                direction=metric.direction,
+                compat=metric.compat,
                 null=None if row["p"] is None else Calibration(**{name: row[name] for name in CALIBRATION}),
             )
         )
@@ -138,6 +140,7 @@ def asked(prepared: Prepared) -> dict[str, Any]:
     return {
         "study": study.model_dump(mode="json", exclude={"run"}),
         "study_key": prepared.key,
+        "compat": study.compat,
         "dataset": {
             "name": study.dataset.source,
             "fingerprint": context.fingerprint,

@@ -39,13 +39,14 @@ def table_in_memory(
     null: NullEntry,
     groups: Any = None,
     intervals: IntervalsEntry | None = None,
+    compat: str | None = None,
 ) -> Result:
     """Score all models of `xs` against those of `ys`, or among themselves (each with itself too).
 
     :raises StudyError: for unknown names and options.
     :raises DataError: for features that cannot be compared.
     """
-    chosen = [metrics_.get_metric(name) for name in names]
+    chosen = [metrics_.get_metric(name, compat=compat) for name in names]
     chosen = [metric.with_options({"k": k}) if metric.k is not None else metric for metric in chosen]
     refuse_twice(chosen)
     twice = [name for name in xs if ys is not None and name in ys and xs[name] is not ys[name]]
@@ -89,6 +90,8 @@ def table_in_memory(
                 k=pair.metric.k,
                 chance=pair.metric.chance(n),
                 symmetric=pair.metric.symmetric,
+                direction=pair.metric.direction,
+                compat=pair.metric.compat,
                 null=calibration,
                 interval=_conditional(winner_interval(pair, layers, recipe, bounds, how)),
             )
@@ -105,6 +108,7 @@ def table_in_memory(
             "dataset": {"name": "features", "n": n},
             "recipe": recipe,
             "clamp": {name: list(bound) for name, bound in bounds.items()} or None,
+            "compat": compat,
             "null": None if drawn is None else drawn.summary(),
             "intervals": None if how is None else asdict(how),
             "notes": [*notes, *emptied(bounds)],

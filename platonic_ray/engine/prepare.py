@@ -42,7 +42,7 @@ def prepare(study: Study, store: Store) -> Prepared:
 
     :raises PlatonicRayError: one clear error for whatever cannot be used; no work has been done.
     """
-    metrics = tuple(get_metric(entry) for entry in study.metrics)
+    metrics = tuple(get_metric(entry, compat=study.compat) for entry in study.metrics)
     refuse_twice(metrics)
     opened = open_dataset(study.dataset, study.seed)
     views = tuple(sorted({model.view for model in study.models}))

@@ -2,14 +2,38 @@
 
 `get_metric` finds one by name; `score_tables` scores what is in memory. The small functions behind
 it (`model_state`, `neighbor_sums`, `kernel_rows`, `Metric.score`) are those of every other run.
+
+Adding a metric takes a function or two and a declaration. One of neighbors gives sums over a block of
+rows for all layer pairs, `[Lx, Ly]`, and what the sums over all rows score:
+
+>>> import torch
+>>> from platonic_ray.kernels import overlap_counts
+>>> from platonic_ray.metrics.base import no_status
+>>> def joint(x, y):
+...     return overlap_counts(x.ids[:, :, :1], y.ids[:, :, :1])
+>>> def scorer(sums, options):
+...     scores = sums.joint.double().numpy() / sums.n
+...     return scores, no_status(scores.shape)
+>>> NEAREST = Metric(
+...     name="same_nearest", family="neighbors", needs=("joint",), bounds=(0.0, 1.0), min_samples=2,
+...     description="share of samples with the same nearest neighbor", cost="N / 64 words a layer pair",
+...     joint=joint, scorer=scorer, options={"k": 1})
+>>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+>>> score(x, 2 * x, NEAREST)
+1.0
+
+In a module of its own it is used by its import path (`metric="my_module:NEAREST"`, in a study as well);
+in `platonic_ray` it joins the list in `base.metrics`. Every declaration is explained by `Metric`.
 """
 
 from platonic_ray.metrics.base import (
+    COMPAT,
     KernelRows,
     Metric,
     NeighborRows,
     Neighbors,
     PairSums,
+    best,
     flag_zero_rows,
     get_metric,
     metrics,
@@ -20,7 +44,6 @@ from platonic_ray.metrics.table import (
     KernelStates,
     PairScores,
     as_layers,
-    best,
     nearest,
     score,
     score_tables,
@@ -28,6 +51,7 @@ from platonic_ray.metrics.table import (
 from platonic_ray.metrics.unary import ModelState, Wanted, model_state, rows_digest, stack_neighbors
 
 __all__ = [
+    "COMPAT",
     "KernelRows",
     "KernelStates",
     "Metric",

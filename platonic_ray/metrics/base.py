@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -21,6 +22,9 @@ from platonic_ray.kernels import Kernel, Links
 from platonic_ray.study import MetricEntry
 
 T = TypeVar("T")
+
+COMPAT = "platonic-rep"
+"""The name of the arithmetic of the code of Huh et al. (2024), github.com/minyoungg/platonic-rep."""
 
 Similarities = Literal["plain", "centered"]
 """Inner products of neighbors as they are, or minus the mean of their row of the kernel."""
@@ -153,6 +157,12 @@ class Metric:
     metrics with equal kernels share sums. `choices` are the values that an option may have, where they
     can be listed; `check_options` refuses what a value alone does not show, by a `StudyError`.
 
+    `reference` holds the fields of the declaration that are others in the code of Huh et al.
+    (github.com/minyoungg/platonic-rep), options among them; None for a metric that it has not.
+    `as_reference` returns the metric with them, and then `compat` is true: every difference is named
+    where the metric is declared. `imported` is set for a user's own metric: its import path, and a
+    digest of its source (`metrics.own`). `best` reduces a table of it to one score.
+
     `null` says how its null by permutation is made: "relabel" where the score of a cell rises with
     `PairSums.joint`, the number of shared neighbors, and depends on nothing else of the pair; None
     where there is none yet.
@@ -181,6 +191,17 @@ class Metric:
     kernel_with: Callable[[Mapping[str, Any]], Kernel] | None = field(default=None, repr=False)
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, hash=False, repr=False)
     check_options: Callable[[str, Mapping[str, Any]], None] | None = field(default=None, repr=False)
+    min_k: int = 1
+    reference: Mapping[str, Any] | None = field(default=None, hash=False, repr=False)
+    compat: bool = False
+    imported: tuple[str, str] | None = None
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if self.imported is None:
+            return super().__reduce_ex__(protocol)
+        from platonic_ray.metrics.own import restore
+
+        return restore, (*self.imported, dict(self.options), self.compat)
 
     @property
     def kernel(self) -> Kernel | None:
@@ -195,7 +216,10 @@ class Metric:
     @property
     def key(self) -> dict[str, Any]:
         """The metric's name and options as plain values, to enter digests and manifests."""
-        return {"name": self.name, "options": dict(self.options)}
+        key = {"name": self.name, "options": dict(self.options)}
+        if self.imported is not None:
+            key |= {"name": self.imported[0], "source": self.imported[1]}
+        return key | {"compat": COMPAT} if self.compat else key
 
     def facts(self) -> dict[str, Any]:
         """Return the declaration as plain values, for lists of the metrics."""
@@ -206,11 +230,12 @@ class Metric:
             "description": self.description,
             "family": self.family,
             "direction": self.direction,
-            "bounds": list(self.bounds),
+            "bounds": [bound if isfinite(bound) else None for bound in self.bounds],
             "symmetric": self.symmetric,
             "options": dict(self.options),
             "needs": [state, *(tables[side] for side in self.whole), *_SIMILARITIES[self.similarities]],
             "min_samples": max(self.min_samples, (self.k or 0) + 1),
+            "in_reference": self.reference is not None,
             "chance_known": self.null_mean is not None,
             "cost": self.cost,
         }
@@ -233,11 +258,33 @@ class Metric:
         """
         if n < self.min_samples:
             raise StudyError(f"{self.name} needs at least {self.min_samples} samples; there are {n}.")
+        if self.k is not None and self.k < self.min_k:
+            raise StudyError(f"{self.name} needs k ≥ {self.min_k} (given: {self.k}).")
         if self.k is not None and self.k >= n:
             raise StudyError(
                 f"{self.name} with k = {self.k} needs more than {self.k} samples; there are {n}. "
                 f"Take k ≤ {n - 1} or more samples."
             )
+
+    def best(self, scores: np.ndarray) -> tuple[float, int, int]:
+        """Return the best of a table `[Lx, Ly]` and where it is; see `best`."""
+        return best(scores, self.direction, self.compat)
+
+    def as_reference(self) -> Metric:
+        """Return the metric in the arithmetic of the reference's code.
+
+        :raises StudyError: if the reference has no such metric.
+        """
+        if self.compat:
+            return self
+        if self.reference is None:
+            known = ", ".join(sorted(metric.name for metric in metrics() if metric.reference is not None))
+            raise StudyError(
+                f"{self.name} is not a metric of {COMPAT}, whose arithmetic is asked for: {known}."
+            )
+        options = {**self.options, **self.reference.get("options", {})}
+        changed = replace(self, **{**self.reference, "options": options, "compat": True})
+        return changed.with_options({})
 
     def chance(self, n: int) -> float | None:
         """Return the mean score when the pairing of n samples is broken; None where not known."""
@@ -280,23 +327,39 @@ _SIMILARITIES: dict[Similarities | None, tuple[str, ...]] = {
 }
 
 
-def get_metric(entry: MetricEntry | Metric | str, **options: Any) -> Metric:
+def get_metric(entry: MetricEntry | Metric | str, *, compat: str | None = None, **options: Any) -> Metric:
     """Return a metric by its name or by its entry in a study, with its options set.
 
+    :param entry: a name that `metrics()` has, or the import path of one's own, "my_module:MY_METRIC".
+    :param compat: "platonic-rep" for the arithmetic of the reference's code, with its defaults.
     :raises StudyError: if there is no such metric or option, or a value is not allowed.
 
     >>> get_metric("mutual_knn", k=5).label
     'mutual_knn(k=5)'
     """
+    if compat not in (None, COMPAT):
+        raise StudyError(f'compat must be "{COMPAT}" or left out (given: {compat!r}).')
     if isinstance(entry, Metric):
-        return entry.with_options(options)
+        return (entry if compat is None else entry.as_reference()).with_options(options)
     name, given = (entry, {}) if isinstance(entry, str) else (entry.name, entry.options)
+    found = _find(name)
+    return (found if compat is None else found.as_reference()).with_options({**given, **options})
+
+
+def _find(name: str) -> Metric:
+    from platonic_ray.metrics.own import import_metric, is_import_path
+
+    if is_import_path(name):
+        return import_metric(name)
     known = {metric.name: metric for metric in metrics()}
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         guess = f" Did you mean {near[0]!r}?" if near else ""
-        raise StudyError(f"There is no metric {name!r}.{guess} Known: {', '.join(sorted(known))}.")
-    return known[name].with_options({**given, **options})
+        raise StudyError(
+            f"There is no metric {name!r}.{guess} Known: {', '.join(sorted(known))}. "
+            "One of your own is named by its import path, module:NAME."
+        )
+    return known[name]
 
 
 def metrics() -> tuple[Metric, ...]:
@@ -306,6 +369,27 @@ def metrics() -> tuple[Metric, ...]:
 
     kernels = (cka.CKA, cka.UNBIASED_CKA, *distances.METRICS, rsa.RSA)
     return (*knn.METRICS, cknna.CKNNA, cknna.CKNNA_PAPER, *kernels)
+
+
+def best(scores: np.ndarray, direction: str = "similarity", compat: bool = False) -> tuple[float, int, int]:
+    """Return the best of a table `[Lx, Ly]` and where it is: the maximum, for a distance the minimum.
+
+    NaN is passed over; equal scores go to the first (i, j); (NaN, −1, −1) if all are NaN.
+
+    :param compat: as the reference's loops have it: the maximum starts at 0, so that (0, −1, −1) is the
+        best where nothing is above 0, and equal scores go to the first (j, i).
+    """
+    if compat:
+        high = np.where(scores > 0, scores, 0.0)
+        j, i = divmod(int(np.argmax(high.T)), scores.shape[0])
+        return (float(scores[i, j]), i, j) if high[i, j] > 0 else (0.0, -1, -1)
+    if np.isnan(scores).all():
+        return float("nan"), -1, -1
+    defined = np.flatnonzero(~np.isnan(scores))
+    among = scores.ravel()[defined]
+    at = defined[among.argmin() if direction == "distance" else among.argmax()]
+    i, j = divmod(int(at), scores.shape[1])
+    return float(scores[i, j]), i, j
 
 
 def no_status(shape: tuple[int, ...]) -> Status:

@@ -14,7 +14,8 @@ The kernel is linear, x·y, or an RBF, exp(−‖x − y‖² / 2σ²), of prepa
 times the median of the representation's n (n − 1) / 2 distances, each rounded to float32 (the rule of
 Kornblith et al.); without both, the median itself. The reference's code (minyoungg/platonic-rep,
 `metrics.py`) has the same RBF with σ = 1 by default and no median rule, adds 1e-6 to the normalizer
-√(HSIC·HSIC), and computes distances in float32 from products of rows (`torch.cdist`).
+√(HSIC·HSIC), HSIC_u divided by n (n − 3) before, HSIC_b by nothing, and computes distances in float32 from
+products of rows (`torch.cdist`). `compat = "platonic-rep"` does so too, but for the float32.
 
 `precision`: products and cells in "float32", which moves a score by less than 1e-5 of its value (of 0.01
 where it is nearer to 0; measured: less than 1e-6 from 20 samples on, anisotropic rows included; of
@@ -42,6 +43,7 @@ from platonic_ray.metrics.hsic import (
     normalized,
     self_term,
     unbiased,
+    with_epsilon,
 )
 
 CONSTANT = "constant representation"
@@ -62,7 +64,11 @@ def ordered_inner(inner: Mapping[tuple[Key, Key], Tensor], x: Key, y: Key) -> Te
     return inner[x, y] if (x, y) in inner else inner[y, x].T
 
 
-def _score_cka(sums: PairSums, options: Mapping[str, Any]) -> Scored:
+Terms = tuple[Tensor, Self, Self]
+"""An unnormalized HSIC of every layer pair `[Lx, Ly] float64`, and the self terms of both sides."""
+
+
+def _biased_terms(sums: PairSums, options: Mapping[str, Any]) -> Terms:
     inner, x, y = pair_of(sums)
     rows_x, rows_y = x.row_sums + x.diagonal, y.row_sums + y.diagonal
     cross = biased(
@@ -72,11 +78,10 @@ def _score_cka(sums: PairSums, options: Mapping[str, Any]) -> Scored:
         torch.outer(row_total(rows_x), row_total(rows_y)),
     )
     trust = Trust.of(options)
-    return normalized(cross.value, _self_biased(x, trust), _self_biased(y, trust), (0.0, 1.0))
+    return cross.value, _self_biased(x, trust), _self_biased(y, trust)
 
 
-def score_unbiased(sums: PairSums, options: Mapping[str, Any]) -> Scored:
-    """Return HSIC_u(K, L) / √(HSIC_u(K, K) · HSIC_u(L, L)) of a pair, for the precision in options."""
+def _unbiased_terms(sums: PairSums, options: Mapping[str, Any]) -> Terms:
     inner, x, y = pair_of(sums)
     cross = unbiased(
         sums.n,
@@ -85,7 +90,30 @@ def score_unbiased(sums: PairSums, options: Mapping[str, Any]) -> Scored:
         torch.outer(row_total(x.row_sums), row_total(y.row_sums)),
     )
     trust = Trust.of(options)
-    return normalized(cross.value, _self_unbiased(x, trust), _self_unbiased(y, trust), (-1.0, 1.0))
+    return cross.value, _self_unbiased(x, trust), _self_unbiased(y, trust)
+
+
+def _score_cka(sums: PairSums, options: Mapping[str, Any]) -> Scored:
+    return normalized(*_biased_terms(sums, options), (0.0, 1.0))
+
+
+def score_unbiased(sums: PairSums, options: Mapping[str, Any]) -> Scored:
+    """Return HSIC_u(K, L) / √(HSIC_u(K, K) · HSIC_u(L, L)) of a pair, for the precision in options."""
+    return normalized(*_unbiased_terms(sums, options), (-1.0, 1.0))
+
+
+def _score_cka_reference(sums: PairSums, options: Mapping[str, Any]) -> Scored:
+    return _with_epsilon(_biased_terms(sums, options), 1.0)
+
+
+def _score_unbiased_reference(sums: PairSums, options: Mapping[str, Any]) -> Scored:
+    return _with_epsilon(_unbiased_terms(sums, options), sums.n * (sums.n - 3))
+
+
+def _with_epsilon(terms: Terms, divisor: float) -> Scored:
+    # No self term of these is negative but by rounding.
+    cross, (value_x, why_x), (value_y, why_y) = terms
+    return with_epsilon(cross, (value_x.clamp(min=0), why_x), (value_y.clamp(min=0), why_y), divisor)
 
 
 def _self_biased(x: KernelRows, trust: Trust) -> Self:
@@ -134,6 +162,11 @@ def _kernel(options: Mapping[str, Any]) -> Kernel:
     )
 
 
+def _kernel_reference(options: Mapping[str, Any]) -> Kernel:
+    widths = (options["sigma"], options["median"])
+    return _kernel({**options, "sigma": 1.0} if widths == (None, None) else options)
+
+
 def _check(name: str, options: Mapping[str, Any]) -> None:
     widths = {option: options[option] for option in ("sigma", "median") if options[option] is not None}
     for option, value in widths.items():
@@ -165,6 +198,7 @@ CKA = Metric(
     min_samples=2,
     description="centered kernel alignment, biased HSIC; linear kernel or RBF",
     scorer=_score_cka,
+    reference={"scorer": _score_cka_reference, "kernel_with": _kernel_reference},
     **_DECLARED,
 )
 UNBIASED_CKA = Metric(
@@ -173,6 +207,7 @@ UNBIASED_CKA = Metric(
     min_samples=4,
     description="centered kernel alignment, unbiased HSIC (diagonals removed); linear kernel or RBF",
     scorer=score_unbiased,
+    reference={"scorer": _score_unbiased_reference, "kernel_with": _kernel_reference},
     null_mean=chance_of_unbiased,
     **_DECLARED,
 )

@@ -33,13 +33,17 @@ from platonic_ray.kernels import (
     own_products,
 )
 from platonic_ray.metrics.base import Metric, NeighborRows, Neighbors, PairSums, Scored
-from platonic_ray.metrics.hsic import NOT_POSITIVE, ROUNDING, Hsic, Self, normalized, unbiased
+from platonic_ray.metrics.hsic import NOT_POSITIVE, ROUNDING, Hsic, Self, normalized, unbiased, with_epsilon
 
 
 def _joint(x: NeighborRows, y: NeighborRows) -> Tensor:
     assert x.links is not None
     assert y.links is not None
     return masked_kernel_sums(x.links, y.links, x.rows)
+
+
+def _joint_turned(x: NeighborRows, y: NeighborRows) -> Tensor:
+    return _joint(y, x).transpose(1, 2)
 
 
 def _own(x: Neighbors, k: int) -> Tensor:
@@ -62,11 +66,16 @@ def _own_paper(x: Neighbors, k: int) -> Tensor:
 
 
 def _score(sums: PairSums, options: Mapping[str, Any]) -> Scored:
-    cross, own_x, own_y = hsics(sums)
+    cross, own_x, own_y = _hsics(sums)
     return normalized(cross.value, _self(own_x), _self(own_y), CKNNA.bounds)
 
 
-def hsics(sums: PairSums) -> tuple[Hsic, Hsic, Hsic]:
+def _score_reference(sums: PairSums, options: Mapping[str, Any]) -> Scored:
+    cross, own_x, own_y = _hsics(sums)
+    return with_epsilon(cross.value, _self(own_x), _self(own_y), sums.n * (sums.n - 3))
+
+
+def _hsics(sums: PairSums) -> tuple[Hsic, Hsic, Hsic]:
     """Return HSIC_u n (n − 3) of a pair `[Lx, Ly]` and of each side with itself, `[Lx]` and `[Ly]`."""
     assert sums.joint is not None
     inner, total_x, total_y, sides = sums.joint
@@ -119,8 +128,14 @@ CKNNA = Metric(
     symmetric=False,
     ordered=False,
     options={"k": 10},
+    reference={"joint": _joint_turned, "scorer": _score_reference, "symmetric": True, "min_k": 2},
 )
-"""HSIC_u(m∘K, m∘L) / √(HSIC_u(m_X∘K, m_X∘K) HSIC_u(m_Y∘L, m_Y∘L)), as the code of Huh et al. has it."""
+"""HSIC_u(m∘K, m∘L) / √(HSIC_u(m_X∘K, m_X∘K) HSIC_u(m_Y∘L, m_Y∘L)), as the code of Huh et al. has it.
+
+There, each HSIC_u is divided by n (n − 3), and 1e-6 is added to the normalizer: a representation's score
+with itself is then below 1, and falls as n grows. Its tables score (x, y) as (y, x), and take a pair of
+models once; k = 1 is refused.
+"""
 
 CKNNA_PAPER = Metric(
     name="cknna_paper",

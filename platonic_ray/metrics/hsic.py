@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from platonic_ray.kernels import MICRO, gamma
-from platonic_ray.metrics.base import Scored, Status, no_status
+from platonic_ray.metrics.base import Scored, Status
 
 NOT_POSITIVE = "self term not positive"
 
@@ -99,11 +99,29 @@ def normalized(cross: Tensor, self_x: Self, self_y: Self, bounds: tuple[float, f
     # Two roots, because the product of self terms can leave float64's range.
     below = torch.outer(value_x.clamp(min=0).sqrt(), value_y.clamp(min=0).sqrt())
     scores = (cross / below).clamp(*bounds).cpu().numpy()
-    status: Status = no_status(scores.shape)
-    for i, reason_x in enumerate(why_x):
-        for j, reason_y in enumerate(why_y):
-            reasons = [f"{side}: {why}" for side, why in (("x", reason_x), ("y", reason_y)) if why]
-            if reasons:
-                scores[i, j] = np.nan
-                status[i][j] = "; ".join(reasons)
+    status = _status(why_x, why_y)
+    for i, j in np.ndindex(scores.shape):
+        if status[i][j]:
+            scores[i, j] = np.nan
     return scores, status
+
+
+def _status(why_x: list[str | None], why_y: list[str | None]) -> Status:
+    return [
+        ["; ".join(f"{side}: {why}" for side, why in (("x", x), ("y", y)) if why) or None for y in why_y]
+        for x in why_x
+    ]
+
+
+def with_epsilon(cross: Tensor, self_x: Self, self_y: Self, divisor: float = 1.0) -> Scored:
+    """Return cross / (√(self of x · self of y) + 1e-6), as the code of Huh et al. normalizes.
+
+    Self terms are divided by nothing but 1e-6 where they are 0, and two negative ones have a root: the
+    number is what that arithmetic gives, and the status says what is odd about it.
+
+    :param divisor: what that code divides each HSIC by before the 1e-6 is added.
+    """
+    (value_x, why_x), (value_y, why_y) = self_x, self_y
+    below = torch.outer(value_x / divisor, value_y / divisor).sqrt() + 1e-6
+    scores = (cross / divisor / below).cpu().numpy()
+    return scores, _status(why_x, why_y)

@@ -95,6 +95,11 @@ def _joint_cycle(x: NeighborRows, y: NeighborRows) -> Tensor:
     return cycle_counts(x.table, y.ids, y.start)
 
 
+def _joint_cycle_turned(x: NeighborRows, y: NeighborRows) -> Tensor:
+    assert y.table is not None
+    return cycle_counts(y.table, x.ids, x.start).T
+
+
 def _joint_lcs(x: NeighborRows, y: NeighborRows) -> Tensor:
     return lcs_counts(x.ids, y.ids)
 
@@ -225,6 +230,7 @@ MUTUAL_KNN = _metric(
     null_mean=_chance_mutual,
     null="relabel",
     ordered=False,
+    reference={},
 )
 """mean_i |S_X(i) ∩ S_Y(i)| / k (Huh et al. 2024)."""
 
@@ -237,8 +243,11 @@ CYCLE_KNN = _metric(
     scorer=_mean,
     symmetric=False,
     ordered=False,
+    reference={"joint": _joint_cycle_turned, "whole": ("y",)},
 )
 """Share of i with i ∈ ∪_{j ∈ S_Y(i)} S_X(j) (Huh et al. 2024).
+
+The reference's tables score (x, y) as (y, x).
 
 The order of arguments is part of the result. Its mean under broken pairing depends on how often each
 sample is a neighbor in X, so it is not stated.
@@ -254,6 +263,7 @@ LCS_KNN = _metric(
     options={"k": 10, "normalized": True},
     null_mean=_chance_lcs,
     bounds_with=_bounds_lcs,
+    reference={"options": {"normalized": False}},
 )
 """mean_i LCS(L_X(i), L_Y(i)) / k; with normalized = false not divided, as the reference's code has it."""
 
@@ -264,6 +274,7 @@ EDIT_DISTANCE_KNN = _metric(
     joint=_joint_edit,
     sample=sample_edits,
     scorer=_mean_unedited,
+    reference={},
 )
 """1 − mean_i Levenshtein(L_X(i), L_Y(i)) / k: a similarity, in spite of its name."""
 

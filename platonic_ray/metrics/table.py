@@ -65,7 +65,7 @@ class PairScores:
 
     def best(self) -> tuple[float, int, int]:
         """Return the best score and its layers (i of x, j of y); see `best`."""
-        return best(self.scores, self.metric.direction)
+        return self.metric.best(self.scores)
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,6 @@ class KernelStates:
     rows: Mapping[Side, Sequence[Tensor]]
     about: Mapping[Side, Sequence[Anchor]]
     of: Mapping[Side, KernelRows]
-
-
-def best(scores: np.ndarray, direction: str = "similarity") -> tuple[float, int, int]:
-    """Return the best of a table `[Lx, Ly]` and where it is: the maximum, for a distance the minimum.
-
-    NaN is passed over; equal scores go to the first (i, j); (NaN, −1, −1) if all are NaN.
-    """
-    if np.isnan(scores).all():
-        return float("nan"), -1, -1
-    at = np.nanargmin(scores) if direction == "distance" else np.nanargmax(scores)
-    i, j = divmod(int(at), scores.shape[1])
-    return float(scores[i, j]), i, j
 
 
 def score_tables(
@@ -182,20 +170,26 @@ def score(
     metric: Metric | str = "mutual_knn",
     k: int | None = None,
     recipe: str = "l2",
+    compat: str | None = None,
     **options: Any,
 ) -> float:
     """Return the score of two representations `[n, D]`; of two layer stacks, their best layer pair.
 
     `k`, where given, goes to metrics that have it. NaN where the metric is undefined on these numbers.
+    Under `compat`, two matrices are scored as the reference's metrics do, stacks as its `compute_score`.
 
     :raises StudyError: as `score_tables`.
     :raises DataError: as `score_tables`.
     """
-    chosen = get_metric(metric, **options)
+    chosen = get_metric(metric, compat=compat, **options)
     if k is not None and "k" in chosen.options:
         chosen = get_metric(chosen, k=k)
-    (table,) = score_tables({"x": x}, {"y": y}, [chosen], recipe=recipe)
-    return table.best()[0]
+    if not chosen.compat:
+        return score_tables({"x": x}, {"y": y}, [chosen], recipe=recipe)[0].best()[0]
+    # In the reference, a table of (x, y) scores its pairs as (y, x).
+    (table,) = score_tables({"y": y}, {"x": x}, [chosen], recipe=recipe)
+    matrices = all(getattr(side, "ndim", None) == 2 for side in (x, y))
+    return float(table.scores[0, 0]) if matrices else table.best()[0]
 
 
 def nearest(x: Any, k: int = 10, similarity: str = "cosine", ties: Ties = "hash") -> tuple[Tensor, Tensor]:

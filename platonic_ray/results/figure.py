@@ -87,7 +87,9 @@ def heatmap(result: Result, metric: str | None = None, *, floors: Collection[str
     values = np.append(pairs["score"].to_numpy(), np.nan)[layout.index]
     itself = np.array([[row == column for column in layout.columns] for row in layout.rows])
     low, high = _limits(np.where(itself & (values.size > 1), np.nan, values))
-    norm, colors = Normalize(low, high, clip=True), colormaps[_COLORS]
+    distance = result.direction(label) == "distance"
+    # Dark is alike, whichever end of the scale that is.
+    norm, colors = Normalize(low, high, clip=True), colormaps[_COLORS + "_r" if distance else _COLORS]
     known = floors if floors is not None else result.provenance.get("floors") or ()
     apart = {name for name in (*layout.rows, *layout.columns) if name in known}
 
@@ -101,8 +103,12 @@ def heatmap(result: Result, metric: str | None = None, *, floors: Collection[str
     _write_cells(axes, layout, pairs, values, itself, sizes, norm, colors)
     dotted = _draw_dots(axes, layout, pairs, values, result.alpha, sizes.cell, norm, colors)
     _draw_gaps(axes, layout, apart, width=min(4.0, 0.2 * 72 * sizes.cell))
-    _draw_scale(figure, scale, norm, _chance(pairs, low, high), few=len(layout.rows) < 5)
-    notes = ["best score over layers" + ("; small: the row’s layer, the column’s" if sizes.layers else "")]
+    _draw_scale(figure, scale, norm, colors, _chance(pairs, low, high), few=len(layout.rows) < 5)
+    notes = [
+        ("smallest distance" if distance else "best score")
+        + " over layers"
+        + ("; small: the row’s layer, the column’s" if sizes.layers else "")
+    ]
     notes += ["italic: floors"] if apart else []
     notes += [f"dot: not significant, q > {result.alpha:g}"] if dotted else []
     title = _write_title(figure, result, label, fonts, notes)
@@ -309,12 +315,14 @@ def _draw_gaps(axes: Axes, layout: Layout, apart: set[str], *, width: float) -> 
                 line(at - 0.5, color="white", linewidth=width)
 
 
-def _draw_scale(figure: Figure, scale: Axes, norm: Normalize, chance: float | None, *, few: bool) -> None:
+def _draw_scale(
+    figure: Figure, scale: Axes, norm: Normalize, colors: Colormap, chance: float | None, *, few: bool
+) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.ticker import MaxNLocator
 
     low, high = float(norm.vmin or 0.0), float(norm.vmax or 0.0)
-    bar = figure.colorbar(ScalarMappable(norm, _COLORS), cax=scale)
+    bar = figure.colorbar(ScalarMappable(norm, colors), cax=scale)
     ticks = MaxNLocator(4 if few else 6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     labels = {float(tick): f"{tick:.3g}" for tick in ticks if low <= tick <= high}
     if chance is not None:

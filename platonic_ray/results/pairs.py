@@ -14,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from platonic_ray.errors import StudyError
+from platonic_ray.metrics import best
 from platonic_ray.statistics import Calibration, Interval, benjamini_hochberg
 
 SCORES_SCHEMA = pl.Schema(
@@ -51,6 +52,7 @@ MODELS_SCHEMA = pl.Schema(
         "interval_target": pl.String,
         "interval_method": pl.String,
         "symmetric": pl.Boolean,
+        "direction": pl.String,
         "status": pl.String,
     }
 )
@@ -95,8 +97,9 @@ class PairScores:
     `scores` is `[Lx, Ly]` float64, NaN where undefined; its i-th row is the i-th layer that is
     listed for model `x`. `status` is None or has the same shape, with a text or None a cell: why
     the cell is undefined, or what to know about it. `symmetric` says that `(y, x)` has the
-    transposed scores, and then the pair is given once. `null` sets the best score against its null,
-    `interval` is that of the best score, for its layers.
+    transposed scores, and then the pair is given once. `direction` is "similarity" or "distance": of
+    what is best. `compat` says that the best is taken as the reference's code takes it. `null` sets the
+    best score against its null, `interval` is that of the best score, for its layers.
     """
 
     metric: str
@@ -108,6 +111,8 @@ class PairScores:
     k: int | None = None
     chance: float | None = None
     symmetric: bool = True
+    direction: str = "similarity"
+    compat: bool = False
     null: Calibration | None = None
     interval: Interval | None = None
 
@@ -121,6 +126,13 @@ class _Cells:
     status: list[str | None]
     rows_x: npt.NDArray[np.int64]
     rows_y: npt.NDArray[np.int64]
+
+    def best(self) -> tuple[float, int | None]:
+        """Return the best score and its position; no position where all scores are NaN, or none counts."""
+        columns = np.unique(self.rows_y).size
+        table = self.scores.reshape(-1, max(1, columns))
+        score, i, j = best(table, self.pair.direction, self.pair.compat)
+        return score, None if i < 0 else i * columns + j
 
 
 def frames(
@@ -148,16 +160,6 @@ def frames(
     pairs.sort(key=lambda p: (metrics.index(p.metric), models.get(p.x, last), models.get(p.y, last)))
     cells = [_cells(pair, rows_of) for pair in pairs]
     return _scores_frame(cells, listed), _models_frame(cells, listed), layers_frame
-
-
-def best_layers(scores: npt.NDArray[np.float64]) -> int | None:
-    """Return the position of the largest score, the first of equal ones; None if all are NaN.
-
-    >>> best_layers(np.array([np.nan, -2.0, -1.0, -1.0]))
-    2
-    """
-    defined = np.flatnonzero(~np.isnan(scores))
-    return int(defined[np.argmax(scores[defined])]) if defined.size else None
 
 
 def _refuse_twice(pairs: Sequence[PairScores]) -> None:
@@ -222,30 +224,29 @@ def _scores_frame(cells: Sequence[_Cells], listed: pl.DataFrame) -> pl.DataFrame
 
 
 def _models_frame(cells: Sequence[_Cells], listed: pl.DataFrame) -> pl.DataFrame:
-    best = [best_layers(cell.scores) for cell in cells]
+    reduced = [cell.best() for cell in cells]
+    places = [place for _, place in reduced]
     # An undefined pair still takes its models' names from its first layers; they are blanked below.
-    at = [0 if place is None else place for place in best]
+    at = [0 if place is None else place for place in places]
     x = np.array([cell.rows_x[place] for cell, place in zip(cells, at, strict=True)], dtype=np.int64)
     y = np.array([cell.rows_y[place] for cell, place in zip(cells, at, strict=True)], dtype=np.int64)
-    defined = pl.Series([place is not None for place in best], dtype=pl.Boolean)
-    scores = [
-        np.nan if place is None else cell.scores[place] for cell, place in zip(cells, best, strict=True)
-    ]
+    defined = pl.Series([place is not None for place in places], dtype=pl.Boolean)
     columns = {
         "metric": [cell.pair.metric for cell in cells],
         **_labels(x, y, listed),
-        "score": scores,
+        "score": [score for score, _ in reduced],
         "n": [cell.pair.n for cell in cells],
         "k": [cell.pair.k for cell in cells],
         "chance": [cell.pair.chance for cell in cells],
         **_significance([cell.pair for cell in cells]),
         **_intervals([cell.pair for cell in cells]),
         "symmetric": [cell.pair.symmetric for cell in cells],
-        "status": [_why(cell, place) for cell, place in zip(cells, best, strict=True)],
+        "direction": [cell.pair.direction for cell in cells],
+        "status": [_why(cell, place) for cell, place in zip(cells, places, strict=True)],
     }
     frame = pl.DataFrame(columns, schema_overrides=_MAY_BE_NULL)
-    places = ["layer_x", "layer_y", "layer_x_name", "layer_y_name"]
-    blanked = frame.with_columns(pl.when(defined).then(pl.col(place)).alias(place) for place in places)
+    blank = ["layer_x", "layer_y", "layer_x_name", "layer_y_name"]
+    blanked = frame.with_columns(pl.when(defined).then(pl.col(name)).alias(name) for name in blank)
     return blanked.select(*MODELS_SCHEMA).cast(MODELS_SCHEMA)
 
 
@@ -292,10 +293,12 @@ def _labels(x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], listed: pl.DataF
     }
 
 
-def _why(cell: _Cells, best: int | None) -> str | None:
+def _why(cell: _Cells, place: int | None) -> str | None:
     """Say what there is to know about a pair: its best cell's status, and how much is undefined."""
     undefined = np.flatnonzero(np.isnan(cell.scores))
-    said = [] if best is None else [cell.status[best]]
+    said = [] if place is None else [cell.status[place]]
+    if place is None and cell.pair.compat:
+        said.append("no layer pair above 0, where the reference's maximum starts")
     if undefined.size:
         reasons = list(dict.fromkeys(cell.status[at] for at in undefined if cell.status[at]))
         shown = ", ".join(str(reason) for reason in reasons[:3]) + (", …" if len(reasons) > 3 else "")

@@ -11,7 +11,8 @@ Schema, version 2. A saved result is a folder; `pl.read_parquet` alone is enough
 
 `models.parquet`, a row a metric and model pair (its alignment):
     metric, model_x, model_y        String
-    score                           Float64  maximum over layer pairs; NaN if all are undefined
+    score                           Float64  best over layer pairs, of a distance the smallest; NaN if all
+                                             are undefined
     layer_x, layer_y                Int64    where it is reached; the first (x, y) of equal ones
     layer_x_name, layer_y_name      String   these four are null if all are undefined
     n                               Int64    samples
@@ -25,11 +26,12 @@ Schema, version 2. A saved result is a folder; `pl.read_parquet` alone is enough
     interval_target                 String   "population" or "queries": what the interval is for
     interval_method                 String   how it was made, its level, and how the layers were chosen
     symmetric                       Boolean  whether (y, x) has the same score
+    direction                       String   "similarity", or "distance": the smaller, the more alike
     status                          String   as above
 
 The four columns of the null (`platonic_ray.statistics`) are null for a model with itself, where no
 permutations were drawn, and for metrics without a null: so far all but `mutual_knn`, among them all
-kernel metrics. Where the score is undefined they are NaN. The null is that of the same maximum over
+kernel metrics. Where the score is undefined they are NaN. The null is that of the same best score over
 all layer pairs, under permutations of the samples that all pairs of models share.
 
 The four columns of the interval (`platonic_ray.statistics.intervals`) are null for a model with itself
@@ -58,6 +60,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from platonic_ray.errors import StudyError
@@ -83,6 +86,7 @@ class Result:
     `provenance` is a dictionary that JSON can hold. What is read here, all of it optional: `study`
     and `study_key`; `dataset` with `name`, `fingerprint`, `n` and `dropped` (a list); `versions`,
     `seed`, `started`, `finished`, `engine`, `device`; `floors` (names of models without training);
+    `compat` ("platonic-rep" where scores are in the arithmetic of that code);
     `null` (`count`, `alpha` and `seed` of its permutations); `notes` (a list of texts that a reader
     should see).
 
@@ -196,6 +200,29 @@ class Result:
             f"{label} was not computed for ({x}, {y}). It was for models among: {', '.join(known)}."
         )
 
+    def direction(self, metric: str | None = None) -> str:
+        """Return "similarity" or "distance" of a metric: of a distance, the smallest score is the best.
+
+        :raises StudyError: as `metric`.
+        """
+        return str(self.pairs(metric)["direction"][0])
+
+    def best_layers(self, metric: str | None = None) -> npt.NDArray[np.float64]:
+        """Return the layers where each cell of `matrix(metric)` has its score, `[rows, columns, 2]`.
+
+        The layer of the row's model comes first, then that of the column's; NaN where there are none.
+        Under `compat = "platonic-rep"` they come the other way round, as that code stores them.
+
+        :raises StudyError: as `metric`.
+        """
+        layout, pairs = self.layout(metric), self.pairs(metric)
+        x, y = (
+            np.append(pairs[name].cast(pl.Float64).fill_null(np.nan).to_numpy(), np.nan)[layout.index]
+            for name in ("layer_x", "layer_y")
+        )
+        layers = np.stack([np.where(layout.flipped, y, x), np.where(layout.flipped, x, y)], axis=2)
+        return layers[..., ::-1].copy() if self.provenance.get("compat") else layers
+
     def equals(self, other: Result) -> bool:
         """Whether both have the same rows (NaN equal to NaN) and the same provenance."""
         same = all(getattr(self, name).equals(getattr(other, name)) for name in _SCHEMAS)
@@ -213,6 +240,8 @@ class Result:
     def facts(self, metric: str | None = None) -> str:
         """Return in one line what a metric's scores rest on: `n = 1,024 · k = 10 · chance 0.0098`.
 
+        A distance says that it is one, and scores of another's arithmetic whose.
+
         :raises StudyError: as `metric`.
         """
         pairs = self.pairs(metric)
@@ -221,6 +250,10 @@ class Result:
             for name, column, form in (("n = ", "n", ",d"), ("k = ", "k", "d"), ("chance ", "chance", ".2g"))
             if pairs[column].drop_nulls().len()
         ]
+        if pairs["direction"][0] == "distance":
+            said.append("distance: smaller is more alike")
+        if self.provenance.get("compat"):
+            said.append(f"arithmetic of {self.provenance['compat']}")
         return " · ".join(said)
 
     def summary(self) -> str:
@@ -233,7 +266,10 @@ class Result:
             defined = pairs.filter(pl.col("score").is_not_nan()).sort("score", maintain_order=True)
             lines.append(f"{label} ({self.facts(label)})")
             if defined.height:
-                ends = [("highest", defined.height - 1), ("lowest", 0)][: min(2, defined.height)]
+                ends = [("highest", defined.height - 1), ("lowest", 0)]
+                if self.direction(label) == "distance":  # the most alike first
+                    ends.reverse()
+                ends = ends[: min(2, defined.height)]
                 lines += [f"  {word}: {_pair(defined.row(at, named=True))}" for word, at in ends]
             if defined.height < pairs.height:
                 lines.append(f"  undefined: {pairs.height - defined.height} of {pairs.height} model pairs")

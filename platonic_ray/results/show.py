@@ -14,7 +14,18 @@ from platonic_ray.results.text import grid, safe
 _NOTED = 5
 _NOT_SIGNIFICANT = "·"
 # What is worth carrying along with the scores; the whole study is in result.json.
-_BRIEF = ("study_key", "dataset", "seed", "versions", "engine", "device", "started", "finished", "notes")
+_BRIEF = (
+    "study_key",
+    "dataset",
+    "compat",
+    "seed",
+    "versions",
+    "engine",
+    "device",
+    "started",
+    "finished",
+    "notes",
+)
 
 
 def render_table(result: Result, metric: str | None = None, width: int | None = None) -> str:
@@ -51,7 +62,8 @@ def render_table(result: Result, metric: str | None = None, width: int | None = 
     heading = " · ".join(
         part for part in (safe(label), safe(str(name)) if name else "", result.facts(label)) if part
     )
-    legend = "best score over layers (layer of the row's model, layer of the column's)"
+    best = "smallest distance" if result.direction(label) == "distance" else "best score"
+    legend = f"{best} over layers (layer of the row's model, layer of the column's)"
     if any(layers.endswith(_NOT_SIGNIFICANT) for row in cells for _, layers in row):
         legend += f"\n{_NOT_SIGNIFICANT} not significant: q > {result.alpha:g}"
     blocks = [heading, grid(rows, columns, _aligned(cells), width=width, leave_out_blank=triangle), legend]

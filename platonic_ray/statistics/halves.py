@@ -69,7 +69,7 @@ def half_scores(metric: Metric, x: Layer, y: Layer, how: Intervals) -> npt.NDArr
     """Return the scores of both halves of every cut, `[S, 2]`."""
     n = x.rows.shape[0]
     chosen = cuts(n, how.splits, how.seed)
-    if metric.joint is not None:
+    if metric.joint is not None and metric.similarities is None:
         sides = [_HalfNeighbors(layer, metric.k or 1) for layer in (x, y)]
         tables = [(sides[0].of(half), sides[1].of(half)) for half in _both(chosen)]
         scores = _neighbor_scores(metric, tables)

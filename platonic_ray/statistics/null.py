@@ -20,7 +20,6 @@ from torch import Tensor
 from platonic_ray.digest import digest
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.metrics import Metric, Neighbors, PairSums, neighbor_pair
-from platonic_ray.metrics.table import best
 from platonic_ray.statistics.calibration import Calibration, calibrate
 from platonic_ray.statistics.permutations import permutations
 from platonic_ray.statistics.permuted import has_kernel_null
@@ -171,7 +170,7 @@ def null_scores(metric: Metric, x: NeighborSide, y: NeighborSide, null: Null) ->
         moved = relabelled(nearest, perms)
         scores, _ = metric.score(neighbor_pair(metric, x.neighbors, moved))
         by_permutation = scores.reshape(-1, len(perms), layers).swapaxes(0, 1)
-        found += [best(each, metric.direction)[0] for each in by_permutation]
+        found += [metric.best(each)[0] for each in by_permutation]
     return np.array(found)
 
 
@@ -193,7 +192,7 @@ def calibrate_best(
         further from the observed score counts as equal to it, hence against it: where scores tie, as
         with duplicated samples, rounding must not decide.
     """
-    observed = best(scores, metric.direction)[0]
+    observed = metric.best(scores)[0]
     near = np.abs(permuted - observed) <= slack * max(1.0, abs(observed))
     top = metric.bounds[0 if metric.direction == "distance" else 1]
     return calibrate(observed, np.where(near, observed, permuted), alpha, top, metric.direction)

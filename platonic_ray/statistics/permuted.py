@@ -12,7 +12,6 @@ from torch import Tensor
 
 from platonic_ray.kernels import MOST_PERMUTED
 from platonic_ray.metrics import KernelRows, Metric, PairSums
-from platonic_ray.metrics.table import best
 
 SLACK = 1e-5
 """The rounding of a permuted score: cells are multiplied in float32. See `calibrate_best`."""
@@ -49,5 +48,5 @@ def kernel_null_scores(
         products = inner[start : start + step].transpose(0, 1).reshape(layers_x, size * layers)
         scores, _ = metric.score(PairSums(n, inner=products, x=x, y=moved))
         by_permutation = scores.reshape(layers_x, size, layers).swapaxes(0, 1)
-        found += [best(each, metric.direction)[0] for each in by_permutation]
+        found += [metric.best(each)[0] for each in by_permutation]
     return np.array(found)

@@ -18,7 +18,9 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Three raylets: a head that runs no tasks and two workers of one core."""
+    """Three raylets: a head that runs no tasks and two workers of one core, which find `tests` too."""
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), before)))
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 200 * 2**20},
@@ -30,6 +32,7 @@ def cluster():
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+    os.environ["PYTHONPATH"] = before
 
 
 def on_ray(study, store):
@@ -142,6 +145,16 @@ def test_more_threads_than_cores_do_not_wait_for_a_larger_node(cluster, ran, tmp
     assert pr.align(changed(on_ray(study, tmp_path / "s"), threads=16), quiet=True).models.height == len(
         study.metrics
     )
+
+
+def test_row_sums_and_a_users_own_metric_are_those_of_this_process(ran, small_study):
+    metrics = [{"name": "cknna_paper", "k": 6}, {"name": "own_metrics:UNSHARED", "k": 6}]
+    distributed, local = (
+        pr.align(study.replace(metrics=metrics, null={"permutations": 0}), quiet=True)
+        for study in (ran[0], small_study)
+    )
+    assert distributed.metrics == ("cknna_paper", "unshared")
+    assert score_bytes(distributed) == score_bytes(local)
 
 
 def test_an_error_of_the_data_reaches_the_caller_and_keeps_what_was_finished(

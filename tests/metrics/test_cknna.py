@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from platonic_ray.api import interval
 from platonic_ray.kernels import MICRO, as_rows, exact_neighbors, kernel_row_sums, tree_sum
 from platonic_ray.metrics import (
     Neighbors,
@@ -184,3 +185,10 @@ def test_the_null_is_the_best_score_of_permuted_features(name: str) -> None:
         for order in null.permutations(40, 6).numpy()
     ]
     np.testing.assert_allclose(null_scores(metric, *sides, null), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_an_interval_of_the_population_holds_the_score(name: str) -> None:
+    x, y = pair(0, 60, 6)
+    made = interval(x, y, name, k=5, splits=4)
+    assert made.low < score(x, y, name, k=5) < made.high
