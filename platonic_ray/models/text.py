@@ -1,7 +1,8 @@
 """Kind "transformers-text": encoders and causal language models, every hidden state, pooled.
 
 From a folder, a hub's snapshot or a GGUF file, by transformers' auto classes; safetensors or GGUF
-only, no remote code. Of an encoder-decoder (T5) the encoder alone is loaded. Texts are padded on the
+only, no remote code. Of an encoder-decoder (T5) the encoder alone is loaded, of CLIP the tower of
+texts. Texts are padded on the
 right under an attention mask, whatever side the tokenizer would pad on: there the models' own
 position ids are the right ones (tokens are counted from the first), which with padding on the left
 they are not in models of absolute positions (GPT-2, BERT).
@@ -55,8 +56,7 @@ class TextModel:
         self._pad = _pad_id(tokenizer, self._vocabulary)
         longest = min(tokenizer.model_max_length, _positions(network))
         self._max_tokens = min(spec.setting("max_tokens"), longest)
-        states = self._states([[self._pad]])[0]
-        self._kept, self.layers = spec.keep(_named(network, states, self._pooling))
+        self._kept, self.layers = spec.keep(_named(self._run([[self._pad]])[0], network, spec))
 
     def embed(self, items: Sequence[str]) -> Features:
         """Return the pooled hidden states of n texts: one float32 `[n, D]` array a layer.
@@ -66,7 +66,8 @@ class TextModel:
         tokens, truncated = self._tokenize(items)
         kept = [torch.empty((len(items), layer.width), dtype=torch.float32) for layer in self.layers]
         for batch in batches_by_length([len(ids) for ids in tokens], self._batch_tokens):
-            states, mask = self._states([tokens[index] for index in batch])
+            output, mask = self._run([tokens[index] for index in batch])
+            states = states_of(output, self._network, self._pooling, f"Model {self._name!r}")
             for layer, place in zip(kept, self._kept, strict=True):
                 layer[batch] = _pool(states[place], mask, self._pooling).cpu()
         return Features([layer.numpy() for layer in kept], truncated)
@@ -93,11 +94,8 @@ class TextModel:
                 )
         return whole, len(long)
 
-    def _states(self, tokens: list[list[int]]) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-        """Return the hidden states `[batch, longest, D]` of each layer, and the mask `[batch, longest]`.
-
-        With pooling "pooler" there is one state, `[batch, D]`.
-        """
+    def _run(self, tokens: list[list[int]]) -> tuple[Any, torch.Tensor]:
+        """Return the network's output for a batch padded on the right, and the mask `[batch, longest]`."""
         longest = max(len(ids) for ids in tokens)
         ids = torch.full((len(tokens), longest), self._pad)
         mask = torch.zeros((len(tokens), longest), dtype=torch.long)
@@ -107,7 +105,7 @@ class TextModel:
         ids, mask = ids.to(self._device), mask.to(self._device)
         with torch.inference_mode():
             output = self._network(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-        return states_of(output, self._network, self._pooling, f"Model {self._name!r}"), mask
+        return output, mask
 
 
 def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -171,7 +169,7 @@ def describe(spec: ModelSpec) -> Description:
         with torch.device("meta"):
             auto = _auto(config)
             network = _encoder(auto.from_config(config, dtype=torch.float32, trust_remote_code=False))
-            _, layers = spec.keep(_named(network, _shapes(network, spec), spec.setting("pooling")))
+            _, layers = spec.keep(_named(_trace(network), network, spec))
         return described(network, layers)
 
 
@@ -182,23 +180,24 @@ def _configure(spec: ModelSpec, folder: Path) -> tuple[Any, Any]:
         source, local_files_only=True, trust_remote_code=False
     )
     config = transformers.AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    if config.model_type == "clip":
+        config = config.text_config
     config.use_cache = False
     return config, tokenizer
 
 
-def _shapes(network: Any, spec: ModelSpec) -> tuple[torch.Tensor, ...]:
-    """Return the hidden states of one token as tensors without numbers, `[1, 1, D]`.
+def _trace(network: Any) -> Any:
+    """Return a network's output for one token, as tensors without numbers.
 
-    Which mask spares a family from looking into its numbers differs; where none does, the
-    configuration says how many states there are and how wide they are.
+    Which mask spares a family from looking into its numbers differs. Where none does, what the
+    configuration says: how many states there are and how wide they are.
     """
     ids = torch.zeros((1, 1), dtype=torch.long)
     for mask in (None, torch.ones((1, 1, 1, 1), dtype=torch.bool), torch.ones_like(ids)):
         with contextlib.suppress(RuntimeError, ValueError, NotImplementedError), torch.inference_mode():
-            output = network(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-            return states_of(output, network, spec.setting("pooling"), f"Model {spec.name!r}")
-    config = network.config
-    return (torch.empty((1, 1, config.hidden_size)),) * (config.num_hidden_layers + 1)
+            return network(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+    state = torch.empty((1, 1, network.config.hidden_size))
+    return {"hidden_states": (state,) * (network.config.num_hidden_layers + 1), "last_hidden_state": state}
 
 
 def _describe_gguf(file: Path) -> Path:
@@ -251,19 +250,27 @@ def _positions(network: Any) -> int:
     return int(most)
 
 
-def _named(network: Any, states: Sequence[torch.Tensor], pooling: str) -> list[tuple[str, int]]:
-    """Return the name and width of each hidden state."""
-    names = ["pooler"] if pooling == "pooler" else _layer_names(network, len(states))
+def _named(output: Any, network: Any, spec: ModelSpec) -> list[tuple[str, int]]:
+    """Return the name and width of each state in a network's output.
+
+    Decoders give the last state after their final norm; its name says so.
+
+    :raises StudyError: if the network does not give such states.
+    """
+    pooling = spec.setting("pooling")
+    states = states_of(output, network, pooling, f"Model {spec.name!r}")
+    names = ["embedding", *(f"block {index}" for index in range(1, len(states)))]
+    if pooling == "pooler":
+        names = ["pooler"]
+    elif _has_final_norm(network) and states[-1] is output.get("last_hidden_state"):
+        names[-1] += " + norm"
     return [(name, int(state.shape[-1])) for name, state in zip(names, states, strict=True)]
 
 
-def _layer_names(network: Any, count: int) -> list[str]:
-    """Name the hidden states. Decoders give the last one after their final norm; its name says so."""
+def _has_final_norm(network: Any) -> bool:
     stacks = [network, *(getattr(network, name, None) for name in ("decoder", "encoder"))]
     children = {name for stack in stacks if stack is not None for name, _ in stack.named_children()}
-    normed = " + norm" if _FINAL_NORMS & children else ""
-    names = ["embedding", *(f"block {index}" for index in range(1, count))]
-    return [*names[:-1], names[-1] + normed]
+    return bool(_FINAL_NORMS & children)
 
 
 def _pool(state: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers import models as tokenizer_models
 
 from platonic_ray.errors import StudyError, WeightsError
-from platonic_ray.models import load, resolve
+from platonic_ray.models import describe, load, resolve
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 TEXTS = ["a red dog", "x", "an apple on a table", "ab", "moon"]
@@ -172,6 +172,26 @@ def test_an_encoder_decoders_decoder_is_neither_needed_nor_loaded(saved, tmp_pat
     assert not [name for name, _ in model._network.named_parameters() if "decoder" in name]
 
 
+def test_clips_tower_of_texts_is_read_up_to_its_last_block(tmp_path) -> None:
+    """CLIP gives its last state before the final norm, and its name must not say otherwise."""
+    torch.manual_seed(6)
+    words = {**DEEP, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    images = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 8}
+    config = transformers.CLIPConfig(text_config=words, vision_config={**images, "image_size": 16})
+    transformers.CLIPModel(config).save_pretrained(tmp_path)
+    _save_tokenizer(tmp_path, pad=True)
+    names, layers = _embed(tmp_path, pooling="last")
+    assert names == ["embedding", "block 1", "block 2"]
+    tower = transformers.CLIPTextModel.from_pretrained(tmp_path).eval()
+    for row, ids in enumerate(_ids(tmp_path)):
+        with torch.inference_mode():
+            output = tower(input_ids=torch.tensor([ids]), output_hidden_states=True)
+            normed = tower.final_layer_norm(output.hidden_states[-1])
+        assert torch.equal(normed, output.last_hidden_state)
+        for layer, state in zip(layers, output.hidden_states, strict=True):
+            np.testing.assert_allclose(layer[row], state[0, -1].numpy(), atol=5e-6)
+
+
 def test_pooler_is_one_layer_the_models_own(tmp_path) -> None:
     torch.manual_seed(4)
     bert = transformers.BertModel(transformers.BertConfig(**DEEP)).eval()
@@ -185,8 +205,9 @@ def test_pooler_is_one_layer_the_models_own(tmp_path) -> None:
 
 
 def test_a_pooler_that_is_not_there_or_was_not_trained_is_refused(saved) -> None:
-    with pytest.raises(StudyError, match="has no pooler"):
-        _embed(saved("llama"), pooling="pooler")
+    for ask in (load, describe):
+        with pytest.raises(StudyError, match="has no pooler"):
+            ask(resolve(entry(kind="transformers-text", weights=str(saved("llama")), pooling="pooler")))
     with pytest.raises(WeightsError, match=r"weights are missing: pooler"):
         _embed(saved("bert"), pooling="pooler")  # saved with a head, without a pooler
 
