@@ -289,9 +289,9 @@ def _fetch_hub(address: str, patterns: tuple[str, ...]) -> Path:
     import huggingface_hub
 
     wanted: dict[str, Any] = {"revision": revision, "allow_patterns": list(patterns)}
-    with contextlib.suppress(Exception):  # what is in the hub's own cache needs no network
+    with contextlib.suppress(Exception):  # what is whole in the hub's own cache needs no network
         folder = Path(huggingface_hub.snapshot_download(repo, local_files_only=True, **wanted))
-        if all(_matches(folder, pattern) for pattern in patterns if "*" not in pattern):
+        if all(_matches(folder, pattern) for pattern in patterns):  # a part may be there from a description
             return folder
     try:
         return Path(huggingface_hub.snapshot_download(repo, **wanted))

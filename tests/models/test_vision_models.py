@@ -298,3 +298,20 @@ def test_a_description_is_what_the_loaded_model_has(family, saved) -> None:
     assert len(model.layers) == 2
     assert described.parameters == sum(tensor.numel() for tensor in model._network.parameters())
     assert [rows.shape[1] for rows in model.embed(IMAGES).layers] == [layer.width for layer in model.layers]
+
+
+def test_a_hubs_snapshot_is_loaded_as_a_folder_is(saved, tmp_path, monkeypatch) -> None:
+    """From the hub's own cache, as a download leaves it; the revision is pinned to its commit."""
+    import shutil
+
+    commit = "0123456789" * 4
+    repo = tmp_path / "models--org--tiny"
+    shutil.copytree(saved("dinov2"), repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    spec = resolve(entry(kind="transformers-vision", weights="hub:org/tiny", layers=[-1]))
+    assert spec.identity()["weights"]["hub"] == f"org/tiny@{commit}"
+    whole = _load(saved("dinov2")).embed(IMAGES).layers
+    assert load(spec).embed(IMAGES).layers[0].tobytes() == whole[-1].tobytes()

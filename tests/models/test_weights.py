@@ -161,3 +161,20 @@ def test_a_snapshot_in_the_hubs_own_cache_needs_no_network(tmp_path) -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     said = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
     assert said.strip() == f"hub:org/model@{commit} one"
+
+
+def test_a_snapshot_of_which_only_the_configuration_is_there_is_completed(tmp_path, monkeypatch) -> None:
+    """Describing a model fetches its configuration alone; loading it later must not stop at that."""
+    import huggingface_hub
+
+    (tmp_path / "config.json").write_text("{}")
+
+    def snapshot(repo: str, *, local_files_only: bool = False, **_: object) -> str:
+        if not local_files_only:
+            (tmp_path / "model.safetensors").write_bytes(b"weights")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    address = "hub:org/model@" + "0123456789" * 4
+    assert not (locate(pin(address, ("config.json",))) / "model.safetensors").exists()
+    assert (locate(pin(address, ("config.json", "*.safetensors"))) / "model.safetensors").exists()
