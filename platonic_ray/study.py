@@ -38,9 +38,10 @@ class ViewEntry(_Frozen):
 class DatasetEntry(_Frozen):
     """`[dataset]`: where the samples come from.
 
-    `source` is the name of an embedded dataset ("emoji") or the path of a Parquet file whose
-    columns are views. `samples` keeps that many samples, drawn without replacement by the study's
-    seed; None keeps all.
+    `source` is the name of an embedded dataset ("emoji") or the path of a file (Parquet, Arrow, CSV,
+    JSON lines) or folder (Parquet shards, what `datasets` saved, images with their metadata) whose
+    columns are views; a path has a slash or an ending. `samples` keeps that many samples, drawn
+    without replacement by the study's seed; None keeps all.
     """
 
     source: Name = "emoji"

@@ -1,4 +1,4 @@
-"""Samples and their views: the embedded emoji, or a user's Parquet file; checked before any work.
+"""Samples and their views: the embedded emoji, or a user's file or folder; checked before any work.
 
 Not here: what a model makes of an item (`models`), and where features are kept (`store`).
 """

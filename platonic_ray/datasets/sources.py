@@ -1,4 +1,4 @@
-"""Where samples come from: the embedded dataset, or a Parquet file whose columns are views."""
+"""Where samples come from: the embedded dataset, or a user's file or folder whose columns are views."""
 
 from __future__ import annotations
 
@@ -8,39 +8,47 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from platonic_ray.datasets.base import Dataset, Kind, Problem
 from platonic_ray.datasets.emoji import read_emoji
+from platonic_ray.datasets.tables import FILE_NAME, is_image_folder, read_table
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.study import DatasetEntry, ViewEntry
 
 EMBEDDED: Mapping[str, Callable[[], pa.Table]] = {"emoji": read_emoji}
 ID_COLUMN = "id"
-MAGIC = b"PAR1"
 PROBLEMS_SHOWN = 20
 
 
 def open_dataset(entry: DatasetEntry, seed: int) -> Dataset:
     """Open what `[dataset]` names and draw `entry.samples` of it by the study's seed.
 
+    Files are Parquet, Arrow, CSV or JSON lines; folders hold Parquet shards, what `datasets` saved, or
+    images with a `metadata.csv`, `.jsonl` or `.parquet`, whose images then are the view `image`
+    (`tables.read_table`).
+
     Columns of integers or booleans are labels (`Dataset.labels`), string columns are that too.
     Views are all string columns (text), binary columns and structs {bytes, path} (images: encoded,
     as Hugging Face stores them), but for `id`, and what `entry.views` declares: for example
     `photo = {column = "file", kind = "image"}` for a string column of paths, which are relative to
-    the Parquet file's folder. With `samples`, rows come in the order they are drawn, so that a larger
+    the file's folder. With `samples`, rows come in the order they are drawn, so that a larger
     sample begins with the smaller one; without, in the file's order. Samples are not checked here:
     `check_samples`.
 
     :raises StudyError: for a source, view or number of samples that is not there.
-    :raises DataError: for a file that is missing, not Parquet, cut off, or without usable columns.
+    :raises DataError: for a file that is missing, of no known format, cut off, or without usable columns.
     """
     if entry.source in EMBEDDED:
         dataset = dataset_of(EMBEDDED[entry.source](), entry.source, views=entry.views)
     else:
         path = Path(entry.source).expanduser()
+        table = _read(path, entry.source)
+        images = {"image": ViewEntry(column=FILE_NAME, kind="image")} if is_image_folder(path) else {}
         dataset = dataset_of(
-            _read_parquet(path, entry.source), str(path), views=entry.views, folder=path.parent
+            table,
+            str(path),
+            views={**images, **entry.views},
+            folder=path if path.is_dir() else path.parent,
         )
     return dataset if entry.samples is None else dataset.sample(entry.samples, seed)
 
@@ -136,10 +144,10 @@ _EXPECTED = (
 )
 
 
-def _read_parquet(path: Path, source: str) -> pa.Table:
+def _read(path: Path, source: str) -> pa.Table:
     if "://" in source:
         raise StudyError(
-            f"dataset.source: {source} is a URI; give the path of a Parquet file on this machine."
+            f"dataset.source: {source} is a URI; give the path of a file or folder on this machine."
         )
     if not path.exists():
         if path.suffix or len(path.parts) > 1:
@@ -148,22 +156,9 @@ def _read_parquet(path: Path, source: str) -> pa.Table:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise StudyError(
             f"dataset.source: there is no embedded dataset {source!r}.{hint} Give one of: "
-            f"{', '.join(EMBEDDED)}; or the path of a Parquet file."
+            f"{', '.join(EMBEDDED)}; or the path of a file or folder."
         )
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; give one Parquet file.")
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(MAGIC))
-            file.seek(-min(len(MAGIC), file.seek(0, 2)), 2)
-            tail = file.read()
-        if head != MAGIC:
-            raise DataError(f"{path} is not a Parquet file.")
-        if tail != MAGIC:
-            raise DataError(f"{path} is a Parquet file that was cut off: its end is missing. Copy it again.")
-        return pq.ParquetFile(path, memory_map=True).read()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {str(error).strip()}.") from None
+    return read_table(path)
 
 
 def _ids(table: pa.Table, name: str) -> list[str] | None:

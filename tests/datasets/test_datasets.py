@@ -275,7 +275,8 @@ def test_files_that_are_no_parquet_are_one_clear_error(tmp_path: Path) -> None:
     assert "cannot be read as Parquet" in refused(tmp_path / "hollow.parquet")
     assert "is not a Parquet file" in refused(tmp_path / "text.parquet")
     assert "is not a Parquet file" in refused(tmp_path / "empty.parquet")
-    assert "is a folder" in refused(tmp_path)
+    (tmp_path / "bare").mkdir()
+    assert "is a folder without samples" in refused(tmp_path / "bare")
     assert "Did you mean 'emoji'?" in refused("emojis")
     assert "is a URI" in refused("s3://bucket/data.parquet")
 
