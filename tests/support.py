@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,60 @@ def write_tiny_bert(folder: Path, seed: int = 0, layers: int = 3) -> Path:
     BertModel(config).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
+
+
+def write_tiny_vit(folder: Path) -> Path:
+    """Save a tiny random ViT and its image processor in the format of a hub snapshot."""
+    import torch
+    from transformers import ViTConfig, ViTModel
+
+    torch.manual_seed(1)
+    config = ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        image_size=16,
+        patch_size=8,
+    )
+    ViTModel(config).save_pretrained(folder)
+    processor = {
+        **{"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 16}},
+        **{"do_resize": True, "do_rescale": True, "do_normalize": True},
+        **{"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255, "resample": 2},
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return folder
+
+
+def make_mixed_study(samples: Path, tiny_bert: Path, folder: Path, **run: object) -> Study:
+    """90 samples in 6 shards; a chosen layer of a BERT, a ViT, and features that exist, of three widths."""
+    import torch
+
+    rows = pq.read_metadata(samples).num_rows
+    layers = [torch.randn(rows, width, generator=torch.Generator().manual_seed(width)) for width in (4, 6, 9)]
+    torch.save({"feats": layers}, folder / "features.pt")
+    vit = write_tiny_vit(folder / "vit")
+    return Study.from_dict(
+        {
+            "name": "mixed",
+            "shard_rows": 16,
+            "dataset": {"source": str(samples), "samples": 90},
+            "models": [
+                {
+                    **{"name": "bert", "kind": "transformers-text", "weights": str(tiny_bert), "view": "en"},
+                    "layers": ["embedding", -1],
+                },
+                {"name": "vit", "kind": "transformers-vision", "weights": str(vit), "view": "image"},
+                {
+                    **{"name": "stored", "kind": "features", "view": "image"},
+                    "weights": str(folder / "features.pt"),
+                },
+            ],
+            "null": {"permutations": 0},
+            "run": dict(run),
+        }
+    )
 
 
 def write_broken_bert(folder: Path) -> Path:

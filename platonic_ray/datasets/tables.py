@@ -70,6 +70,9 @@ def _read_folder(path: Path) -> pa.Table:
                 f"it has: {', '.join(table.column_names)}."
             )
         return table
+    if (path / "dataset_dict.json").is_file():
+        splits = sorted(state.parent.name for state in path.glob("*/state.json"))
+        raise DataError(f"{path} holds several splits; give the folder of one: {', '.join(splits)}.")
     shards = sorted(path.glob("*.parquet"))
     if not shards:
         raise DataError(

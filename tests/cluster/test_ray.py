@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from support import changed, committed, events_of, make_small_study, score_bytes, write_broken_bert
+from support import (
+    changed,
+    committed,
+    events_of,
+    make_mixed_study,
+    make_small_study,
+    score_bytes,
+    write_broken_bert,
+)
 
 import platonic_ray as pr
 from platonic_ray.store import Store
@@ -82,6 +90,16 @@ def test_tiles_stream_from_objects_while_other_shards_are_embedded(ran):
     assert 0 < driver["fetched_bytes"] < embedded / 20
     # Both workers took part, and the head did not.
     assert len({event["node"] for event in (*shards, *tiles)}) == 2
+
+
+def test_vision_models_chosen_layers_and_stored_features_are_the_same_bytes_on_ray(
+    cluster, samples, tiny_bert, tmp_path
+):
+    study = make_mixed_study(samples, tiny_bert, tmp_path, engine="local", store=str(tmp_path / "here"))
+    here = pr.align(study, quiet=True)
+    assert score_bytes(here) == score_bytes(pr.align(on_ray(study, tmp_path / "there"), quiet=True))
+    kept = here.layers.filter(model="stored")
+    assert kept["width"].to_list() == [4, 6, 9]
 
 
 def test_no_process_that_held_a_model_is_left_behind(ran):

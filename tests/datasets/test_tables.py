@@ -149,6 +149,13 @@ def test_what_cannot_be_read_is_one_clear_error(tmp_path) -> None:
     (saved / "state.json").write_text(json.dumps(state))
     assert "flatten_indices" in refused(saved)
 
+    splits = tmp_path / "splits"
+    for split in ("train", "test"):
+        (splits / split).mkdir(parents=True)
+        (splits / split / "state.json").touch()
+    (splits / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    assert "give the folder of one: test, train" in refused(splits)
+
     images = tmp_path / "images"
     images.mkdir()
     (images / "metadata.csv").write_text("name,caption\na.png,a\n")
