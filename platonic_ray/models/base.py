@@ -155,7 +155,7 @@ def resolve(entry: ModelEntry, *, seed: int = RANDOM_INIT_SEED) -> ModelSpec:
     only their bytes (on a hub: their commit) say what they are.
 
     :raises StudyError: for an unknown model, kind or setting, naming the nearest that exist; for a
-        layer that its configuration does not have.
+        layer or pooling that its configuration does not have.
     :raises WeightsError: if the weights cannot be had or are not the expected ones.
 
     >>> spec = resolve(ModelEntry(name="floor", view="image", use="pixels"))
@@ -194,8 +194,9 @@ def resolve(entry: ModelEntry, *, seed: int = RANDOM_INIT_SEED) -> ModelSpec:
         init=entry.init,
         seed=seed,
     )
-    if settings.get("layers", "all") != "all" and not (file or "").endswith(".gguf"):
-        describe(spec)  # a layer that does not exist is an error now, not after other models have run
+    doubtful = settings.get("layers", "all") != "all" or settings.get("pooling") in kind.poolings_of_some
+    if doubtful and not (file or "").endswith(".gguf"):
+        describe(spec)  # what the model does not have is an error now, not after other models have run
     return spec
 
 

@@ -12,10 +12,11 @@ class Kind:
     """A kind of model. `version` is raised whenever its code changes a feature.
 
     `settings` are the fields of a study's entry that it has, with their defaults; `poolings` are those
-    that it takes; `constants` are its other choices that determine features. `files` are those read
-    below `weights` (globs); `trained` are those of them that random weights do not need.
-    A kind that `fits` needs all items of its view. One `by_row` takes row numbers of the dataset's
-    source as its items, whatever the view holds (`modality` None).
+    that it takes, `poolings_of_some` those of them that only some of its networks have; `constants` are
+    its other choices that determine features. `files` are those read below `weights` (globs); `trained`
+    are those of them that random weights do not need. A kind that `fits` needs all items of its view.
+    One `by_row` takes row numbers of the dataset's source as its items, whatever the view holds
+    (`modality` None).
     """
 
     module: str
@@ -28,6 +29,7 @@ class Kind:
     fits: bool = False
     by_row: bool = False
     poolings: tuple[str, ...] = ()
+    poolings_of_some: tuple[str, ...] = ()
 
 
 FEATURE_FILES = ("*.npy", "*.safetensors", "*.parquet", "*.arrow", "*.feather", "*.pt", "*.pth")
@@ -47,6 +49,7 @@ KINDS: Mapping[str, Kind] = {
         files=(*_TEXT_FILES, "*.safetensors", "*.safetensors.index.json"),
         trained=("*.safetensors", "*.safetensors.index.json"),
         poolings=("mean", "last", "first", "max", "pooler"),
+        poolings_of_some=("pooler",),
     ),
     "transformers-vision": Kind(
         module="vision",
@@ -60,6 +63,7 @@ KINDS: Mapping[str, Kind] = {
         ),
         trained=("*.safetensors", "*.safetensors.index.json"),
         poolings=("mean", "first", "max", "pooler"),
+        poolings_of_some=("first", "pooler"),
     ),
     "static-text": Kind(
         module="static",

@@ -245,6 +245,9 @@ def test_random_weights_are_seeded_and_need_no_trained_ones(saved, tmp_path) -> 
 def test_what_a_model_does_not_have_is_refused(family, given, error, message, saved) -> None:
     with pytest.raises(error, match=message):
         _load(saved(family), **given)
+    if error is StudyError:  # before any weight is read
+        with pytest.raises(error, match=message):
+            resolve(entry(kind="transformers-vision", weights=str(saved(family)), **given))
 
 
 def test_a_folder_without_an_image_processor_or_with_pickled_weights_is_refused(saved, tmp_path) -> None:
