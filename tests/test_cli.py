@@ -43,7 +43,7 @@ def test_every_format_holds_the_same_features(features, capsys):
     assert run("table", *files, "--metric", "cka", "--k", 5, "--json") == 0
     models = json.loads(capsys.readouterr().out)["models"]
     assert len(models) == 10
-    assert all(abs(model["score"] - 1) < 1e-9 for model in models)
+    assert all(abs(model["score"] - 1) < 1e-6 for model in models)  # sums of float32 products
 
 
 def test_the_table_on_the_terminal_has_the_score_and_its_layers(features, capsys):
