@@ -1,74 +1,64 @@
-"""Time the library at the size of the published table. Prints JSON.
+"""Time the library at the size of the published table (Huh et al. 2024), on features from a seed.
 
-    python jobs/benchmark.py table --part neighbors
+    python jobs/benchmark.py table --reference ~/platonic-rep
 
-scores, with every neighbor metric, the 454 layers of 12 language models against the 352 layers of 17
-vision models (1,024 samples, 159,808 layer pairs), given their neighbors. The neighbors are drawn from
-a seed: every sample has a pool of near samples, which each layer orders with noise of its own.
+scores the 454 layers of 12 language models against the 352 layers of 17 vision models (1,024 samples,
+159,808 layer pairs), whole, from raw float32 features: exact clamp, normalizing, neighbors, scores. With
+a checkout of minyoungg/platonic-rep it times that on random layer pairs of the same features and
+compares scores. Other parts: `--part neighbor-metrics` and `--part null` start from neighbors;
+`--part kernel-metrics` is end to end with the CKA family. `--scale 0.1` takes a tenth of the layers.
+
+Prints JSON, and for people the same as lines on standard error.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
-import time
+import sys
+from typing import Any
 
-import torch
+from bench.end_to_end import time_table
+from bench.given_neighbors import time_neighbor_metrics, time_null
+from bench.reference import Reference
 
-from platonic_ray.metrics import Neighbors, PairSums, get_metric, metrics, neighbor_sums
+from platonic_ray.metrics import metrics
 
-LANGUAGE_LAYERS, VISION_LAYERS, SAMPLES = 454, 352, 1024
-POOL = 80
+PARTS = ("end-to-end", "neighbor-metrics", "kernel-metrics", "null")
 
 
-def main() -> None:
-    """Parse, time, print."""
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Parse, time, print; return what is printed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["table"])
-    parser.add_argument("--part", choices=["neighbors"], default="neighbors", help="what of it to time")
+    parser.add_argument("--part", choices=PARTS, default=PARTS[0], help="what of it to time")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the layers (default: 1)")
+    parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--k", type=int, default=10)
-    parser.add_argument("--metric", action="append", help="may be given several times (default: all)")
-    given = parser.parse_args()
-    names = given.metric or [metric.name for metric in metrics() if metric.joint is not None]
-    print(json.dumps(time_neighbor_metrics(names, given.k, given.scale), indent=2))
-
-
-def time_neighbor_metrics(names: list[str], k: int, scale: float) -> dict[str, object]:
-    """Return the seconds and the mean score of every metric on the same drawn neighbors."""
-    drawn = torch.Generator().manual_seed(0)
-    nearness = torch.rand(SAMPLES, SAMPLES, generator=drawn).fill_diagonal_(2)
-    pool = nearness.topk(POOL, dim=1, largest=False).indices
-    x, y = (_layers(pool, max(1, round(scale * size)), k, drawn) for size in (LANGUAGE_LAYERS, VISION_LAYERS))
-    report: dict[str, object] = {
-        "layers": [x.ids.shape[0], y.ids.shape[0]],
-        "samples": SAMPLES,
-        "k": k,
-        "torch": torch.__version__,
-    }
-    for name in names:
-        metric = get_metric(name, k=k)
-        started, used = time.perf_counter(), time.process_time()
-        scores, _ = metric.score(PairSums(SAMPLES, neighbor_sums(metric, x, y)))
-        report[name] = {
-            "seconds": round(time.perf_counter() - started, 2),
-            "cpu_seconds": round(time.process_time() - used, 2),
-            "mean_score": scores.mean(),
-        }
-    report["peak_MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    parser.add_argument("--metric", action="append", help="may be given several times")
+    parser.add_argument("--permutations", type=int, default=200, help="of the null")
+    parser.add_argument("--reference", help="a checkout of minyoungg/platonic-rep, to compare with")
+    parser.add_argument("--pairs", type=int, default=30, help="layer pairs that the reference scores")
+    given = parser.parse_args(arguments)
+    report = _run(given)
+    print(json.dumps(report, indent=2))
+    for name, value in report.items():
+        print(f"{name:<28} {value}", file=sys.stderr)
     return report
 
 
-def _layers(pool: torch.Tensor, layers: int, k: int, drawn: torch.Generator) -> Neighbors:
-    near = torch.linspace(0, 1, POOL)
-    ids = [
-        pool.gather(1, (near + torch.rand(pool.shape, generator=drawn)).argsort(1)[:, : k + 1])
-        for _ in range(layers)
-    ]
-    return Neighbors(torch.stack(ids), torch.zeros(layers, *ids[0].shape, dtype=torch.float64))
+def _run(given: argparse.Namespace) -> dict[str, Any]:
+    size = (given.k, given.scale, given.samples)
+    if given.part == "neighbor-metrics":
+        every = [metric.name for metric in metrics() if metric.family == "neighbors"]
+        return time_neighbor_metrics(given.metric or every, *size)
+    if given.part == "null":
+        return time_null(given.metric or ["mutual_knn"], *size, given.permutations)
+    usual = ["cka", "unbiased_cka"] if given.part == "kernel-metrics" else ["mutual_knn"]
+    reference = None if given.reference is None else Reference(given.reference)
+    return time_table(given.metric or usual, *size, reference, given.pairs)
 
 
 if __name__ == "__main__":

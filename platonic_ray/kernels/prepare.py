@@ -7,7 +7,7 @@ the `bound` of each layer (`clamp_bounds`); the rows are then prepared block by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ CLAMPED = ("huh2024", "huh2024-approx")
 
 RECIPES = ("l2", "none", *CLAMPED)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_BLOCK_BYTES = 2 * 2**20  # a core's cache
+_BLOCK_BYTES = 8 * 2**20
 
 
 def as_rows(x: Any, name: str = "features") -> Tensor:
@@ -113,12 +113,16 @@ def l2_normalize(rows: Tensor, bound: float | None = None) -> Tensor:
     :param bound: clamp features to ± this first.
     """
     prepared = torch.empty_like(rows)
-    for block in _blocks(rows):
-        part = rows[block] if bound is None else rows[block].clamp(-bound, bound)
-        wide = part.double()
-        norms = canonical_squares(wide).sqrt().unsqueeze(1)
+    step = max(1, _BLOCK_BYTES // (8 * (rows.shape[1] + LANES)))
+    # One buffer for all blocks: memory that is new costs more than what is computed in it.
+    buffer = torch.empty(min(step, rows.shape[0]), rows.shape[1], dtype=torch.float64, device=rows.device)
+    for start in range(0, rows.shape[0], step):
+        wide = buffer[: min(step, rows.shape[0] - start)].copy_(rows[start : start + step])
+        if bound is not None:
+            wide.clamp_(-bound, bound)
+        norms = canonical_squares(wide).sqrt_().unsqueeze(1)
         # A zero row divided by one is itself, where division by its norm would be NaN.
-        prepared[block] = wide.div_(norms.masked_fill_(norms == 0, 1.0))
+        prepared[start : start + step] = wide.div_(norms.masked_fill_(norms == 0, 1.0))
     return prepared
 
 
@@ -144,10 +148,3 @@ def require_finite(rows: Tensor, name: str) -> None:
             f"{name}: {len(bad)} of {rows.shape[0]} rows hold NaN or infinite features "
             f"(as float32): row {listed}. Remove these samples or repair their features."
         )
-
-
-def _blocks(rows: Tensor) -> Iterator[slice]:
-    """Yield slices of rows that keep the float64 temporaries of a block small."""
-    step = max(1, _BLOCK_BYTES // (8 * (rows.shape[1] + LANES)))
-    for start in range(0, rows.shape[0], step):
-        yield slice(start, start + step)

@@ -18,6 +18,7 @@ differ by more than twice the error are in that order by their canonical values.
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from typing import Literal
 
@@ -25,6 +26,9 @@ import torch
 from torch import Tensor
 
 from platonic_ray.kernels.dot import dot_error, squared_distance_error
+
+# Once a process, torch says that its sparse matrices may change; what is used of them here is tested.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 _SUM_COLUMNS = 512  # columns that one float32 sum of a refined score runs over; sums add in float64
 _BIAS_COLUMNS = 256  # the same of a bias
