@@ -62,6 +62,8 @@ def test_scores_of_the_whole_table_are_those_of_dense_float64_neighbors(jobs: An
         [get_metric("mutual_knn", k=5)], recipe="huh2024",
     )  # fmt: skip
     assert [float(of.scores[0, 0]) for of in tables] == pytest.approx(expected, abs=1e-12)
+    settled = report["settled"]
+    assert sum(share for stage, share in settled.items() if stage != "pairs") == pytest.approx(1)
     # The features are what they are for: models agree more than by chance, and not wholly.
     assert 5 / 79 < report["mean_score"] < 0.9
 

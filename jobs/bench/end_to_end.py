@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import Counter
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from torch.nn.functional import normalize
 
 from bench.features import Model, paper_models
 from bench.reference import Reference
-from platonic_ray.metrics import PairScores, get_metric, score_tables
+from platonic_ray.kernels import exact_ids, prepare
+from platonic_ray.metrics import PairScores, get_metric, rows_digest, score_tables
 
 _RECIPE = "huh2024"
 
@@ -72,6 +74,8 @@ def time_table(
         "peak_MiB_beyond_features": round(clock.peak / 2**20),
         "mean_score": float(sum(table.scores.sum() for table in tables[:: len(chosen)]) / pairs),
     }
+    if any(metric.k is not None for metric in chosen):
+        report["settled"] = _settled([*xs, *ys], {name: of for (_, name), of in clamps.items()}, k)
     if reference is not None:
         report["reference"] = _compare(metrics[0], k, xs, ys, tables, clamps, reference, drawn, sampled)
         wall, cpu = (sum(times) / len(times) for times in (reference.seconds, reference.cpu_seconds))
@@ -83,6 +87,22 @@ def time_table(
         # On a machine that others use as well, the steadier of the two.
         report["cpu_ratio"] = round(cpu * pairs / clock.cpu_seconds, 1)
     return report
+
+
+def _settled(models: list[Model], clamps: dict[str, tuple[float, ...]], k: int) -> dict[str, float]:
+    """Return the share of rows of every model's middle layer that each stage of the search has settled.
+
+    `pairs` is the share of neighbors that took a canonical value.
+    """
+    tally: Counter[str] = Counter()
+    for model in models:
+        middle = model.layers // 2
+        rows = prepare(model.layer(middle), _RECIPE, clamps[model.name][middle])
+        exact_ids(rows, k, lambda rows=rows: rows_digest(rows), ordered=False, tally=tally)  # type: ignore[misc]
+    rows_of_all = sum(model.samples for model in models)
+    return {
+        stage: count / rows_of_all / (k if stage == "pairs" else 1) for stage, count in sorted(tally.items())
+    }
 
 
 def _compare(

@@ -41,14 +41,37 @@ _IN_RANGE = (2.0**-20, 2.0**30)  # largest norm of centered rows that float32 su
 class Rows:
     """Rows as a `Proposer` has centered them.
 
-    `centered` `[n, D] float32`; `norms` `[n] float64`, upper bounds on the exact norms; `low` `[n, D]`,
-    the same rows in bfloat16, None where that is not fast.
+    `centered` holds their columns, `_SUM_COLUMNS` at a time, each part `[n, ≤ 512] float32`; `low` all of
+    them in bfloat16, `[n, D]`, None where that is not fast; `norms` `[n] float64` are upper bounds on the
+    exact norms.
     """
 
-    def __init__(self, centered: Tensor) -> None:
-        self.centered = centered
-        self.norms = _norms(centered)
-        self.low = centered.bfloat16() if fast_bfloat16(centered.device.type) else None
+    def __init__(self, rows: Tensor, center: Tensor, scale: float) -> None:
+        count, self.width = rows.shape
+        self.centered: list[Tensor] = []
+        self.low: Tensor | None = None
+        if fast_bfloat16(rows.device.type):
+            self.low = torch.empty(count, self.width, dtype=torch.bfloat16, device=rows.device)
+        squares = torch.zeros(count, dtype=torch.float64, device=rows.device)
+        # A part stays in the cache while all is made of it.
+        for start in range(0, self.width, _SUM_COLUMNS):
+            columns = slice(start, start + _SUM_COLUMNS)
+            part = rows[:, columns] if scale == 1 else _scaled(rows[:, columns], scale)
+            part = part - center[columns]
+            squares += torch.linalg.vector_norm(part, dim=1).double().square_()
+            if self.low is not None:
+                self.low[:, columns] = part
+            self.centered.append(part)
+        slack = 1.001 + _gamma(_SUM_COLUMNS + 8)
+        # Entries below 2⁻⁶³ have squares that float32 may lose.
+        self.norms = squares.sqrt_() * slack + 2.0**-60 * self.width**0.5
+
+    def parts(self, dtype: torch.dtype) -> list[Tensor]:
+        """Return the columns in a dtype of products."""
+        if dtype == torch.bfloat16:
+            assert self.low is not None
+            return [self.low]
+        return self.centered
 
 
 class Proposer:
@@ -62,18 +85,17 @@ class Proposer:
         self._euclidean = similarity == "euclidean"
         self._scale = 1.0
         self._center = gallery.mean(0)
-        self.own = Rows(gallery - self._center)
+        self.own = Rows(gallery, self._center, 1.0)
         if not self._in_range():
             largest = torch.stack(gallery.aminmax()).abs().amax().double()
             # Half of the largest entry's power of two, so that no difference reaches two.
             self._scale = 2.0 ** -(int(torch.frexp(largest).exponent) + 1)
-            scaled = _scaled(gallery, self._scale)
-            self._center = scaled.mean(0)
-            self.own = Rows(scaled - self._center)
+            self._center = _scaled(gallery, self._scale).mean(0)
+            self.own = Rows(gallery, self._center, self._scale)
         self.fit = self._in_range()
         self._widest = float(self.own.norms.amax())
-        self._center_norm = float(_norms(self._center[None]))
-        bias = self._biases(self.own.centered)
+        self._center_norm = float(self._center.double().norm()) * (1 + 1e-9)
+        bias = self._biases()
         self._bias = bias - bias.mean()  # what is the same for all orders nothing
         self._highest = float(self._bias.abs().amax())
         self.dtypes = (torch.float32,) if self.own.low is None else (torch.bfloat16, torch.float32)
@@ -84,20 +106,17 @@ class Proposer:
 
     def queries(self, rows: Tensor) -> Rows | None:
         """Return queries `[q, D] float32` for this gallery; None if they are not fit for float32."""
-        centered = (rows if self._scale == 1 else _scaled(rows, self._scale)) - self._center
-        found = Rows(centered)
+        found = Rows(rows, self._center, self._scale)
         return found if float(found.norms.amax()) < _IN_RANGE[1] else None
 
     def scores(self, queries: Rows, chosen: slice | Tensor, dtype: torch.dtype) -> Tensor:
         """Return proposed scores `[c, g]` of the queries `chosen`, computed and returned in `dtype`."""
-        if dtype == torch.bfloat16:
-            assert queries.low is not None
-            assert self.own.low is not None
-            left, right = queries.low, self.own.low
+        every = queries is self.own and isinstance(chosen, slice) and chosen == slice(0, self._bias.shape[0])
+        right = self.own.parts(dtype)
+        if every and queries.width >= _WIDE:
+            product = _gram(right)
         else:
-            left, right = queries.centered, self.own.centered
-        every = queries is self.own and isinstance(chosen, slice) and chosen == slice(0, right.shape[0])
-        product = _gram(right) if every and right.shape[1] >= _WIDE else left[chosen] @ right.T
+            product = _product([part[chosen] for part in queries.parts(dtype)], right)
         return product.add_(self._bias.to(dtype))
 
     def threshold(self, queries: Rows, chosen: slice | Tensor, reached: Tensor, dtype: torch.dtype) -> Tensor:
@@ -109,19 +128,23 @@ class Proposer:
         have a score of K − e − u (2.1 |K| + 2.1 B) at least, and a row that has it is proposed with that
         less e + u (1.1 |K| + 2.2 B + 3 e) at least.
         """
-        error = self._error(queries.norms[chosen], queries.centered.shape[1], dtype)
-        roundoff = _U16 if dtype == torch.bfloat16 else 0.0
+        error = self._error(queries.norms[chosen], queries.width, dtype)
         threshold = reached - 2 * error
-        threshold -= roundoff * (3.5 * reached.abs() + 4.5 * self._highest + 4 * error)
+        threshold -= _roundoff(dtype) * (3.5 * reached.abs() + 4.5 * self._highest + 4 * error)
         rounded = threshold.to(dtype)
         lower = torch.nextafter(rounded, torch.full_like(rounded, -torch.inf))
         return torch.where(rounded.double() > threshold, lower, rounded)
+
+    def reach(self, queries: Rows, chosen: slice | Tensor, largest: Tensor, dtype: torch.dtype) -> Tensor:
+        """Bound |proposal − score| `[c]` of proposals whose magnitude is at most `largest` `[c]`."""
+        error = self._error(queries.norms[chosen], queries.width, dtype)
+        return error + _roundoff(dtype) * (2.2 * largest + 2.2 * self._highest + 2 * error)
 
     def _error(self, norms: Tensor, width: int, dtype: torch.dtype) -> Tensor:
         """Bound |product + bias − score| of queries of such norms, `[c] float64`, before rounding to `dtype`."""
         # Factors: centered in float32, then rounded. A matrix product of float32 rounds its factors
         # to bfloat16 or TF32 where the user has allowed it.
-        coarse = dtype == torch.bfloat16 or not _plain_float32(self.own.centered.device.type)
+        coarse = dtype == torch.bfloat16 or not _plain_float32(self._bias.device.type)
         factor = (_U16 if coarse else 0.0) + 2 * _U32
         products = norms * self._widest
         # Twice the operations, since tensor cores cut off where a CPU rounds.
@@ -130,16 +153,14 @@ class Proposer:
 
     def refine(self, queries: Rows, row: Tensor, column: Tensor) -> Tensor:
         """Return scores `[p] float64` of the pairs (row, column), `row` ascending, to `refined_error`."""
-        count, width = queries.centered.shape
-        size = (count, self._bias.shape[0])
+        count = queries.norms.shape[0]
         starts = torch.zeros(count + 1, dtype=torch.int64, device=row.device)
         starts[1:] = torch.bincount(row, minlength=count).cumsum(0)
         zeros = torch.zeros(row.shape[0], device=row.device)
+        size = (count, self._bias.shape[0])
         pattern = torch.sparse_csr_tensor(starts, column, zeros, size, check_invariants=False)
         scores = self._bias[column]
-        for start in range(0, width, _SUM_COLUMNS):
-            part = slice(start, start + _SUM_COLUMNS)
-            left, right = queries.centered[:, part], self.own.centered[:, part]
+        for left, right in zip(queries.centered, self.own.centered, strict=True):
             scores += torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
         return scores
 
@@ -147,11 +168,7 @@ class Proposer:
         """Bound |refined − score| of every query, `[q] float64`."""
         products = queries.norms * self._widest
         sums = (_gamma(_SUM_COLUMNS + 2) + 3 * _U32) * products
-        return (
-            sums
-            + 2.0**-48 * (products + self._highest)
-            + self._common(queries.norms, queries.centered.shape[1])
-        )
+        return sums + 2.0**-48 * (products + self._highest) + self._common(queries.norms, queries.width)
 
     def _common(self, norms: Tensor, width: int) -> Tensor:
         """Bound what bias, underflow and the canonical value's own rounding add to any error."""
@@ -166,13 +183,15 @@ class Proposer:
             canonical = dot_error(width) * plain
         return bias + canonical + _UNDERFLOW * (1 + reach) ** 2 * (1 + self._center_norm)
 
-    def _biases(self, centered: Tensor) -> Tensor:
-        bias = torch.zeros(centered.shape[0], dtype=torch.float64, device=centered.device)
-        for start in range(0, centered.shape[1], _BIAS_COLUMNS):
-            part = slice(start, start + _BIAS_COLUMNS)
-            with_what = centered[:, part] if self._euclidean else self._center[part]
-            # Not a matrix product: its precision may have been lowered.
-            bias += (centered[:, part] * with_what).sum(1)
+    def _biases(self) -> Tensor:
+        bias = torch.zeros(self.own.norms.shape[0], dtype=torch.float64, device=self._center.device)
+        centers = self._center.split(_SUM_COLUMNS)
+        for part, center in zip(self.own.centered, centers, strict=True):
+            for start in range(0, part.shape[1], _BIAS_COLUMNS):
+                columns = slice(start, start + _BIAS_COLUMNS)
+                with_what = part[:, columns] if self._euclidean else center[columns]
+                # Not a matrix product: its precision may have been lowered.
+                bias += (part[:, columns] * with_what).sum(1)
         return bias * -0.5 if self._euclidean else bias
 
 
@@ -193,27 +212,33 @@ def _plain_float32(device: str) -> bool:
     return device in ("cpu", "cuda") and torch.get_float32_matmul_precision() == "highest"
 
 
+def _roundoff(dtype: torch.dtype) -> float:
+    """Return what rounding to the dtype adds to the bounds; for float32 they have it already."""
+    return _U16 if dtype == torch.bfloat16 else 0.0
+
+
 def _gamma(operations: int) -> float:
     return operations * _U32 / (1 - operations * _U32)
 
 
-def _gram(rows: Tensor, block: int = 256) -> Tensor:
-    """Return `rows @ rows.T`; what is above the diagonal blocks serves below them too."""
-    count = rows.shape[0]
-    products = torch.empty(count, count, dtype=rows.dtype, device=rows.device)
+def _product(left: list[Tensor], right: list[Tensor]) -> Tensor:
+    """Return the products of rows that are given as parts of their columns."""
+    product = left[0] @ right[0].T
+    for a, b in zip(left[1:], right[1:], strict=True):
+        product.addmm_(a, b.T)
+    return product
+
+
+def _gram(rows: list[Tensor], block: int = 256) -> Tensor:
+    """Return the products of rows with each other; what is above the diagonal serves below it too."""
+    count = rows[0].shape[0]
+    products = torch.empty(count, count, dtype=rows[0].dtype, device=rows[0].device)
     for start in range(0, count, block):
         stop = min(start + block, count)
-        strip = rows[start:stop] @ rows[start:].T
+        strip = _product([part[start:stop] for part in rows], [part[start:] for part in rows])
         products[start:stop, start:] = strip
         products[stop:, start:stop] = strip[:, stop - start :].T
     return products
-
-
-def _norms(rows: Tensor) -> Tensor:
-    """Return upper bounds `[n] float64` on the norms of rows that may each be off by float32's roundoff."""
-    slack = 1.001 + _gamma(rows.shape[1] + 8)
-    # Entries below 2⁻⁶³ have squares that float32 may lose.
-    return torch.linalg.vector_norm(rows, dim=1).double() * slack + 2.0**-60 * rows.shape[1] ** 0.5
 
 
 def _scaled(rows: Tensor, scale: float) -> Tensor:

@@ -14,7 +14,7 @@ A query passes through stages until one settles it:
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,17 @@ from platonic_ray.kernels.ties import TieRule
 _CELLS = 2**22  # proposed scores held at a time
 _FEW = 4  # times `keep` and more: so many candidates a query are refined, rather than proposed again
 _SLACK = 64
+
+
+_SURE = 1e300  # in place of a score, above all scores
+
+
+class _Candidates(NamedTuple):
+    """Pairs of a query and a gallery row, query by query; `sure` marks those that need no more work."""
+
+    row: Tensor
+    column: Tensor
+    sure: Tensor | None
 
 
 class Search:
@@ -75,9 +86,9 @@ class Search:
                 assert rows is not None
                 before, crowded = todo.shape[0], []
                 for chosen in todo.split(max(1, _CELLS // self._gallery.shape[0])):
-                    row, column, left = self._propose(rows, chosen, own, dtype)
+                    candidates, left = self._propose(rows, chosen, own, dtype)
                     crowded.append(left)
-                    settled, (got, value) = self._order(queries, rows, row, column, counts)
+                    settled, (got, value) = self._order(queries, rows, candidates, counts)
                     ids[settled, : got.shape[1]], values[settled, : got.shape[1]] = got, value
                 todo = torch.cat(crowded)
                 counts[str(dtype).removeprefix("torch.")] += before - todo.shape[0]
@@ -91,9 +102,8 @@ class Search:
 
     def _propose(
         self, rows: Rows, chosen: Tensor, own: Tensor, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return candidates as pairs (query, gallery row), query by query, and the queries that have
-        too many of them, of which there are no pairs."""
+    ) -> tuple[_Candidates, Tensor]:
+        """Return candidates, and the queries that have too many of them, of which there are none."""
         assert self._proposer is not None
         first, last = int(chosen[0]), int(chosen[-1])
         # A slice where it is one: rows that are not gathered need not be copied.
@@ -109,22 +119,49 @@ class Search:
         take = mine[row] != column
         if not bool(few.all()):
             take &= few[row]
-        return chosen[row[take]], column[take], chosen[~few]
+        row, column = row[take], column[take]
+        sure = None
+        if self._want == "set" and row.shape[0]:
+            sure = self._sure(rows, part, scores[row, column].double(), row, dtype)
+        return _Candidates(chosen[row], column, sure), chosen[~few]
+
+    def _sure(
+        self, rows: Rows, part: slice | Tensor, proposed: Tensor, row: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """Mark the candidates that are surely among the `keep` nearest: there is no need to refine them.
+
+        They are above the first proposal that is one too many, by more than twice the error.
+        """
+        assert self._proposer is not None
+        line, lengths = torch.unique_consecutive(row, return_counts=True)
+        values, at, _ = _padded(proposed, lengths)
+        if values.shape[1] <= self._keep:
+            return torch.ones_like(row, dtype=torch.bool)
+        next_best = values.topk(self._keep + 1, dim=1).values[:, -1]
+        largest = torch.where(values.isinf(), 0.0, values.abs()).amax(1)
+        count = rows.norms[part].shape[0]
+        margin = torch.zeros(count, dtype=torch.float64, device=row.device)
+        margin[line] = largest
+        margin = self._proposer.reach(rows, part, margin, dtype)[line]
+        return proposed > (next_best + 2 * margin)[at]
 
     def _order(
-        self, queries: Tensor, rows: Rows, row: Tensor, column: Tensor, counts: Counter[str]
+        self, queries: Tensor, rows: Rows, candidates: _Candidates, counts: Counter[str]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Return the queries among the pairs, and the ids and values of their nearest rows in order."""
+        """Return the queries among the candidates, and the ids and values of their nearest rows in order."""
         assert self._proposer is not None
+        row, column, sure = candidates.row, candidates.column, candidates.sure
         if row.shape[0] == 0:
             return row, (row.new_empty(0, 0), self._proposer.refine(rows, row, column).reshape(0, 0))
         settled, lengths = torch.unique_consecutive(row, return_counts=True)
-        at = torch.repeat_interleave(lengths)
-        place = torch.arange(row.shape[0], device=row.device) - (lengths.cumsum(0) - lengths)[at]
-        size = (settled.shape[0], int(lengths.max()))
-        score = torch.full(size, -torch.inf, dtype=torch.float64, device=row.device)
+        if sure is None:
+            refined = self._proposer.refine(rows, row, column)
+        else:
+            refined = torch.full(row.shape, _SURE, dtype=torch.float64, device=row.device)
+            refined[~sure] = self._proposer.refine(rows, row[~sure], column[~sure])
+        score, at, place = _padded(refined, lengths)
+        size = score.shape
         which = torch.zeros(size, dtype=torch.int64, device=row.device)
-        score[at, place] = self._proposer.refine(rows, row, column)
         which[at, place] = column
         score, best = score.sort(dim=1, descending=True)
         which = which.gather(1, best)
@@ -179,6 +216,16 @@ class Search:
         for key in (cost, stretch):
             order = order.gather(1, torch.argsort(key.gather(1, order), dim=1, stable=True))
         return order
+
+
+def _padded(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a list of lists `[c, W] float64`, padded by −∞, and the line and place of every value."""
+    at = torch.repeat_interleave(lengths)
+    place = torch.arange(values.shape[0], device=values.device) - (lengths.cumsum(0) - lengths)[at]
+    size = (lengths.shape[0], int(lengths.max()))
+    padded = torch.full(size, -torch.inf, dtype=torch.float64, device=values.device)
+    padded[at, place] = values
+    return padded, at, place
 
 
 def _reached(scores: Tensor, keep: int) -> Tensor:
