@@ -18,9 +18,10 @@ differ by more than twice the error are in that order by their canonical values.
 
 from __future__ import annotations
 
+import os
 import warnings
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta 
 _SUM_COLUMNS = 512  # columns that one float32 sum of a refined score runs over; sums add in float64
 _BIAS_COLUMNS = 256  # the same of a bias
 _WIDE = 512  # from this width on half a product and its transposition cost less than a whole one
+_IEEE = ("none", "ieee")
 _U32, _U16 = 2.0**-24, 2.0**-9  # unit roundoff of float32 and of bfloat16
 _UNDERFLOW = 2.0**-90  # far above what D operations can lose to underflow where norms are in range
 _IN_RANGE = (2.0**-20, 2.0**30)  # largest norm of centered rows that float32 sums are trusted with
@@ -195,21 +197,28 @@ class Proposer:
         return bias * -0.5 if self._euclidean else bias
 
 
-@cache
 def fast_bfloat16(device: str) -> bool:
-    """Return whether products of bfloat16 are faster there than those of float32."""
+    """Return whether products of bfloat16 are faster there than those of float32, and add up in it."""
     if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device != "cpu":
-        return False
+        reduced = torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
+        return not reduced and torch.cuda.is_bf16_supported(including_emulation=False)
+    return device == "cpu" and _has_units()
+
+
+@cache
+def _has_units() -> bool:
     units = torch.cpu.get_capabilities()
     return bool(units.get("avx512_bf16") or units.get("amx_bf16"))
 
 
 def _plain_float32(device: str) -> bool:
-    if device == "cuda" and torch.backends.cuda.matmul.allow_tf32:
-        return False
-    return device in ("cpu", "cuda") and torch.get_float32_matmul_precision() == "highest"
+    """Return whether matrix products of float32 round nothing to fewer bits first."""
+    backends: Any = torch.backends  # some of it is not in the type stubs
+    if device == "cuda":
+        return backends.cuda.matmul.fp32_precision in _IEEE and backends.fp32_precision in _IEEE
+    math = os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", os.environ.get("DNNL_DEFAULT_FPMATH_MODE", "STRICT"))
+    allowed = (backends.fp32_precision, backends.mkldnn.fp32_precision, backends.mkldnn.matmul.fp32_precision)
+    return device == "cpu" and math.upper() == "STRICT" and all(mode in _IEEE for mode in allowed)
 
 
 def _roundoff(dtype: torch.dtype) -> float:
