@@ -13,6 +13,10 @@ from platonic_ray.results.text import grid, safe
 
 _NOTED = 5
 _NOT_SIGNIFICANT = "·"
+_CALIBRATED = (
+    "calibrated scores: 0 at or below what permuted samples reach, 1 the best there can be\n"
+    "(of a metric without a best: how far beyond what permuted samples reach)"
+)
 # What is worth carrying along with the scores; the whole study is in result.json.
 _BRIEF = (
     "study_key",
@@ -33,8 +37,9 @@ def render_table(result: Result, metric: str | None = None, width: int | None = 
 
     A cell is the best score and the layers where it is reached, `0.312 (3,11)`: the row's layer,
     then the column's. Of a symmetric square table the lower triangle is shown, without the models'
-    scores with themselves. A dot marks what is not significant among all pairs. `width` is in
-    terminal columns; by default the terminal's, or 100.
+    scores with themselves. A dot marks what is not significant among all pairs. Where there is a
+    null, the calibrated scores follow in a table like it. `width` is in terminal columns; by default
+    the terminal's, or 100.
 
     :raises StudyError: if the metric is not in the result.
     """
@@ -44,6 +49,7 @@ def render_table(result: Result, metric: str | None = None, width: int | None = 
     pairs = result.pairs(label).to_dicts()
     triangle = layout.symmetric and len(layout.rows) > 1
     cells: list[list[tuple[str, str]]] = [[("", "") for _ in layout.columns] for _ in layout.rows]
+    calibrated = [["" for _ in layout.columns] for _ in layout.rows]
     undefined = []
     for i, row in enumerate(layout.rows):
         for j, column in enumerate(layout.columns):
@@ -51,12 +57,14 @@ def render_table(result: Result, metric: str | None = None, width: int | None = 
             if at < 0 or (triangle and j >= i):
                 continue
             cells[i][j] = _cell(pairs[at], flipped=bool(layout.flipped[i, j]), alpha=result.alpha)
+            calibrated[i][j] = _calibrated(pairs[at])
             if math.isnan(pairs[at]["score"]):
                 undefined.append(f"{safe(row)} – {safe(column)}: {safe(pairs[at]['status'] or 'undefined')}")
     rows, columns = layout.rows, layout.columns
     if triangle:
         # The first model has nothing to its left, the last nothing below it.
         rows, columns, cells = rows[1:], columns[:-1], [row[:-1] for row in cells[1:]]
+        calibrated = [row[:-1] for row in calibrated[1:]]
 
     name = (result.provenance.get("dataset") or {}).get("name")
     heading = " · ".join(
@@ -67,6 +75,8 @@ def render_table(result: Result, metric: str | None = None, width: int | None = 
     if any(layers.endswith(_NOT_SIGNIFICANT) for row in cells for _, layers in row):
         legend += f"\n{_NOT_SIGNIFICANT} not significant: q > {result.alpha:g}"
     blocks = [heading, grid(rows, columns, _aligned(cells), width=width, leave_out_blank=triangle), legend]
+    if any(cell for row in calibrated for cell in row):
+        blocks += [_CALIBRATED, grid(rows, columns, calibrated, width=width, leave_out_blank=triangle)]
     if undefined:
         more = [f"… and {len(undefined) - _NOTED} more"] if len(undefined) > _NOTED else []
         blocks.append("\n".join(["undefined:", *("  " + line for line in [*undefined[:_NOTED], *more])]))
@@ -95,6 +105,11 @@ def _cell(pair: dict[str, Any], *, flipped: bool, alpha: float) -> tuple[str, st
     first, second = ("layer_y", "layer_x") if flipped else ("layer_x", "layer_y")
     mark = _NOT_SIGNIFICANT if pair["q"] is not None and pair["q"] > alpha else ""
     return f"{pair['score']:.3f}", f"({pair[first]},{pair[second]}){mark}"
+
+
+def _calibrated(pair: dict[str, Any]) -> str:
+    value = pair["calibrated"]
+    return "" if value is None else "undef." if math.isnan(value) else f"{value:.3f}"
 
 
 def _aligned(cells: list[list[tuple[str, str]]]) -> list[list[str]]:

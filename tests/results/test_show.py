@@ -10,6 +10,7 @@ from rich.cells import cell_len
 
 from platonic_ray.errors import StudyError
 from platonic_ray.results import LayerInfo, PairScores, Result, render_json, render_table
+from platonic_ray.statistics import Calibration
 
 
 def test_a_symmetric_table_is_its_lower_triangle_with_the_layers_turned_round():
@@ -30,6 +31,21 @@ def test_a_symmetric_table_is_its_lower_triangle_with_the_layers_turned_round():
     assert "0.312 (11,3)" in text
     assert text.count("0.312") == 1
     assert "1.000" not in text
+
+
+def test_calibrated_scores_follow_where_there_is_a_null():
+    layers = [LayerInfo(name, 0, "l", width=4) for name in "abc"]
+    nulls = {"b": Calibration(0.01, 0.25, 0.3333), "c": Calibration(0.5, 0.7, 0.0)}
+    pairs = [PairScores("cka", "a", y, [[0.5]], n=50, null=nulls[y]) for y in "bc"]
+    pairs.append(PairScores("cka", "b", "c", [[np.nan]], n=50, null=Calibration(*[np.nan] * 3)))
+    text = render_table(Result.from_pairs(pairs, layers))
+    raw, below = text.split("calibrated scores: ")
+    assert raw.count("0.500") == 2
+    assert "0.333" in below
+    assert "0.000" in below
+    assert below.count("undef.") == 1
+    without = [PairScores("cka", "a", "b", [[0.5]], n=50)]
+    assert "calibrated" not in render_table(Result.from_pairs(without, layers[:2]))
 
 
 def test_one_model_alone_shows_its_score_with_itself(make):
