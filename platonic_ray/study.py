@@ -1,7 +1,7 @@
 """What is asked: the frozen, validated description of a study, read from TOML or made in Python.
 
-A study holds everything that determines a result (dataset, models, metrics, null, recipe, shard
-size, seed). Where and how it runs (`[run]`: store, engine, cores) changes no number and enters no key.
+A study holds everything that determines a result (dataset, models, metrics, null, growth, recipe,
+shard size, seed). Where and how it runs (`[run]`: store, engine, cores) changes no number and enters no key.
 Whether a metric, a model of the catalog or a column exists is checked by the layers that know.
 """
 
@@ -165,6 +165,32 @@ class IntervalsEntry(_Frozen):
             raise StudyError(_explain(error, "the intervals")) from None
 
 
+class GrowthEntry(_Frozen):
+    """`[growth]`: the score at several numbers of samples, for the best layer pair of every model pair.
+
+    `protocols`: "all" against all on nested random subsets, "queries" against a growing gallery, or
+    both. `sizes` are numbers of samples (of the gallery, for queries), by default all there are and
+    four halvings; `metrics` names metrics of the study, by default the first that has neighbors. With
+    `k_share` k is that share of the size; `queries` is how many, `splits` how often samples are cut
+    into halves for the standard error of "all". See `platonic_ray.growth`.
+    """
+
+    protocols: Annotated[tuple[Literal["all", "queries"], ...], Field(min_length=1)] = ("all",)
+    sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
+    metrics: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    k_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    queries: Annotated[int, Field(ge=2)] | None = None
+    splits: Annotated[int, Field(ge=2, le=10_000)] = 10
+
+    @model_validator(mode="after")
+    def _queries_have_their_protocol(self) -> GrowthEntry:
+        if self.queries is not None and "queries" not in self.protocols:
+            raise ValueError("'queries' belongs to protocols that hold \"queries\"")
+        if len(set(self.protocols)) < len(self.protocols):
+            raise ValueError("a protocol is given twice")
+        return self
+
+
 class RunEntry(_Frozen):
     """`[run]`: where it runs. Nothing here changes a number or a key.
 
@@ -203,6 +229,7 @@ class Study(_Frozen):
     models: Annotated[tuple[ModelEntry, ...], Field(min_length=1)]
     metrics: Annotated[tuple[MetricEntry, ...], Field(min_length=1)] = (MetricEntry(name="mutual_knn"),)
     null: NullEntry = NullEntry()
+    growth: GrowthEntry | None = None
     run: RunEntry = RunEntry()
 
     @field_validator("models")

@@ -198,7 +198,7 @@ def score_bytes(result: Result) -> bytes:
     """Every score and its place, floats by their bits: two results are equal if these are."""
     cells = (
         value.hex() if isinstance(value, float) else repr(value)
-        for frame in (result.scores, result.models, result.layers)
+        for frame in (result.scores, result.models, result.layers, result.growth)
         for row in frame.iter_rows()
         for value in row
     )

@@ -18,11 +18,12 @@ from platonic_ray.engine.context import Context
 from platonic_ray.engine.features import read_bounds
 from platonic_ray.engine.prepare import Prepared
 from platonic_ray.engine.scores import CALIBRATION
+from platonic_ray.engine.winners import BEST
 from platonic_ray.errors import RunError
 from platonic_ray.kernels import CLAMPED
 from platonic_ray.metrics import Metric, flag_zero_rows
 from platonic_ray.plan import Score
-from platonic_ray.results import LayerInfo, PairScores, Result
+from platonic_ray.results import LayerInfo, PairScores, Result, growth_frame
 from platonic_ray.statistics import Calibration
 from platonic_ray.store import Manifest, Store
 
@@ -33,7 +34,7 @@ def assemble(prepared: Prepared, scores: dict[Score, pa.Table], engine: str, sta
     described = [_describe(context, model) for model in range(len(plan.models))]
     layers = [layer for description in described for layer in description.layers]
     labels = labels_of(context.metrics)
-    pairs = []
+    pairs, growth = [], []
     for row in (row for table in scores.values() for row in table.to_pylist()):
         metric, x, y = context.metrics[row["metric"]], described[row["x"]], described[row["y"]]
         shape = (len(x.layers), len(y.layers))
@@ -55,8 +56,13 @@ def assemble(prepared: Prepared, scores: dict[Score, pa.Table], engine: str, sta
                 null=None if row["p"] is None else Calibration(**{name: row[name] for name in CALIBRATION}),
             )
         )
+        names = {f"model_{side}": plan.models[row[side]].name for side in "xy"}
+        about = {"metric": labels[row["metric"]], "layers": BEST} | names
+        growth += [(row["metric"], about | point) for point in row["growth"]]
     provenance = _provenance(prepared, described, engine, started)
-    return Result.from_pairs(sorted(pairs, key=lambda pair: labels.index(pair.metric)), layers, provenance)
+    pairs.sort(key=lambda pair: labels.index(pair.metric))
+    curves = growth_frame(row for _, row in sorted(growth, key=lambda each: each[0]))
+    return Result.from_pairs(pairs, layers, provenance, curves)
 
 
 @dataclass(frozen=True)

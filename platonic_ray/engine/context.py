@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from platonic_ray.datasets import Dataset, open_dataset
+from platonic_ray.engine.winners import Curves
 from platonic_ray.errors import DataError, RunError
 from platonic_ray.metrics import Metric
 from platonic_ray.models import ModelSpec
@@ -31,7 +32,8 @@ class Context:
     """A run as its workers see it: small, frozen, shipped once a process.
 
     `dropped` are rows of the opened dataset that are left out of the study; `fingerprint` is that
-    of the rest. `null` is None where no metric of the study has one or none is wanted.
+    of the rest. `null` is None where no metric of the study has one or none is wanted; `curves` are the
+    curves of growth.
     """
 
     store: Store
@@ -44,6 +46,7 @@ class Context:
     fingerprint: str
     run: RunEntry
     null: Null | None = None
+    curves: Curves = ()
 
     def open_dataset(self) -> Dataset:
         """Open the study's samples in this process, and make sure they are the ones planned for.

@@ -20,7 +20,7 @@ from torch import Tensor
 from platonic_ray.datasets import items_digest
 from platonic_ray.engine.context import Context, MissingInputError
 from platonic_ray.errors import DataError
-from platonic_ray.kernels import CLAMPED, clamp_bounds, prepare_layers
+from platonic_ray.kernels import CLAMPED, clamp_bounds, prepare, prepare_layers
 from platonic_ray.models import Model, load
 from platonic_ray.plan import Clamp, Embed, features_key
 from platonic_ray.store import (
@@ -188,6 +188,40 @@ class Blocks:
         """Return the features of a shard that was required, `[rows, D_l]` a layer, read-only."""
         return self._shards[embed]
 
+    def layer(self, model: int, layer: int) -> Tensor:
+        """Return the prepared rows of one layer of a model, `[n, D] float32`.
+
+        Reads that layer alone.
+
+        :raises MissingInputError: naming all shards, or the clamp, that cannot be had.
+        """
+        bounds = self.bounds(model)
+        embeds = [Embed(model, shard) for shard in range(len(self._context.plan.shards))]
+        tables = {embed: self._layer_table(embed, layer) for embed in embeds}
+        missing = [embed for embed, table in tables.items() if table is None]
+        if missing:
+            raise MissingInputError(missing)
+        rows = np.concatenate([feature_array(table) for table in tables.values() if table is not None])
+        return prepare(
+            torch.from_numpy(rows), self._context.plan.recipe, None if bounds is None else bounds[layer]
+        )
+
+    def _layer_table(self, embed: Embed, layer: int) -> pa.Table | None:
+        manifest = self._manifest(embed)
+        if manifest is None:
+            return None
+        try:
+            table = self._context.store.read(manifest, sorted(manifest.parts)[layer])
+        except CorruptArtifactError:
+            self._context.store.discard(manifest.kind, manifest.key)
+            return None
+        self._bytes["bytes_from_store"] += table.nbytes
+        return table
+
+    def _manifest(self, embed: Embed) -> Manifest | None:
+        key = self._context.plan.models[embed.model].shard_keys[embed.shard]
+        return self._context.store.manifest("features", key)
+
     def _read(self, embed: Embed) -> bool:
         if embed in self._shards:
             return True
@@ -203,11 +237,8 @@ class Blocks:
         return True
 
     def _from_store(self, embed: Embed) -> list[pa.Table] | None:
-        key = self._context.plan.models[embed.model].shard_keys[embed.shard]
-        manifest = self._context.store.manifest("features", key)
-        if manifest is None:
-            return None
-        return read_parts(self._context, manifest)
+        manifest = self._manifest(embed)
+        return None if manifest is None else read_parts(self._context, manifest)
 
 
 def clamp(context: Context, task: Clamp) -> pa.Table:

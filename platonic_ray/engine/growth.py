@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import polars as pl
 from torch import Tensor
 
+from platonic_ray.engine.winners import BEST, curve_rows
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.kernels import clamp_bounds, prepare_layers
 from platonic_ray.metrics import Metric, as_layers, get_metric, rows_digest, score_tables
-from platonic_ray.results import GROWTH_SCHEMA
-from platonic_ray.statistics import Growth, GrowthPoint, Layer, grow
-
-BEST = "best on all samples"
+from platonic_ray.results import growth_frame
+from platonic_ray.statistics import Growth, Layer, grow
 
 
 def growth_in_memory(
@@ -48,32 +46,8 @@ def growth_in_memory(
     (i, j), chosen = _chosen(how.metric_at(metric, n), rows, layers)
     sides = [Layer(stack[at], rows_digest(stack[at])) for stack, at in zip(rows, (i, j), strict=True)]
     points = grow(metric, sides[0], sides[1], how)
-    return growth_frame([(metric, "x", "y", i, j, chosen, point) for point in points], how, n)
-
-
-def growth_frame(
-    points: Sequence[tuple[Metric, str, str, int, int, str, GrowthPoint]], how: Growth, n: int
-) -> pl.DataFrame:
-    """Return points of curves as a frame of `results.GROWTH_SCHEMA`.
-
-    :param points: the metric, the names of both models, their layers, how these were chosen, and a point.
-    """
-    queries = how.queries_of(n) or None
-    rows = [
-        {
-            "metric": metric.name,
-            "model_x": x,
-            "model_y": y,
-            "layer_x": i,
-            "layer_y": j,
-            "layers": chosen,
-            "protocol": how.protocol,
-            "queries": queries,
-            **asdict(point),
-        }
-        for metric, x, y, i, j, chosen, point in points
-    ]
-    return pl.DataFrame(rows, schema=GROWTH_SCHEMA)
+    both = {"metric": metric.name, "model_x": "x", "model_y": "y"}
+    return growth_frame(both | {"layers": chosen} | row for row in curve_rows(points, how, n, i, j))
 
 
 def _bounds(stack: list[Tensor], recipe: str) -> tuple[float, ...] | None:

@@ -7,11 +7,12 @@ metrics against the number of samples, and makes the plan with all its keys.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from platonic_ray.datasets import Dataset, check_samples, items_digest, open_dataset
 from platonic_ray.digest import digest
 from platonic_ray.engine.context import Context
+from platonic_ray.engine.winners import curves_of
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import MICRO, MOST_PERMUTED, Kernel
 from platonic_ray.metrics import Metric, get_metric, needs_of_neighbors
@@ -21,7 +22,7 @@ from platonic_ray.statistics import Groups, Null, choose_permutations, has_cheap
 from platonic_ray.store import Store
 from platonic_ray.study import NullEntry, Study
 
-_RESULT_VERSION = 2
+_RESULT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def prepare(study: Study, store: Store) -> Prepared:
         labels = dataset.labels(study.null.groups)
         groups = Groups.of(f"null.groups = {study.null.groups!r}", labels, len(dataset))
     null, notes = null_of(study.null, metrics, different, len(dataset), study.seed, groups)
+    curves = curves_of(study.growth, metrics, len(dataset), study.seed)
     plan = _plan(study, dataset, specs, metrics, null)
     context = Context(
         store=store,
@@ -81,6 +83,7 @@ def prepare(study: Study, store: Store) -> Prepared:
         fingerprint=dataset.fingerprint(views),
         run=study.run,
         null=null,
+        curves=curves,
     )
     key = digest(
         {
@@ -92,6 +95,7 @@ def prepare(study: Study, store: Store) -> Prepared:
             "metrics": [metric.key for metric in metrics],
             "recipe": study.recipe,
             "null": None if null is None else null.summary(),
+            "growth": [[at, asdict(how)] for at, how in curves],
         }
     )
     return Prepared(study, context, key, notes)
@@ -222,6 +226,7 @@ def _plan(
             task for kernel, count in drawn.items() if count for task in permuted_kernels(kernel, count)
         ),
         drawn="" if null is None else null.drawn,
+        winners=study.growth is not None,
     )
 
 

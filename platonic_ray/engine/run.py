@@ -170,4 +170,4 @@ def _stored_result(store: Store, prepared: Prepared) -> Result | None:
 
 
 _TILES = (NeighborTile, KernelTile, PermutedKernel)
-_FRAMES = ("scores", "models", "layers")
+_FRAMES = ("scores", "models", "layers", "growth")

@@ -160,8 +160,7 @@ class Scheduler:
             refs: list[ObjectRef] = []
             lost = []
             for need in self.graph.needs(task):
-                # A clamp reads a whole model, shard by shard from the store: at once it may not fit.
-                found = () if isinstance(task, Clamp) else self.outputs.get(need, ())
+                found = self._handed(task, need)
                 if not found and isinstance(need, NeighborTile):
                     lost.append(need)  # a tile's top-k lives as an object only
                 elif found:
@@ -176,6 +175,16 @@ class Scheduler:
             report, output = function.remote(self._context_ref, task, tuple(slots), *refs)
             self.running[report] = task
             self.outputs[task] = (output,)
+
+    def _handed(self, task: Task, need: Task) -> tuple[ObjectRef, ...]:
+        """Return the references that a task is handed of what it needs.
+
+        A clamp reads whole models, shard by shard, and a score some of their layers: from the store,
+        where all shards at once may not fit.
+        """
+        if isinstance(need, Embed) and isinstance(task, Clamp | Score):
+            return ()
+        return self.outputs.get(need, ())
 
     # -- what comes back -----------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -14,14 +15,16 @@ import torch
 from torch import Tensor
 
 from platonic_ray.engine.context import Context, MissingInputError
-from platonic_ray.engine.features import read_parts
-from platonic_ray.engine.tiles import UNARY, level_of
+from platonic_ray.engine.features import Blocks, read_parts
+from platonic_ray.engine.tiles import UNARY, layer_digest, level_of
+from platonic_ray.engine.winners import grow_winner
 from platonic_ray.kernels import Kernel, TileSums, merge_tree
 from platonic_ray.metrics import Metric, Neighbors, PairSums, kernel_rows, neighbor_pair, ordered_inner
 from platonic_ray.plan import KernelTile, NeighborBlock, Score, Task
 from platonic_ray.statistics import (
     SLACK,
     Calibration,
+    Layer,
     NeighborSide,
     calibrate_best,
     calibrate_pair,
@@ -39,7 +42,7 @@ def score_pair(context: Context, task: Score, given: Mapping[Task, pa.Table]) ->
     A table with a row for each metric and order of the models: `metric`, `x` and `y` (positions in the
     study), `scores` (flat, `[Lx · Ly]` float64) and `status` (one text or null a layer pair); `p`,
     `threshold` and `calibrated` (float64) set the best score against its null, and are null for a model
-    with itself and for a metric without.
+    with itself and for a metric without; `growth` is a list of the rows that `grow_winner` returns.
 
     :raises MissingInputError: naming blocks and tiles that cannot be had.
     """
@@ -50,9 +53,12 @@ def score_pair(context: Context, task: Score, given: Mapping[Task, pa.Table]) ->
             values, status = metric.score(inputs.sums_for(metric, x, y))
             flat = [cell for line in status for cell in line]
             null = inputs.calibrate(metric, values, x, y)
+            hows = [how for at, how in context.curves if at == position and x != y]
+            growth = grow_winner(metric, hows, values, partial(inputs.layer, x), partial(inputs.layer, y))
             rows.append(
                 {
                     **{"metric": position, "x": x, "y": y, "scores": values.ravel(), "status": flat},
+                    "growth": growth,
                     **{name: None if null is None else getattr(null, name) for name in CALIBRATION},
                 }
             )
@@ -67,6 +73,15 @@ _SCORES = pa.schema(
         "scores": pa.list_(pa.float64()),
         "status": pa.list_(pa.string()),
         **dict.fromkeys(CALIBRATION, pa.float64()),
+        "growth": pa.list_(
+            pa.struct(
+                {
+                    **dict.fromkeys(("layer_x", "layer_y", "queries", "size", "k"), pa.int64()),
+                    **dict.fromkeys(("protocol", "target", "status"), pa.string()),
+                    **dict.fromkeys(("score", "standard_error", "chance"), pa.float64()),
+                }
+            )
+        ),
     }
 )
 
@@ -114,6 +129,7 @@ class _ScoreInputs:
             raise MissingInputError(missing)
         self._permuted = {kernel: torch.cat(parts) for kernel, parts in products.items()}
         self._sides = {model: NeighborSide(found) for model, found in self._neighbors.items()}
+        self._layers: dict[tuple[int, int], Layer] = {}
 
     def sums_for(self, metric: Metric, x: int, y: int) -> PairSums:
         """Return what one metric needs of the pair, in one order of its models."""
@@ -137,6 +153,13 @@ class _ScoreInputs:
         inner = self._permuted[metric.kernel][:count]
         permuted = kernel_null_scores(metric, inner, rows[x], rows[y], perms)
         return calibrate_best(metric, scores, permuted, null.alpha, SLACK)
+
+    def layer(self, model: int, layer: int) -> Layer:
+        """Return a layer of one of the models, all samples, prepared."""
+        if (model, layer) not in self._layers:
+            rows = Blocks(self._context).layer(model, layer)
+            self._layers[model, layer] = Layer(rows, layer_digest(self._context, model, layer))
+        return self._layers[model, layer]
 
     def _block(self, block: NeighborBlock) -> pa.Table | None:
         key = self._context.plan.neighbors_key(block.model, block.a)

@@ -41,7 +41,12 @@ UNARY = ("squares", "rows", "columns", "diagonal")
 
 def tie_rule(context: Context, model: int, layer: int) -> TieRule:
     """Return how a representation of the study orders equal similarities."""
-    return TieRule(digest([context.plan.models[model].tie_digest, layer]))
+    return TieRule(layer_digest(context, model, layer))
+
+
+def layer_digest(context: Context, model: int, layer: int) -> str:
+    """Return the digest of a representation that seeds its tie rule."""
+    return digest([context.plan.models[model].tie_digest, layer])
 
 
 def neighbor_tile(context: Context, task: NeighborTile, blocks: Blocks) -> pa.Table:

@@ -180,8 +180,8 @@ class Plan:
 
     `k` is the largest k of the study's neighbor metrics (None: there is none), and `row_sums` says
     whether any of them needs the row sums of the linear kernel; `kernels` are those whose sums its
-    metrics need. `permuted` is what the nulls of kernel metrics need, and
-    `drawn` a digest of how their permutations are drawn.
+    metrics need. `permuted` is what the nulls of kernel metrics need, and `drawn` a digest of how their
+    permutations are drawn. `winners` says whether scores read features of layers that only they know.
     """
 
     n: int
@@ -194,6 +194,7 @@ class Plan:
     permuted: tuple[PermutedKernel, ...] = ()
     drawn: str = ""
     row_sums: bool = False
+    winners: bool = False
 
     @cached_property
     def shards(self) -> tuple[Span, ...]:
@@ -337,7 +338,13 @@ class Plan:
         for x, y in self.pairs:
             permuted = () if x == y else self.permuted
             neighbors = [NeighborBlock(m, a) for m in dict.fromkeys((x, y)) for a in blocks if self.k]
-            graph[Score(x, y)] = (*neighbors, *kernel_tiles, *permuted)
+            features = [
+                Embed(m, shard)
+                for m in dict.fromkeys((x, y))
+                for shard in range(len(self.shards))
+                if self.winners and x != y
+            ]
+            graph[Score(x, y)] = (*neighbors, *kernel_tiles, *permuted, *features)
         return self._with_clamps(graph) if self.recipe in CLAMPED else graph
 
     def _with_clamps(self, graph: dict[Task, tuple[Task, ...]]) -> dict[Task, tuple[Task, ...]]:

@@ -1,7 +1,7 @@
 """The finished table: select, save, load, draw and print it. Nothing here computes a score."""
 
 from platonic_ray.results.figure import heatmap, save_figure
-from platonic_ray.results.growth import GROWTH_SCHEMA
+from platonic_ray.results.growth import GROWTH_SCHEMA, growth_frame
 from platonic_ray.results.matrix import Matrix
 from platonic_ray.results.pairs import LayerInfo, PairScores
 from platonic_ray.results.result import Result, load_result
@@ -13,6 +13,7 @@ __all__ = [
     "Matrix",
     "PairScores",
     "Result",
+    "growth_frame",
     "heatmap",
     "load_result",
     "render_json",

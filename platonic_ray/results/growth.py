@@ -22,6 +22,9 @@ standard error does not count the choice.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import polars as pl
 
 GROWTH_SCHEMA = pl.Schema(
@@ -43,3 +46,8 @@ GROWTH_SCHEMA = pl.Schema(
         "status": pl.String,
     }
 )
+
+
+def growth_frame(rows: Iterable[Mapping[str, Any]] = ()) -> pl.DataFrame:
+    """Return rows that have these columns as a frame."""
+    return pl.DataFrame([dict(row) for row in rows], schema=GROWTH_SCHEMA)

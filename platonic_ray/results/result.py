@@ -48,6 +48,9 @@ same samples because they score best there, as `interval_method` then says, they
     k                               Int64    null if no neighbors were computed
     tied_share                      Float64  share of rows with a tie at rank k; null likewise
 
+`growth.parquet`, a row a metric, pair and number of samples, where a study asks for growth: see
+`platonic_ray.results.growth`.
+
 `result.json`: `schema` (this version), `files` (rows and sha256 of each of the above), `provenance`.
 """
 
@@ -65,6 +68,7 @@ import polars as pl
 
 from platonic_ray.errors import StudyError
 from platonic_ray.results import files
+from platonic_ray.results.growth import GROWTH_SCHEMA, growth_frame
 from platonic_ray.results.matrix import Layout, Matrix, lay_out
 from platonic_ray.results.pairs import (
     LAYERS_SCHEMA,
@@ -75,14 +79,19 @@ from platonic_ray.results.pairs import (
     frames,
 )
 
-_SCHEMAS = {"scores": SCORES_SCHEMA, "models": MODELS_SCHEMA, "layers": LAYERS_SCHEMA}
+_SCHEMAS = {
+    "scores": SCORES_SCHEMA,
+    "models": MODELS_SCHEMA,
+    "layers": LAYERS_SCHEMA,
+    "growth": GROWTH_SCHEMA,
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
     """How alike models see samples: every layer pair, every model pair, and where they came from.
 
-    The frames `scores`, `models` and `layers` are described at the head of this module.
+    The frames `scores`, `models`, `layers` and `growth` are described at the head of this module.
     `provenance` is a dictionary that JSON can hold. What is read here, all of it optional: `study`
     and `study_key`; `dataset` with `name`, `fingerprint`, `n` and `dropped` (a list); `versions`,
     `seed`, `started`, `finished`, `engine`, `device`; `floors` (names of models without training);
@@ -102,6 +111,7 @@ class Result:
     models: pl.DataFrame
     layers: pl.DataFrame
     provenance: dict[str, Any] = field(default_factory=dict)
+    growth: pl.DataFrame = field(default_factory=growth_frame)
 
     def __post_init__(self) -> None:
         for name, schema in _SCHEMAS.items():
@@ -118,6 +128,7 @@ class Result:
         pairs: Iterable[PairScores],
         layers: Iterable[LayerInfo],
         provenance: Mapping[str, Any] | None = None,
+        growth: pl.DataFrame | None = None,
     ) -> Result:
         """Make a result from scored pairs, in any order, and the layers of their models, in the study's.
 
@@ -126,7 +137,8 @@ class Result:
 
         :raises StudyError: if pairs and layers do not fit together, or a pair is given twice.
         """
-        return cls(*frames(pairs, layers), provenance=dict(provenance or {}))
+        curves = growth_frame() if growth is None else growth
+        return cls(*frames(pairs, layers), provenance=dict(provenance or {}), growth=curves)
 
     @property
     def alpha(self) -> float:

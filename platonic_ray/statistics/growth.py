@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from torch import Tensor
 
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import TieRule, TopK, merge_neighbors, tile_neighbors
@@ -141,8 +142,8 @@ class GrowthPoint:
 def grow(metric: Metric, x: Layer, y: Layer, how: Growth) -> list[GrowthPoint]:
     """Return the score of two layers at every size, ascending.
 
-    :param x: prepared rows of all samples. Its digest seeds the ties of queries; a subset scored by
-        itself has its own, as `metrics.score` gives it one.
+    :param x: prepared rows of all samples. Its digest seeds the ties of queries and of all samples; a
+        smaller subset has its own, as `metrics.score` gives it one.
     :raises StudyError: as `Growth.check`.
     """
     n = x.rows.shape[0]
@@ -157,13 +158,13 @@ def _grow_all(metric: Metric, x: Layer, y: Layer, how: Growth) -> list[GrowthPoi
     for size in how.sizes_of(metric, n):
         at = how.metric_at(metric, size)
         chosen = order[:size].sort().values
-        rows_x, rows_y = x.rows[chosen], y.rows[chosen]
-        (table,) = score_tables({"x": rows_x}, {"y": rows_y}, [at], recipe="none")
+        a, b = (side if size == n else _subset(side, chosen) for side in (x, y))
+        digests = {"x": [a.digest], "y": [b.digest]}
+        (table,) = score_tables({"x": a.rows}, {"y": b.rows}, [at], recipe="none", digests=digests)
         cuts = Intervals("population", splits=how.splits, seed=how.seed)
         error: float | None = None
         if size // 2 >= at.min_samples and (at.k or 0) < size // 2:
-            sides = [Layer(rows, rows_digest(rows)) for rows in (rows_x, rows_y)]
-            error = population_error(half_scores(at, sides[0], sides[1], cuts), size)
+            error = population_error(half_scores(at, a, b, cuts), size)
         score = float(table.scores[0, 0])
         points.append(
             GrowthPoint(
@@ -177,6 +178,11 @@ def _grow_all(metric: Metric, x: Layer, y: Layer, how: Growth) -> list[GrowthPoi
             )
         )
     return points
+
+
+def _subset(layer: Layer, chosen: Tensor) -> Layer:
+    rows = layer.rows[chosen]
+    return Layer(rows, rows_digest(rows))
 
 
 def _grow_queries(metric: Metric, x: Layer, y: Layer, how: Growth) -> list[GrowthPoint]:

@@ -15,7 +15,7 @@ import pytest
 from platonic_ray.errors import StoreError, StudyError
 from platonic_ray.results import LayerInfo, PairScores, Result, load_result
 
-FILES = ["layers.parquet", "models.parquet", "result.json", "scores.parquet"]
+FILES = ["growth.parquet", "layers.parquet", "models.parquet", "result.json", "scores.parquet"]
 
 
 def test_a_saved_result_comes_back_equal_with_nan_and_status(make, tmp_path):

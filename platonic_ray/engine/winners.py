@@ -1,0 +1,86 @@
+"""What a run computes for the layer pair that is best of two models: the score as samples grow.
+
+Only a score task knows which layers these are. It reads their rows, all samples of two layers, from the
+store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from platonic_ray.errors import StudyError
+from platonic_ray.metrics import Metric, best
+from platonic_ray.statistics import Growth, GrowthPoint, Layer, grow
+from platonic_ray.study import GrowthEntry
+
+BEST = "best on all samples"
+
+Curves = tuple[tuple[int, Growth], ...]
+"""The curves of every pair of different models: the metric's position in the study, and how."""
+
+
+def curves_of(entry: GrowthEntry | None, metrics: Sequence[Metric], n: int, seed: int) -> Curves:
+    """Return the curves that a study of n samples asks for.
+
+    :raises StudyError: if a metric is named that the study does not have, or a curve cannot be.
+    """
+    if entry is None:
+        return ()
+    if entry.metrics is None:
+        of_neighbors = [at for at, metric in enumerate(metrics) if metric.family == "neighbors"]
+        positions = (of_neighbors or [0])[:1]
+    else:
+        positions = []
+        for name in entry.metrics:
+            found = [at for at, metric in enumerate(metrics) if name in (metric.name, metric.label)]
+            if not found:
+                listed = ", ".join(dict.fromkeys(metric.name for metric in metrics))
+                raise StudyError(f"growth.metrics: {name!r} is none of the study's metrics ({listed}).")
+            positions += found
+    curves = []
+    for protocol in entry.protocols:
+        queries = entry.queries if protocol == "queries" else None
+        how = Growth(protocol, entry.sizes, entry.k_share, queries, entry.splits, seed)
+        for at in dict.fromkeys(positions):
+            try:
+                how.check(metrics[at], n)
+            except StudyError as error:
+                raise StudyError(f"growth: {error}") from None
+            curves.append((at, how))
+    return tuple(curves)
+
+
+def grow_winner(
+    metric: Metric,
+    hows: Sequence[Growth],
+    scores: np.ndarray,
+    x: Callable[[int], Layer],
+    y: Callable[[int], Layer],
+) -> list[dict[str, Any]]:
+    """Return the curves of the best layer pair of two models, a row a size; see `curve_rows`.
+
+    :param scores: of the metric, `[Lx, Ly]`, on all samples.
+    :param x: returns a layer of the first model; `y` one of the second.
+    """
+    if not hows:
+        return []
+    _, i, j = best(scores, metric.direction)
+    i, j = max(i, 0), max(j, 0)  # where none is defined, the first say so at every size
+    sides = x(i), y(j)
+    rows = []
+    for how in hows:
+        rows += curve_rows(grow(metric, *sides, how), how, sides[0].rows.shape[0], i, j)
+    return rows
+
+
+def curve_rows(points: Sequence[GrowthPoint], how: Growth, n: int, i: int, j: int) -> list[dict[str, Any]]:
+    """Return the points of a curve of layers i and j as rows of the frame of growth.
+
+    Their models, their metric, and how the layers were chosen are left to the caller.
+    """
+    about = {"layer_x": i, "layer_y": j, "protocol": how.protocol, "queries": how.queries_of(n) or None}
+    return [about | asdict(point) for point in points]
