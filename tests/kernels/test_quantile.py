@@ -114,6 +114,28 @@ def test_the_approximate_clamp_is_the_mean_of_the_rows_quantiles_for_any_blocks(
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-45)
 
 
+@pytest.mark.parametrize("kind", [*KINDS])
+@pytest.mark.parametrize("order", ["random", "ascending"])
+def test_long_rows_are_searched_among_their_largest_values(monkeypatch, kind, order):
+    monkeypatch.setattr(quantile, "_LONG_ROW", 100)
+    monkeypatch.setattr(quantile, "_ROW_SAMPLE", 40)
+    (layer,) = make(kind, 3, 20, [999])
+    if order == "ascending":  # the last of a row are the largest, and a sample misses some of them
+        layer = np.sort(layer, axis=1)
+    got = clamp_bounds(blocks([layer], 7), "huh2024-approx")
+    np.testing.assert_allclose(got, [interpolated_bound(layer)], rtol=1e-6, atol=1e-45)
+
+
+def test_a_long_row_whose_sample_misleads_is_searched_whole(monkeypatch):
+    monkeypatch.setattr(quantile, "_LONG_ROW", 100)
+    monkeypatch.setattr(quantile, "_ROW_SAMPLE", 100)
+    layer = np.zeros((2, 1000), dtype=np.float32)
+    layer[:, ::10] = 1 + np.arange(100)  # every value that is sampled, and no other
+    assert clamp_bounds(blocks([layer], 2), "huh2024-approx") == (
+        pytest.approx(np.quantile(layer[0].astype(float), 0.95)),
+    )
+
+
 def test_the_approximate_clamp_agrees_with_torch_as_the_published_code_calls_it():
     x = torch.randn(64, 3, 50, generator=torch.Generator().manual_seed(0))
     published = torch.quantile(x.abs().flatten(start_dim=1), 0.95, dim=1).mean()
