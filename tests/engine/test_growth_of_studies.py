@@ -58,11 +58,11 @@ def test_named_metrics_are_followed_in_the_orders_that_they_are_scored_in(study)
         ("cycle_knn", "bert-en"),
         ("cycle_knn", "pixels"),
     ]
-    # On all samples a curve ends at the score of the table; of cka, whose products are of all layers
-    # there and of one here, to the last digits.
+    # On all samples a curve ends at the score of the table; of cka, whose float32 products are of all
+    # layers there and of one here, within their error.
     ends = result.growth.filter(pl.col("size") == 300)
     scores = result.models.filter(pl.col("model_x") != pl.col("model_y"), pl.col("metric") != "mutual_knn")
-    assert ends["score"].to_list() == pytest.approx(scores["score"].to_list(), rel=1e-12)
+    assert ends["score"].to_list() == pytest.approx(scores["score"].to_list(), rel=1e-6)
     assert pr.align(study.replace(growth=None), quiet=True).growth.is_empty()
 
 
