@@ -183,6 +183,8 @@ def make_small_study(samples: Path, tiny_bert: Path, **run: object) -> Study:
                 {"name": "unbiased_cka"},
                 {"name": "cycle_knn", "k": 5},
                 {"name": "rank_knn", "k": 7},
+                {"name": "procrustes"},
+                {"name": "angular_procrustes", "layers": "best:mutual_knn"},
             ],
             "run": {"block_rows": 256, **run},
         }

@@ -21,7 +21,7 @@ from platonic_ray.engine.scores import CALIBRATION
 from platonic_ray.engine.winners import BEST
 from platonic_ray.errors import RunError
 from platonic_ray.kernels import CLAMPED
-from platonic_ray.metrics import Metric, flag_zero_rows
+from platonic_ray.metrics import Metric, flag_zero_rows, full_table_note
 from platonic_ray.plan import Score
 from platonic_ray.results import LayerInfo, PairScores, Result, growth_frame
 from platonic_ray.statistics import Calibration
@@ -158,6 +158,17 @@ def asked(prepared: Prepared) -> dict[str, Any]:
     }
 
 
+def full_table_notes(
+    metrics: Sequence[Metric], n: int, widths: Sequence[tuple[Sequence[int], Sequence[int]]]
+) -> list[str]:
+    """Say of every metric that was not asked for all layer pairs what all would have taken.
+
+    :param widths: the widths of the layers of both models, for each pair of models.
+    """
+    some = [metric for metric in metrics if metric.family == "rows" and metric.options["layers"] != "all"]
+    return [full_table_note(metric, n, widths) for metric in some]
+
+
 def _provenance(
     prepared: Prepared, described: list[_Description], engine: str, started: float
 ) -> dict[str, Any]:
@@ -176,6 +187,10 @@ def _provenance(
         if description.bounds is not None
     }
     notes += emptied(clamps)
+    widths = [[layer.width for layer in description.layers] for description in described]
+    notes += full_table_notes(
+        context.metrics, context.plan.n, [(widths[x], widths[y]) for x, y in context.plan.pairs]
+    )
     if len(machines) > 1:
         notes.append(
             "features were made by different devices, thread counts or versions; equality of bytes ends there"

@@ -18,6 +18,7 @@ from platonic_ray.plan import (
     NeighborTile,
     PermutedKernel,
     Plan,
+    RowState,
     Scale,
     Score,
     Task,
@@ -106,5 +107,7 @@ def label(plan: Plan, task: Task) -> str:
         return f"median distance[{names[task.model]}]"
     if isinstance(task, PermutedKernel):
         return f"null[{task.kernel.label}, {task.start} to {task.stop - 1}]"
+    if isinstance(task, RowState):
+        return f"states[{names[task.model]}]"
     assert isinstance(task, Score)
     return f"score[{names[task.x]} – {names[task.y]}]"

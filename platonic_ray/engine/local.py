@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from platonic_ray.engine import scores, tiles
+from platonic_ray.engine import rows, scores, tiles
 from platonic_ray.engine.context import MOST_ATTEMPTS, Context, MissingInputError, event_of, label
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.features import Blocks, ModelRunner, clamp
@@ -25,6 +25,7 @@ from platonic_ray.plan import (
     NeighborBlock,
     NeighborTile,
     PermutedKernel,
+    RowState,
     Scale,
     Score,
     Task,
@@ -40,7 +41,7 @@ class LocalRunner:
     ) -> None:
         self.context, self.graph, self.events, self.progress = context, graph, events, progress
         self.scores: dict[Score, pa.Table] = {}
-        self._partials: dict[NeighborTile, pa.Table] = {}
+        self._partials: dict[Task, pa.Table] = {}  # results that live as objects only
         self._model: tuple[int, ModelRunner] | None = None
         self._losses: Counter[Task] = Counter()
 
@@ -66,8 +67,7 @@ class LocalRunner:
             return
         self.events.add(event_of(task), task=label(self.context.plan, task), attempt=1, **report)
         for unread in self.graph.complete(task):
-            if isinstance(unread, NeighborTile):
-                self._partials.pop(unread, None)
+            self._partials.pop(unread, None)
         what, amount = self._progress_of(task)
         self.progress.advance(what, amount)
 
@@ -97,6 +97,8 @@ class LocalRunner:
             if lost:
                 raise MissingInputError(lost)
             tiles.neighbor_block(context, task, {tile: self._partials[tile] for tile in parts})
+        elif isinstance(task, RowState):
+            self._partials[task] = rows.row_state(context, task, blocks)
         elif isinstance(task, KernelTile):
             tiles.kernel_tile(context, task, blocks, {})
         elif isinstance(task, PermutedKernel):
@@ -104,7 +106,7 @@ class LocalRunner:
         elif isinstance(task, Scale):
             tiles.scale(context, task, blocks)
         else:
-            self.scores[task] = scores.score_pair(context, task, {})
+            self.scores[task] = scores.score_pair(context, task, self._partials)
         return blocks.bytes_read()
 
     def _runner(self, model: int) -> ModelRunner:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 import platonic_ray.metrics as metrics_
-from platonic_ray.engine.assemble import emptied, labels_of
+from platonic_ray.engine.assemble import emptied, full_table_notes, labels_of
 from platonic_ray.engine.intervals import intervals_of, winner_interval
 from platonic_ray.engine.prepare import null_of, refuse_twice
 from platonic_ray.errors import StudyError
@@ -75,6 +75,9 @@ def table_in_memory(
     different = len({(pair.x, pair.y) for pair in scored if pair.x != pair.y})
     drawn, notes = null_of(null, chosen, different, n, seed=0, groups=grouped)
     bounds = {name: bound for (_, name), bound in clamps.items()}
+    width_of = {name: [rows.shape[1] for rows in stack] for name, stack in layers.items()}
+    both = dict.fromkeys((min(pair.x, pair.y), max(pair.x, pair.y)) for pair in scored)
+    widths = [(width_of[x], width_of[y]) for x, y in both]
     calibrated = (
         [] if drawn is None else _calibrate(scored, tables, states, "x" if ys is None else "y", drawn)
     )
@@ -111,7 +114,7 @@ def table_in_memory(
             "compat": compat,
             "null": None if drawn is None else drawn.summary(),
             "intervals": None if how is None else asdict(how),
-            "notes": [*notes, *emptied(bounds)],
+            "notes": [*notes, *emptied(bounds), *full_table_notes(chosen, n, widths)],
         },
     )
 

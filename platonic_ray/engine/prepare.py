@@ -15,7 +15,7 @@ from platonic_ray.engine.context import Context
 from platonic_ray.engine.winners import curves_of
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import MICRO, MOST_PERMUTED, Kernel
-from platonic_ray.metrics import Metric, get_metric, needs_of_neighbors
+from platonic_ray.metrics import Metric, get_metric, needs_of_neighbors, resolve_winners, winners_of
 from platonic_ray.models import ModelSpec, check_rows, resolve
 from platonic_ray.plan import Plan, PlannedModel, choose_block_rows, cut, features_key, permuted_kernels
 from platonic_ray.statistics import Groups, Null, choose_permutations, has_cheap_null, has_null
@@ -45,6 +45,7 @@ def prepare(study: Study, store: Store) -> Prepared:
     """
     metrics = tuple(get_metric(entry, compat=study.compat) for entry in study.metrics)
     refuse_twice(metrics)
+    resolve_winners(metrics)
     opened = open_dataset(study.dataset, study.seed)
     views = tuple(sorted({model.view for model in study.models}))
     for entry in study.models:
@@ -222,11 +223,12 @@ def _plan(
         k=k,
         row_sums=row_sums,
         models=tuple(models),
+        states=any(metric.family == "rows" and winners_of(metric) is None for metric in metrics),
+        winners=study.growth is not None or any(winners_of(metric) is not None for metric in metrics),
         permuted=tuple(
             task for kernel, count in drawn.items() if count for task in permuted_kernels(kernel, count)
         ),
         drawn="" if null is None else null.drawn,
-        winners=study.growth is not None,
     )
 
 

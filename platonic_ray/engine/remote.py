@@ -15,10 +15,20 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from platonic_ray.engine import features, scores, tiles
+from platonic_ray.engine import features, rows, scores, tiles
 from platonic_ray.engine.context import Context
 from platonic_ray.engine.features import Blocks, ModelRunner
-from platonic_ray.plan import Clamp, KernelTile, NeighborBlock, NeighborTile, PermutedKernel, Scale, Score
+from platonic_ray.plan import (
+    Clamp,
+    Embed,
+    KernelTile,
+    NeighborBlock,
+    NeighborTile,
+    PermutedKernel,
+    RowState,
+    Scale,
+    Score,
+)
 
 # Which object arguments a task was given, in their order: a shard or task, and how many tables it has.
 Slots = tuple[tuple[Any, int], ...]
@@ -136,6 +146,28 @@ def scale(context: Context, task: Scale, slots: Slots, *tables: pa.Table) -> tup
 
 
 @ray.remote(max_retries=0, num_returns=2)
+def row_state(
+    context: Context, task: RowState, slots: Slots, *tables: pa.Table
+) -> tuple[dict[str, Any], pa.Table]:
+    """Make the states of a model's layers. Returns a report and the states.
+
+    Of a shard it is given the tables of `wanted_layers`, in their order.
+    """
+    start = time.time()
+    wanted = rows.wanted_layers(context.metrics, Blocks(context).layers_of(task.model))
+    given = _given(slots, tables)
+    layers = {
+        need: dict(zip(wanted, found, strict=True))
+        for need, found in given.items()
+        if isinstance(need, Embed)
+    }
+    others = {need: found for need, found in given.items() if not isinstance(need, Embed)}
+    blocks = Blocks(context, others, layers)
+    result = rows.row_state(context, task, blocks)
+    return {"start": start, "end": time.time(), **blocks.bytes_read(), **_where()}, result
+
+
+@ray.remote(max_retries=0, num_returns=2)
 def score(context: Context, task: Score, slots: Slots, *tables: pa.Table) -> tuple[dict[str, Any], pa.Table]:
     """Score every layer pair of two models under every metric."""
     start = time.time()
@@ -151,5 +183,6 @@ RUN: dict[type, Any] = {
     Scale: scale,
     KernelTile: kernel_tile,
     PermutedKernel: permuted_kernel,
+    RowState: row_state,
     Score: score,
 }

@@ -28,6 +28,7 @@ from platonic_ray.plan import (
     NeighborTile,
     PermutedKernel,
     Plan,
+    RowState,
     Score,
     Task,
     TaskGraph,
@@ -169,5 +170,5 @@ def _stored_result(store: Store, prepared: Prepared) -> Result | None:
     return Result(**frames, provenance={**manifest.meta, **asked(prepared)})
 
 
-_TILES = (NeighborTile, KernelTile, PermutedKernel)
+_TILES = (NeighborTile, KernelTile, PermutedKernel, RowState)
 _FRAMES = ("scores", "models", "layers", "growth")

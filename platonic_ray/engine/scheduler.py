@@ -28,8 +28,19 @@ from platonic_ray.engine.context import MOST_ATTEMPTS, Context, MissingInputErro
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.failures import Failure, Loss, classify
 from platonic_ray.engine.progress import ProgressDisplay
+from platonic_ray.engine.rows import wanted_layers
 from platonic_ray.errors import RunError, StudyError
-from platonic_ray.plan import Clamp, Embed, KernelTile, NeighborTile, PermutedKernel, Score, Task, TaskGraph
+from platonic_ray.plan import (
+    Clamp,
+    Embed,
+    KernelTile,
+    NeighborTile,
+    PermutedKernel,
+    RowState,
+    Score,
+    Task,
+    TaskGraph,
+)
 
 _TASKS_PER_CORE = 3
 _OBJECT_STORE_SHARE = 0.4
@@ -161,8 +172,8 @@ class Scheduler:
             lost = []
             for need in self.graph.needs(task):
                 found = self._handed(task, need)
-                if not found and isinstance(need, NeighborTile):
-                    lost.append(need)  # a tile's top-k lives as an object only
+                if not found and isinstance(need, NeighborTile | RowState):
+                    lost.append(need)  # what lives as an object only
                 elif found:
                     slots.append((need, len(found)))
                     refs.extend(found)
@@ -180,11 +191,14 @@ class Scheduler:
         """Return the references that a task is handed of what it needs.
 
         A clamp reads whole models, shard by shard, and a score some of their layers: from the store,
-        where all shards at once may not fit.
+        where all shards at once may not fit. States are made of the layers asked for alone.
         """
-        if isinstance(need, Embed) and isinstance(task, Clamp | Score):
-            return ()
-        return self.outputs.get(need, ())
+        found = self.outputs.get(need, ())
+        if not isinstance(need, Embed) or not found:
+            return found
+        if isinstance(task, RowState):
+            return tuple(found[layer] for layer in wanted_layers(self.context.metrics, len(found)))
+        return () if isinstance(task, Clamp | Score) else found
 
     # -- what comes back -----------------------------------------------------------------------
 
@@ -278,7 +292,7 @@ class Scheduler:
         self._complete(task, report)
         if isinstance(task, Score):
             self.progress.advance("pairs")
-        elif isinstance(task, NeighborTile | KernelTile | PermutedKernel):
+        elif isinstance(task, NeighborTile | KernelTile | PermutedKernel | RowState):
             self.progress.advance("tiles")
 
     def _complete(self, task: Task, report: dict[str, Any]) -> None:

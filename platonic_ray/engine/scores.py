@@ -16,10 +16,21 @@ from torch import Tensor
 
 from platonic_ray.engine.context import Context, MissingInputError
 from platonic_ray.engine.features import Blocks, read_parts
+from platonic_ray.engine.rows import ScoreStates
 from platonic_ray.engine.tiles import UNARY, layer_digest, level_of
 from platonic_ray.engine.winners import grow_winner
 from platonic_ray.kernels import Kernel, TileSums, merge_tree
-from platonic_ray.metrics import Metric, Neighbors, PairSums, kernel_rows, neighbor_pair, ordered_inner
+from platonic_ray.metrics import (
+    Metric,
+    Neighbors,
+    PairSums,
+    Tables,
+    cells_of,
+    kernel_rows,
+    neighbor_pair,
+    ordered_inner,
+    resolve_winners,
+)
 from platonic_ray.plan import KernelTile, NeighborBlock, Score, Task
 from platonic_ray.statistics import (
     SLACK,
@@ -47,10 +58,15 @@ def score_pair(context: Context, task: Score, given: Mapping[Task, pa.Table]) ->
     :raises MissingInputError: naming blocks and tiles that cannot be had.
     """
     inputs = _ScoreInputs(context, task, given)
+    made: Tables = {}
+    # The rows family may ask for the layers where another metric is best.
+    for metric in sorted(context.metrics, key=lambda metric: metric.family == "rows"):
+        for x, y in metric.orders(task.x, task.y):
+            made[metric.label, x, y] = metric.score(inputs.sums_for(metric, x, y, made))
     rows = []
     for position, metric in enumerate(context.metrics):
         for x, y in metric.orders(task.x, task.y):
-            values, status = metric.score(inputs.sums_for(metric, x, y))
+            values, status = made[metric.label, x, y]
             flat = [cell for line in status for cell in line]
             null = inputs.calibrate(metric, values, x, y)
             hows = [how for at, how in context.curves if at == position and x != y]
@@ -87,7 +103,7 @@ _SCORES = pa.schema(
 
 
 class _ScoreInputs:
-    """Neighbors and kernel sums of two models, from the objects given, else from the store."""
+    """Neighbors, kernel sums and states of two models, from the objects given, else from the store."""
 
     def __init__(self, context: Context, task: Score, given: Mapping[Task, pa.Table]) -> None:
         self._context, self._task, self._given = context, task, given
@@ -125,15 +141,27 @@ class _ScoreInputs:
             else:
                 array = table_arrays(table)[f"{task.x}.{task.y}"]
                 products.setdefault(part.kernel, []).append(torch.tensor(array))
+        try:
+            self._states = ScoreStates(context, models, given)
+        except MissingInputError as error:
+            missing += error.tasks
         if missing:
             raise MissingInputError(missing)
         self._permuted = {kernel: torch.cat(parts) for kernel, parts in products.items()}
         self._sides = {model: NeighborSide(found) for model, found in self._neighbors.items()}
         self._layers: dict[tuple[int, int], Layer] = {}
+        self._winners = resolve_winners(context.metrics)
 
-    def sums_for(self, metric: Metric, x: int, y: int) -> PairSums:
-        """Return what one metric needs of the pair, in one order of its models."""
+    def sums_for(self, metric: Metric, x: int, y: int, made: Tables) -> PairSums:
+        """Return what one metric needs of the pair, in one order of its models.
+
+        :param made: the scores of the metrics that are not of the rows family.
+        """
         n = self._context.plan.n
+        if metric.family == "rows":
+            shape = (self._states.layers_of(x), self._states.layers_of(y))
+            cells = cells_of(metric, self._winners, made, x, y, shape)
+            return PairSums(n, states=self._states.of(metric, x, y, cells))
         if metric.joint is not None:
             return neighbor_pair(metric, self._neighbors[x], self._neighbors[y])
         assert metric.kernel is not None

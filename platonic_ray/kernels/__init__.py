@@ -60,6 +60,7 @@ from platonic_ray.kernels.prepare import (
     require_recipe,
     zero_rows,
 )
+from platonic_ray.kernels.ranks import neighbor_ranks
 from platonic_ray.kernels.row_sums import kernel_row_sums
 from platonic_ray.kernels.samples import (
     sample_edits,
@@ -109,6 +110,7 @@ __all__ = [
     "median_distances",
     "merge_neighbors",
     "merge_tree",
+    "neighbor_ranks",
     "one_thread",
     "overlap_counts",
     "own_kernel_sums",

@@ -1,7 +1,7 @@
 """What a metric is: a declaration and a scoring function over sums that blocks of work add up to.
 
 A metric is an algebra (design.md, decision 2). `unary` state is made once for a representation
-(`Neighbors`, `KernelRows`); `joint` sums are made for a pair of models and add over blocks of rows
+(`Neighbors`, `KernelRows`, `State`); `joint` sums are made for a pair of models and add over blocks of rows
 (`Metric.joint`) or super-tiles (`TileSums.inner`); `Metric.score` turns them into the table of a
 pair. The in-process run, an out-of-core run and tasks on a cluster call the same functions.
 """
@@ -89,13 +89,31 @@ class KernelRows:
     squares: Tensor
 
 
+State = Mapping[str, Tensor]
+"""Unary state of the rows family: what a metric keeps of one layer, as named tensors."""
+
+
+@dataclass(frozen=True)
+class LayerStates:
+    """Both models' states under a metric of the rows family, and the layer pairs to be scored.
+
+    `x` and `y` hold the states by layer, those alone that `cells` name; `shape` is (Lx, Ly).
+    """
+
+    x: Mapping[int, State]
+    y: Mapping[int, State]
+    cells: tuple[tuple[int, int], ...]
+    shape: tuple[int, int]
+
+
 @dataclass(frozen=True)
 class PairSums:
     """All that a metric may need of a pair of models, over all n samples.
 
     Neighbor family: `joint` `[Lx, Ly]` or `[S, Lx, Ly]`, the metric's own sums over rows, and where it
     has them `own_x` `[S, Lx]` and `own_y` `[S, Ly]`, those of each layer with itself. Kernel family:
-    `inner` `[Lx, Ly] float64` Σ_{i≠j} K_ij L_ij, with the unary states of both sides.
+    `inner` `[Lx, Ly] float64` Σ_{i≠j} K_ij L_ij, with the unary states of both sides. Rows family:
+    `states`.
     """
 
     n: int
@@ -105,6 +123,7 @@ class PairSums:
     y: KernelRows | None = None
     own_x: Tensor | None = None
     own_y: Tensor | None = None
+    states: LayerStates | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +155,18 @@ Own = Callable[[Neighbors, int], Tensor]
 Sample = Callable[[Tensor, Tensor], Tensor]
 """What a sample adds to the sums, `[m]`, of the two lists of each of m samples, `[m, k] int64`."""
 
+Unary = Callable[[Tensor, str, Mapping[str, Any]], State]
+"""A layer's state, of its prepared rows `[n, D] float32`, the digest of its tie rule, the options."""
+
+PairScore = Callable[[State, State, Mapping[str, Any]], tuple[float, str | None]]
+"""The score of two layers, and why it is NaN or what is to be known about it."""
+
+Refuse = Callable[[Mapping[str, Any], int | None], str | None]
+"""What is wrong with options, alone (n None) or at n samples; None if nothing is."""
+
+Permute = Callable[[State, Tensor], State]
+"""The state of the same rows in another order: row i of it is row `order[i]` of the given one."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -157,6 +188,13 @@ class Metric:
     metrics with equal kernels share sums. `choices` are the values that an option may have, where they
     can be listed; `check_options` refuses what a value alone does not show, by a `StudyError`.
 
+    A metric of the rows family needs whole representations: `unary` makes the state of a layer, once,
+    `pair` scores two of them, `permute` reorders a state's rows without making it again. It takes the
+    time of a decomposition a layer pair, so its option `layers` says which are scored
+    (`metrics.rows`); `pair_flops` estimates one of n rows and widths Dx, Dy.
+
+    `refuse` says what is wrong with the options, alone (n None) or at n samples; None if nothing is.
+
     `reference` holds the fields of the declaration that are others in the code of Huh et al.
     (github.com/minyoungg/platonic-rep), options among them; None for a metric that it has not.
     `as_reference` returns the metric with them, and then `compat` is true: every difference is named
@@ -169,7 +207,7 @@ class Metric:
     """
 
     name: str
-    family: Literal["neighbors", "kernel"]
+    family: Literal["neighbors", "kernel", "rows"]
     needs: tuple[str, ...]
     bounds: tuple[float, float]
     min_samples: int
@@ -191,6 +229,11 @@ class Metric:
     kernel_with: Callable[[Mapping[str, Any]], Kernel] | None = field(default=None, repr=False)
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, hash=False, repr=False)
     check_options: Callable[[str, Mapping[str, Any]], None] | None = field(default=None, repr=False)
+    unary: Unary | None = field(default=None, repr=False)
+    pair: PairScore | None = field(default=None, repr=False)
+    permute: Permute | None = field(default=None, repr=False)
+    pair_flops: Callable[[int, int, int], float] | None = field(default=None, repr=False)
+    refuse: Refuse | None = field(default=None, repr=False)
     min_k: int = 1
     reference: Mapping[str, Any] | None = field(default=None, hash=False, repr=False)
     compat: bool = False
@@ -224,7 +267,9 @@ class Metric:
     def facts(self) -> dict[str, Any]:
         """Return the declaration as plain values, for lists of the metrics."""
         tables = {"x": "all rows of x's neighbors", "y": "all rows of y's neighbors"}
-        state = "neighbors" if self.kernel is None else f"sums of the kernel {self.kernel.label}"
+        state = "whole representations" if self.family == "rows" else "neighbors"
+        if self.kernel is not None:
+            state = f"sums of the kernel {self.kernel.label}"
         return {
             "name": self.name,
             "description": self.description,
@@ -234,11 +279,18 @@ class Metric:
             "symmetric": self.symmetric,
             "options": dict(self.options),
             "needs": [state, *(tables[side] for side in self.whole), *_SIMILARITIES[self.similarities]],
-            "min_samples": max(self.min_samples, (self.k or 0) + 1),
+            "min_samples": self._least_samples(),
             "in_reference": self.reference is not None,
             "chance_known": self.null_mean is not None,
             "cost": self.cost,
         }
+
+    def _least_samples(self) -> int:
+        """Return the smallest n that `check` lets pass, with these options."""
+        least = max(self.min_samples, (self.k or 0) + 1)
+        while self.refuse is not None and self.refuse(self.options, least):
+            least += 1
+        return least
 
     @property
     def label(self) -> str:
@@ -251,10 +303,14 @@ class Metric:
         """Return the orders of two models in which they are scored: both, if it makes a difference."""
         return ((x, y),) if self.symmetric or x == y else ((x, y), (y, x))
 
+    def on_all_layers(self) -> Metric:
+        """Return the metric scored on every layer pair that it is given, whatever its option `layers`."""
+        return self.with_options({"layers": "all"}) if self.family == "rows" else self
+
     def check(self, n: int) -> None:
         """Refuse a number of samples for which the metric is undefined, before any work.
 
-        :raises StudyError: if n is below `min_samples`, or k ≥ n.
+        :raises StudyError: if n is below `min_samples`, k ≥ n, or an option does not fit n.
         """
         if n < self.min_samples:
             raise StudyError(f"{self.name} needs at least {self.min_samples} samples; there are {n}.")
@@ -265,6 +321,9 @@ class Metric:
                 f"{self.name} with k = {self.k} needs more than {self.k} samples; there are {n}. "
                 f"Take k ≤ {n - 1} or more samples."
             )
+        wrong = None if self.refuse is None else self.refuse(self.options, n)
+        if wrong:
+            raise StudyError(f"{self.name}: {wrong}")
 
     def best(self, scores: np.ndarray) -> tuple[float, int, int]:
         """Return the best of a table `[Lx, Ly]` and where it is; see `best`."""
@@ -316,6 +375,9 @@ class Metric:
         merged = {**self.options, **options}
         if self.check_options is not None:
             self.check_options(self.name, merged)
+        wrong = None if self.refuse is None else self.refuse(merged, None)
+        if wrong:
+            raise StudyError(f"{self.name}: {wrong}")
         bounds = self.bounds if self.bounds_with is None else self.bounds_with(merged)
         return replace(self, options=merged, bounds=bounds)
 
@@ -365,10 +427,11 @@ def _find(name: str) -> Metric:
 def metrics() -> tuple[Metric, ...]:
     """Return all metrics, with their default options."""
     # The declarations import this module for their types.
-    from platonic_ray.metrics import cka, cknna, distances, knn, rsa
+    from platonic_ray.metrics import cca, cka, cknna, distances, imbalance, knn, regression, rsa, shapes
 
     kernels = (cka.CKA, cka.UNBIASED_CKA, *distances.METRICS, rsa.RSA)
-    return (*knn.METRICS, cknna.CKNNA, cknna.CKNNA_PAPER, *kernels)
+    rows = (*shapes.METRICS, *cca.METRICS, *regression.METRICS, *imbalance.METRICS)
+    return (*knn.METRICS, cknna.CKNNA, cknna.CKNNA_PAPER, *kernels, *rows)
 
 
 def best(scores: np.ndarray, direction: str = "similarity", compat: bool = False) -> tuple[float, int, int]:

@@ -37,12 +37,22 @@ from platonic_ray.metrics.base import (
     Metric,
     Neighbors,
     PairSums,
+    Scored,
+    State,
     Status,
     flag_zero_rows,
     get_metric,
 )
 from platonic_ray.metrics.cka import kernel_rows, ordered_inner
 from platonic_ray.metrics.knn import neighbor_pair
+from platonic_ray.metrics.rows import (
+    asked_cells,
+    make_state,
+    resolve_winners,
+    state_key,
+    states_for,
+    winners_of,
+)
 from platonic_ray.metrics.unary import ModelState, Wanted, model_state, rows_digest
 from platonic_ray.study import MetricEntry
 
@@ -94,7 +104,7 @@ def score_tables(
     :param xs: the layers of every model: a sequence of matrices `[n, D_l]`, one matrix `[n, D]`, or
         one array `[n, L, D]`; numpy or torch; or a function that returns one of these, which is called
         once, when the model's turn has come, so that features need not be in memory all at once (but for
-        metrics of the kernel family, which go on with the rows of all). Rows are paired across all models.
+        metrics of the kernel and the rows family, which go on with the rows of all). Rows are paired across all models.
     :param ys: the models to score `xs` against; None scores the models of `xs` among themselves.
     :param pairs: the pairs wanted, as names (of `xs`, of `ys`); by default all of `xs` × `ys`, and
         without `ys` every two different models of `xs` once. Without `ys`, a metric that is not
@@ -117,6 +127,7 @@ def score_tables(
     if not given:
         raise StudyError("There are no models to score.")
     require_recipe(recipe)
+    winners = resolve_winners(wanted)
     # All that is at hand is checked before any work is spent.
     ready = {side: _layers(side, value) for side, value in given.items() if not callable(value)}
     n = _samples(ready, wanted)
@@ -161,7 +172,81 @@ def score_tables(
         for metric in wanted
         for a, b in (metric.orders(x, y) if ys is None else ((x, y),))
     ]
-    return each(scored, orders)
+    plain = [cell for cell in orders if cell[0].family != "rows"]
+    made = dict(zip(map(_place, plain), each(scored, plain), strict=True))
+    if len(plain) < len(orders):
+        others = [cell for cell in orders if cell[0].family == "rows"]
+        tables_so_far = {place: (table.scores, table.status) for place, table in made.items()}
+        cells = {
+            _place(cell): cells_of(cell[0], winners, tables_so_far, *cell[1:], _shape(rows, *cell[1:]))
+            for cell in others
+        }
+        row_states = _row_states(others, cells, rows, digests or {})
+
+        def scored_rows(cell: tuple[Metric, Side, Side]) -> PairScores:
+            metric, a, b = cell
+            of_x, of_y = (
+                partial(lambda key, side, layer: row_states[side, layer, *key], state_key(metric), side)
+                for side in (a, b)
+            )
+            states_of = states_for(cells[_place(cell)], _shape(rows, a, b), of_x, of_y)
+            scores, status = metric.score(PairSums(n, states=states_of))
+            return PairScores(metric, a[1], b[1], scores, flag_zero_rows(status, zeros[a], zeros[b]))
+
+        made |= dict(zip(map(_place, others), each(scored_rows, others), strict=True))
+    return [made[_place(cell)] for cell in orders]
+
+
+Tables = dict[tuple[str, Any, Any], Scored]
+"""The scores of a pair of models so far, by metric label and order of the models."""
+
+
+def cells_of(
+    metric: Metric, winners: Mapping[str, Metric], made: Tables, x: Any, y: Any, shape: tuple[int, int]
+) -> tuple[tuple[int, int], ...]:
+    """Return the layer pairs that a metric of the rows family is asked for, of models x and y.
+
+    :param winners: of `resolve_winners`, whose tables, in either order of the models, are in `made`.
+    """
+    wanted = winners_of(metric)
+    if wanted is None:
+        return asked_cells(metric, shape)
+    other = winners[wanted]
+    if (other.label, x, y) in made:
+        _, i, j = other.best(made[other.label, x, y][0])
+    else:
+        _, j, i = other.best(made[other.label, y, x][0])
+    return asked_cells(metric, shape, (i, j))
+
+
+def _place(cell: tuple[Metric, Side, Side]) -> tuple[str, Side, Side]:
+    return cell[0].label, cell[1], cell[2]
+
+
+def _shape(rows: Mapping[Side, Sequence[Tensor]], x: Side, y: Side) -> tuple[int, int]:
+    return len(rows[x]), len(rows[y])
+
+
+def _row_states(
+    orders: Sequence[tuple[Metric, Side, Side]],
+    cells: Mapping[tuple[str, Side, Side], Sequence[tuple[int, int]]],
+    rows: Mapping[Side, Sequence[Tensor]],
+    digests: Mapping[str, Sequence[str]],
+) -> dict[tuple[Any, ...], State]:
+    """Return the states of all layers that are asked for, by side, layer and `state_key`, each made once."""
+    needed: dict[tuple[Any, ...], tuple[Metric, Side, int]] = {}
+    for metric, a, b in orders:
+        for i, j in cells[metric.label, a, b]:
+            for side, layer in ((a, i), (b, j)):
+                needed[side, layer, *state_key(metric)] = (metric, side, layer)
+
+    def make(wanted: tuple[Metric, Side, int]) -> State:
+        metric, side, layer = wanted
+        seeds = digests.get(side[1])
+        layer_rows = rows[side][layer]
+        return make_state(metric, layer_rows, seeds[layer] if seeds else rows_digest(layer_rows))
+
+    return dict(zip(needed, each(make, needed.values()), strict=True))
 
 
 def score(

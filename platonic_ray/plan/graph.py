@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from platonic_ray.plan.plan import Clamp, Embed, NeighborBlock, NeighborTile, Task
+from platonic_ray.plan.plan import Clamp, Embed, NeighborBlock, NeighborTile, RowState, Task
 
 
 class TaskGraph:
@@ -128,7 +128,9 @@ class TaskGraph:
 
 
 def _urgency(task: Task) -> int:
-    """Merges first (they free partial results) and clamps (tiles wait for them), then neighbor tiles
-    (they free features).
+    """Merges first (they free partial results) and clamps (tiles wait for them), then what else reads
+    one model (it frees features).
     """
-    return 0 if isinstance(task, NeighborBlock | Clamp) else 1 if isinstance(task, NeighborTile) else 2
+    if isinstance(task, NeighborBlock | Clamp):
+        return 0
+    return 1 if isinstance(task, NeighborTile | RowState) else 2

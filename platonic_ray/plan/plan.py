@@ -12,6 +12,7 @@ every block of sums is a complete subtree of the fixed tree and no choice change
     Scale(model, precision)      median distance of every layer               kind `scales`
     KernelTile(a, b, kernel)     sums of one kernel, every pair of models     kind `kernels`
     PermutedKernel(…)            the same under permutations of samples       kind `permuted`
+    RowState(model)              states of the rows family, layers asked for  lives as an object only
     Score(x, y)                  every layer pair of two models, all metrics  in the result
 
 Under a recipe that clamps, whoever reads rows of a model reads its clamp too, which all its shards
@@ -164,6 +165,13 @@ class PermutedKernel:
 
 
 @dataclass(frozen=True)
+class RowState:
+    """What the metrics of the rows family keep of the layers of one model, over all rows."""
+
+    model: int
+
+
+@dataclass(frozen=True)
 class Score:
     """All layer pairs of two models, x ≤ y, under every metric."""
 
@@ -171,7 +179,7 @@ class Score:
     y: int
 
 
-Task = Embed | Clamp | NeighborTile | NeighborBlock | Scale | KernelTile | PermutedKernel | Score
+Task = Embed | Clamp | NeighborTile | NeighborBlock | Scale | KernelTile | RowState | PermutedKernel | Score
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,8 @@ class Plan:
     `k` is the largest k of the study's neighbor metrics (None: there is none), and `row_sums` says
     whether any of them needs the row sums of the linear kernel; `kernels` are those whose sums its
     metrics need. `permuted` is what the nulls of kernel metrics need, and `drawn` a digest of how their
-    permutations are drawn. `winners` says whether scores read features of layers that only they know.
+    permutations are drawn. `states` says whether any metric needs states of layers that are known
+    beforehand, `winners` whether scores read features of layers that only they know.
     """
 
     n: int
@@ -194,6 +203,7 @@ class Plan:
     permuted: tuple[PermutedKernel, ...] = ()
     drawn: str = ""
     row_sums: bool = False
+    states: bool = False
     winners: bool = False
 
     @cached_property
@@ -335,16 +345,16 @@ class Plan:
             found = (self.scale_of(task.kernel, m) for m in models)
             scales = tuple(scale for scale in found if scale is not None)
             graph[task] = (*scales, *(Embed(m, shard) for m in models for shard in range(len(self.shards))))
+        embeds = {m: tuple(Embed(m, shard) for shard in range(len(self.shards))) for m in models}
+        if self.states:
+            graph.update({RowState(m): embeds[m] for m in models})
         for x, y in self.pairs:
             permuted = () if x == y else self.permuted
-            neighbors = [NeighborBlock(m, a) for m in dict.fromkeys((x, y)) for a in blocks if self.k]
-            features = [
-                Embed(m, shard)
-                for m in dict.fromkeys((x, y))
-                for shard in range(len(self.shards))
-                if self.winners and x != y
-            ]
-            graph[Score(x, y)] = (*neighbors, *kernel_tiles, *permuted, *features)
+            both = tuple(dict.fromkeys((x, y)))
+            neighbors = [NeighborBlock(m, a) for m in both for a in blocks if self.k]
+            states = [RowState(m) for m in both if self.states]
+            features = [embed for m in both for embed in embeds[m] if self.winners]
+            graph[Score(x, y)] = (*neighbors, *kernel_tiles, *permuted, *states, *features)
         return self._with_clamps(graph) if self.recipe in CLAMPED else graph
 
     def _with_clamps(self, graph: dict[Task, tuple[Task, ...]]) -> dict[Task, tuple[Task, ...]]:

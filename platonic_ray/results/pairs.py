@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from platonic_ray.errors import StudyError
-from platonic_ray.metrics import best
+from platonic_ray.metrics import NOT_ASKED, best
 from platonic_ray.statistics import Calibration, Interval, benjamini_hochberg
 
 SCORES_SCHEMA = pl.Schema(
@@ -295,14 +295,15 @@ def _labels(x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], listed: pl.DataF
 
 def _why(cell: _Cells, place: int | None) -> str | None:
     """Say what there is to know about a pair: its best cell's status, and how much is undefined."""
-    undefined = np.flatnonzero(np.isnan(cell.scores))
+    asked = np.array([not (text or "").startswith(NOT_ASKED) for text in cell.status], dtype=bool)
+    undefined = np.flatnonzero(np.isnan(cell.scores) & asked)
     said = [] if place is None else [cell.status[place]]
     if place is None and cell.pair.compat:
         said.append("no layer pair above 0, where the reference's maximum starts")
     if undefined.size:
         reasons = list(dict.fromkeys(cell.status[at] for at in undefined if cell.status[at]))
         shown = ", ".join(str(reason) for reason in reasons[:3]) + (", …" if len(reasons) > 3 else "")
-        total = cell.scores.size
+        total = int(asked.sum())
         some = f"{undefined.size} of {total} layer pairs undefined: "
         said.append(shown if undefined.size == total else some + shown)
     return "; ".join(text for text in said if text) or None

@@ -138,5 +138,5 @@ def _neighbor_scores(metric: Metric, tables: Sequence[tuple[Neighbors, Neighbors
 
 def _score_of_rows(metric: Metric, x: Tensor, y: Tensor) -> float:
     """Score prepared rows by the road that every metric can take."""
-    (scored,) = score_tables({"x": x}, {"y": y}, [metric], recipe="none")
+    (scored,) = score_tables({"x": x}, {"y": y}, [metric.on_all_layers()], recipe="none")
     return float(scored.scores[0, 0])
