@@ -93,6 +93,7 @@ def table(
     intervals: Literal["none", "queries", "population"] = "none",
     level: float = 0.95,
     compat: Literal["platonic-rep"] | None = None,
+    choose_layers: Literal["all", "held-out"] = "all",
 ) -> Result:
     """Score every layer pair of models whose features are in memory.
 
@@ -114,6 +115,10 @@ def table(
     :param compat: "platonic-rep" scores in the arithmetic of the code of Huh et al. (2024), as its
         `compute_alignment` does: 1e-6 in the normalizers, `lcs_knn` not divided by k, metrics in the order
         (y, x), the best over layers never below 0.
+    :param choose_layers: "all" reports the best layer pair of the samples that it is the best of;
+        "held-out" chooses the layers of every pair of models on one half of the samples, drawn by a
+        seed, and reports their score, p-value and interval on the other half alone, gallery and all.
+        `Result.scores`, `n` and chance are then those of that half; `selection_score` is of the first.
     :raises StudyError: as `score`, and as `interval`.
     :raises DataError: as `score`.
 
@@ -127,7 +132,7 @@ def table(
     names = [metric] if isinstance(metric, str) else list(metric)
     null = NullEntry.of(permutations=permutations, alpha=alpha)
     how = IntervalsEntry.of(target=intervals, level=level)
-    return table_in_memory(xs, ys, names, k, recipe, null, groups, how, compat)
+    return table_in_memory(xs, ys, names, k, recipe, null, groups, how, compat, choose_layers)
 
 
 def interval(

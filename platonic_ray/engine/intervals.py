@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import platonic_ray.metrics as metrics_
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import prepare
 from platonic_ray.metrics import Metric
+from platonic_ray.results import Chosen
 from platonic_ray.statistics import Interval, Intervals, Layer, interval_of_layers, undefined_interval
 from platonic_ray.study import IntervalsEntry
 
@@ -40,22 +42,25 @@ def winner_interval(
     recipe: str,
     bounds: Mapping[str, Sequence[float]],
     how: Intervals | None,
+    chosen: Chosen | None = None,
 ) -> Interval | None:
-    """Return the interval of the best score of two different models, for the layers where it is.
+    """Return the interval of the score of two different models, for the layers where it is best.
 
     :param layers: the layers of every model, `[n, D_l]`, as they are before the recipe.
     :param bounds: what the recipe clamps the layers of every model to, where it does.
+    :param chosen: the layers, where other samples chose them; else the method says that these did.
     """
     if how is None or pair.x == pair.y or not how.has(pair.metric):
         return None
-    score, i, j = pair.best()
-    if i < 0:
+    i, j = pair.best()[1:] if chosen is None else (chosen.layer_x, chosen.layer_y)
+    if i < 0 or math.isnan(pair.scores[i, j]):
         return undefined_interval(how)
-    x, y = (
-        _layer(layers[name][at], recipe, bounds[name][at] if name in bounds else None)
-        for name, at in ((pair.x, i), (pair.y, j))
-    )
-    return interval_of_layers(pair.metric, score, x, y, how)
+    x, y = (prepared(layers, recipe, bounds, name, at) for name, at in ((pair.x, i), (pair.y, j)))
+    of_x, of_y = (Layer(rows, metrics_.rows_digest(rows)) for rows in (x, y))
+    made = interval_of_layers(pair.metric, float(pair.scores[i, j]), of_x, of_y, how)
+    if pair.scores.size == 1:
+        return made
+    return made.given_layers() if chosen is None else made.held_out_layers()
 
 
 def interval_in_memory(
@@ -93,6 +98,12 @@ def interval_in_memory(
     return made
 
 
-def _layer(rows: Tensor, recipe: str, bound: float | None) -> Layer:
-    prepared = prepare(rows, recipe, bound)
-    return Layer(prepared, metrics_.rows_digest(prepared))
+def prepared(
+    layers: Mapping[str, Sequence[Tensor]],
+    recipe: str,
+    bounds: Mapping[str, Sequence[float]],
+    name: str,
+    at: int,
+) -> Tensor:
+    """Return the prepared rows of one layer of a model; see `winner_interval`."""
+    return prepare(layers[name][at], recipe, bounds[name][at] if name in bounds else None)

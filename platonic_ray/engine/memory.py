@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import combinations_with_replacement, zip_longest
-from typing import Any
+from itertools import combinations_with_replacement
+from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 
 import platonic_ray.metrics as metrics_
 from platonic_ray.engine.assemble import emptied, full_table_notes, labels_of
+from platonic_ray.engine.held_out import HeldOut, Layers, alone, chosen_by
 from platonic_ray.engine.intervals import intervals_of, winner_interval
 from platonic_ray.engine.prepare import null_of, refuse_twice
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import Kernel, permuted_inner, zero_rows
-from platonic_ray.results import LayerInfo, PairScores, Result
+from platonic_ray.results import Chosen, LayerInfo, PairScores, Result
 from platonic_ray.statistics import (
     SLACK,
     Calibration,
     Groups,
-    Interval,
     NeighborSide,
     Null,
     calibrate_best,
@@ -40,9 +41,11 @@ def table_in_memory(
     groups: Any = None,
     intervals: IntervalsEntry | None = None,
     compat: str | None = None,
+    choose_layers: Literal["all", "held-out"] = "all",
 ) -> Result:
     """Score all models of `xs` against those of `ys`, or among themselves (each with itself too).
 
+    :param choose_layers: on which samples layers are chosen; see `platonic_ray.table`.
     :raises StudyError: for unknown names and options.
     :raises DataError: for features that cannot be compared.
     """
@@ -53,24 +56,27 @@ def table_in_memory(
     if twice:
         raise StudyError(f"The name {twice[0]!r} stands for other features on each side; rename one.")
     models = {**xs, **(ys or {})}
-    layers = {name: metrics_.as_layers(value, f"model {name!r}") for name, value in models.items()}
+    layers: Layers = {name: metrics_.as_layers(value, f"model {name!r}") for name, value in models.items()}
     n = next(iter(layers.values()))[0].shape[0] if layers else 0
     grouped = None if groups is None else Groups.of("groups", groups, n)
+    held_out = HeldOut.of(layers, chosen, choose_layers)
+    if held_out is not None:
+        layers, n = held_out.reporting, len(held_out.reports)
+        grouped = None if groups is None else Groups.of("groups", np.asarray(groups)[held_out.reports], n)
     how = intervals_of(intervals or IntervalsEntry(), chosen, n, seed=0)
     pairs = list(combinations_with_replacement(xs, 2)) if ys is None else None
     tables: dict[tuple[str, str], metrics_.Neighbors] = {}
     clamps: dict[tuple[str, str], tuple[float, ...]] = {}
     states: dict[Kernel, metrics_.KernelStates] = {}
-    scored = metrics_.score_tables(
-        {name: layers[name] for name in xs},
-        None if ys is None else {name: layers[name] for name in ys},
-        chosen,
-        recipe=recipe,
-        pairs=pairs,
-        tables=tables,
-        clamps=clamps,
-        kernel_states=states,
-    )
+
+    def score(of: Layers, **kept: Any) -> list[metrics_.PairScores]:
+        sides = {name: of[name] for name in xs}, None if ys is None else {name: of[name] for name in ys}
+        return metrics_.score_tables(*sides, chosen, recipe=recipe, pairs=pairs, **kept)
+
+    scored = score(layers, tables=tables, clamps=clamps, kernel_states=states)
+    choices: list[Chosen | None] = [None] * len(scored)
+    if held_out is not None:
+        choices = [chosen_by(pair) for pair in score(held_out.choosing)]
     labels = dict(zip([metric.label for metric in chosen], labels_of(chosen), strict=True))
     different = len({(pair.x, pair.y) for pair in scored if pair.x != pair.y})
     drawn, notes = null_of(null, chosen, different, n, seed=0, groups=grouped)
@@ -78,9 +84,14 @@ def table_in_memory(
     width_of = {name: [rows.shape[1] for rows in stack] for name, stack in layers.items()}
     both = dict.fromkeys((min(pair.x, pair.y), max(pair.x, pair.y)) for pair in scored)
     widths = [(width_of[x], width_of[y]) for x, y in both]
-    calibrated = (
-        [] if drawn is None else _calibrate(scored, tables, states, "x" if ys is None else "y", drawn)
-    )
+    calibrated: list[Calibration | None] = [None] * len(scored)
+    if drawn is not None and held_out is None:
+        calibrated = _calibrate(scored, tables, states, "x" if ys is None else "y", drawn)
+    elif drawn is not None:
+        calibrated = [
+            _calibrate_alone(pair, choice, layers, recipe, bounds, drawn)
+            for pair, choice in zip(scored, choices, strict=True)
+        ]
     return Result.from_pairs(
         [
             PairScores(
@@ -96,9 +107,10 @@ def table_in_memory(
                 direction=pair.metric.direction,
                 compat=pair.metric.compat,
                 null=calibration,
-                interval=_conditional(winner_interval(pair, layers, recipe, bounds, how)),
+                interval=winner_interval(pair, layers, recipe, bounds, how, choice),
+                chosen=choice,
             )
-            for pair, calibration in zip_longest(scored, calibrated)
+            for pair, calibration, choice in zip(scored, calibrated, choices, strict=True)
         ],
         [
             LayerInfo(
@@ -114,7 +126,13 @@ def table_in_memory(
             "compat": compat,
             "null": None if drawn is None else drawn.summary(),
             "intervals": None if how is None else asdict(how),
-            "notes": [*notes, *emptied(bounds), *full_table_notes(chosen, n, widths)],
+            "layers": {"choose": "all"} if held_out is None else held_out.summary(),
+            "notes": [
+                *notes,
+                *emptied(bounds),
+                *full_table_notes(chosen, n, widths),
+                *([] if held_out is None else [held_out.note()]),
+            ],
         },
     )
 
@@ -159,6 +177,18 @@ def _calibrate(
     return made
 
 
-def _conditional(interval: Interval | None) -> Interval | None:
-    """Say of an interval that its layers were chosen on the same samples."""
-    return None if interval is None else interval.given_layers()
+def _calibrate_alone(
+    pair: metrics_.PairScores,
+    chosen: Chosen | None,
+    layers: Layers,
+    recipe: str,
+    bounds: Mapping[str, Sequence[float]],
+    null: Null,
+) -> Calibration | None:
+    """Set the score of the layers that other samples chose against its null."""
+    if chosen is None or not chosen.known or pair.x == pair.y:
+        return None
+    tables: dict[tuple[str, str], metrics_.Neighbors] = {}
+    states: dict[Kernel, metrics_.KernelStates] = {}
+    scored = alone(pair, chosen, layers, recipe, bounds, tables=tables, kernel_states=states)
+    return _calibrate([scored], tables, states, "y", null)[0]

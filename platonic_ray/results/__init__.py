@@ -3,12 +3,13 @@
 from platonic_ray.results.figure import heatmap, save_figure
 from platonic_ray.results.growth import GROWTH_SCHEMA, growth_frame
 from platonic_ray.results.matrix import Matrix
-from platonic_ray.results.pairs import LayerInfo, PairScores
+from platonic_ray.results.pairs import Chosen, LayerInfo, PairScores
 from platonic_ray.results.result import Result, load_result
 from platonic_ray.results.show import render_json, render_table
 
 __all__ = [
     "GROWTH_SCHEMA",
+    "Chosen",
     "LayerInfo",
     "Matrix",
     "PairScores",

@@ -40,6 +40,7 @@ MODELS_SCHEMA = pl.Schema(
         "layer_y": pl.Int64,
         "layer_x_name": pl.String,
         "layer_y_name": pl.String,
+        "selection_score": pl.Float64,
         "n": pl.Int64,
         "k": pl.Int64,
         "chance": pl.Float64,
@@ -69,7 +70,7 @@ LAYERS_SCHEMA = pl.Schema(
 )
 
 _UNEXPLAINED = "undefined"
-_MAY_BE_NULL = {name: MODELS_SCHEMA[name] for name in ("k", "chance", "status")}
+_MAY_BE_NULL = {name: MODELS_SCHEMA[name] for name in ("selection_score", "k", "chance", "status")}
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,23 @@ class LayerInfo:
     tied_share: float | None = None
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """The layers of a pair that other samples chose, by position, and their score on those samples.
+
+    −1 and NaN where no layer pair had a score there.
+    """
+
+    layer_x: int
+    layer_y: int
+    score: float
+
+    @property
+    def known(self) -> bool:
+        """Whether there was anything to choose."""
+        return self.layer_x >= 0
+
+
 @dataclass(frozen=True, eq=False)
 class PairScores:
     """One metric's scores of one pair of models, over all their layers.
@@ -99,7 +117,8 @@ class PairScores:
     the cell is undefined, or what to know about it. `symmetric` says that `(y, x)` has the
     transposed scores, and then the pair is given once. `direction` is "similarity" or "distance": of
     what is best. `compat` says that the best is taken as the reference's code takes it. `null` sets the
-    best score against its null, `interval` is that of the best score, for its layers.
+    best score against its null, `interval` is that of the best score, for its layers. With `chosen`, the
+    pair's score is that of these layers, and not the best.
     """
 
     metric: str
@@ -115,6 +134,7 @@ class PairScores:
     compat: bool = False
     null: Calibration | None = None
     interval: Interval | None = None
+    chosen: Chosen | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +148,15 @@ class _Cells:
     rows_y: npt.NDArray[np.int64]
 
     def best(self) -> tuple[float, int | None]:
-        """Return the best score and its position; no position where all scores are NaN, or none counts."""
+        """Return the score of the pair and its position: the best, or that of the layers chosen elsewhere.
+
+        There is no position where all scores are NaN, or none counts.
+        """
         columns = np.unique(self.rows_y).size
+        chosen = self.pair.chosen
+        if chosen is not None:
+            at = chosen.layer_x * columns + chosen.layer_y
+            return (float(self.scores[at]), at) if chosen.known else (np.nan, None)
         table = self.scores.reshape(-1, max(1, columns))
         score, i, j = best(table, self.pair.direction, self.pair.compat)
         return score, None if i < 0 else i * columns + j
@@ -235,6 +262,7 @@ def _models_frame(cells: Sequence[_Cells], listed: pl.DataFrame) -> pl.DataFrame
         "metric": [cell.pair.metric for cell in cells],
         **_labels(x, y, listed),
         "score": [score for score, _ in reduced],
+        "selection_score": [cell.pair.chosen and cell.pair.chosen.score for cell in cells],
         "n": [cell.pair.n for cell in cells],
         "k": [cell.pair.k for cell in cells],
         "chance": [cell.pair.chance for cell in cells],

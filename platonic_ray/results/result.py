@@ -11,10 +11,11 @@ Schema, version 2. A saved result is a folder; `pl.read_parquet` alone is enough
 
 `models.parquet`, a row a metric and model pair (its alignment):
     metric, model_x, model_y        String
-    score                           Float64  best over layer pairs, of a distance the smallest; NaN if all
-                                             are undefined
+    score                           Float64  best over layer pairs, of a distance the smallest (or of the
+                                             layers that other samples chose); NaN if undefined
     layer_x, layer_y                Int64    where it is reached; the first (x, y) of equal ones
     layer_x_name, layer_y_name      String   these four are null if all are undefined
+    selection_score                 Float64  of the samples that chose the layers; null if these did
     n                               Int64    samples
     k                               Int64    neighbors; null for metrics without
     chance                          Float64  expected of two unrelated layers; null if unknown

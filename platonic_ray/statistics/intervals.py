@@ -71,6 +71,10 @@ class Interval:
         """Return it with the remark that its layers were chosen on the same samples."""
         return replace(self, method=f"{self.method}; conditional on the layers chosen")
 
+    def held_out_layers(self) -> Interval:
+        """Return it with the remark that its layers were chosen on other samples."""
+        return replace(self, method=f"{self.method}; layers chosen on other samples")
+
 
 def undefined_interval(how: Intervals) -> Interval:
     """Return the interval of an undefined score."""

@@ -30,7 +30,7 @@ def test_a_table_has_the_interval_of_every_best_pair_of_layers(target):
             continue
         x, y = (given[row[f"model_{side}"]][:, row[f"layer_{side}"]] for side in "xy")
         alone = pr.interval(x, y, row["metric"], k=5, target=target, level=0.9)
-        assert (row["low"], row["high"]) == pytest.approx((alone.low, alone.high), rel=1e-12)
+        assert (row["low"], row["high"]) == pytest.approx((alone.low, alone.high), rel=1e-5)
         assert row["interval_target"] == target
         assert row["low"] < row["score"] < row["high"]
         assert row["interval_method"] == f"{alone.method}; conditional on the layers chosen"

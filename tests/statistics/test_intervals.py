@@ -135,7 +135,7 @@ def test_kernel_scores_of_halves_are_those_of_their_rows(name):
     made = half_scores(get_metric(name), layer(x), layer(y), how)
     halves = cuts(300, 3, seed=1).numpy()
     plain = [[pr.score(x[rows], y[rows], name) for rows in (half, ~half)] for half in halves]
-    np.testing.assert_allclose(made, plain, rtol=1e-6)
+    np.testing.assert_allclose(made, plain, rtol=1e-5)  # the error of float32 products
 
 
 def test_the_interval_for_the_population_is_made_of_the_differences_of_halves():
