@@ -1,7 +1,8 @@
 """What is asked: the frozen, validated description of a study, read from TOML or made in Python.
 
-A study holds everything that determines a result (dataset, models, metrics, null, growth, recipe,
-shard size, seed). Where and how it runs (`[run]`: store, engine, cores) changes no number and enters no key.
+A study holds everything that determines a result (dataset, models, metrics, null, intervals, growth,
+recipe, shard size, seed). Where and how it runs (`[run]`: store, engine, cores) changes no number and
+enters no key.
 Whether a metric, a model of the catalog or a column exists is checked by the layers that know.
 """
 
@@ -230,6 +231,7 @@ class Study(_Frozen):
     metrics: Annotated[tuple[MetricEntry, ...], Field(min_length=1)] = (MetricEntry(name="mutual_knn"),)
     null: NullEntry = NullEntry()
     growth: GrowthEntry | None = None
+    intervals: IntervalsEntry = IntervalsEntry()
     run: RunEntry = RunEntry()
 
     @field_validator("models")

@@ -7,7 +7,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from platonic_ray.kernels import CLAMPED
 from platonic_ray.metrics import Metric, flag_zero_rows, full_table_note
 from platonic_ray.plan import Score
 from platonic_ray.results import LayerInfo, PairScores, Result, growth_frame
-from platonic_ray.statistics import Calibration
+from platonic_ray.statistics import Calibration, Interval
 from platonic_ray.store import Manifest, Store
 
 
@@ -54,6 +54,7 @@ def assemble(prepared: Prepared, scores: dict[Score, pa.Table], engine: str, sta
                 direction=metric.direction,
                 compat=metric.compat,
                 null=None if row["p"] is None else Calibration(**{name: row[name] for name in CALIBRATION}),
+                interval=_interval(row),
             )
         )
         names = {f"model_{side}": plan.models[row[side]].name for side in "xy"}
@@ -63,6 +64,13 @@ def assemble(prepared: Prepared, scores: dict[Score, pa.Table], engine: str, sta
     pairs.sort(key=lambda pair: labels.index(pair.metric))
     curves = growth_frame(row for _, row in sorted(growth, key=lambda each: each[0]))
     return Result.from_pairs(pairs, layers, provenance, curves)
+
+
+def _interval(row: dict[str, Any]) -> Interval | None:
+    """Return the interval of a row of a score table; None where it has none."""
+    if row["interval_target"] is None:
+        return None
+    return Interval(**{field.name: row[f"interval_{field.name}"] for field in fields(Interval)})
 
 
 @dataclass(frozen=True)
@@ -199,6 +207,7 @@ def _provenance(
         **asked(prepared),
         "clamp": {name: list(bounds) for name, bounds in clamps.items()} or None,
         "null": None if context.null is None else context.null.summary(),
+        "intervals": None if context.intervals is None else asdict(context.intervals),
         "made_by": list(machines.values()),
         "versions": {
             "platonic_ray": importlib.metadata.version("platonic-ray"),

@@ -23,7 +23,7 @@ from platonic_ray.plan import (
     Score,
     Task,
 )
-from platonic_ray.statistics import Null
+from platonic_ray.statistics import Intervals, Null
 from platonic_ray.store import Store
 from platonic_ray.study import DatasetEntry, RunEntry
 
@@ -33,8 +33,8 @@ class Context:
     """A run as its workers see it: small, frozen, shipped once a process.
 
     `dropped` are rows of the opened dataset that are left out of the study; `fingerprint` is that
-    of the rest. `null` is None where no metric of the study has one or none is wanted; `curves` are the
-    curves of growth.
+    of the rest. `null` is None where no metric of the study has one or none is wanted, `intervals` where
+    none are; `curves` are the curves of growth.
     """
 
     store: Store
@@ -48,6 +48,7 @@ class Context:
     run: RunEntry
     null: Null | None = None
     curves: Curves = ()
+    intervals: Intervals | None = None
 
     def open_dataset(self) -> Dataset:
         """Open the study's samples in this process, and make sure they are the ones planned for.

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from platonic_ray.datasets import Dataset, check_samples, items_digest, open_dataset
 from platonic_ray.digest import digest
 from platonic_ray.engine.context import Context
+from platonic_ray.engine.intervals import intervals_of
 from platonic_ray.engine.winners import curves_of
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import MICRO, MOST_PERMUTED, Kernel
@@ -85,6 +86,7 @@ def prepare(study: Study, store: Store) -> Prepared:
         run=study.run,
         null=null,
         curves=curves,
+        intervals=intervals_of(study.intervals, metrics, len(dataset), study.seed),
     )
     key = digest(
         {
@@ -97,6 +99,7 @@ def prepare(study: Study, store: Store) -> Prepared:
             "recipe": study.recipe,
             "null": None if null is None else null.summary(),
             "growth": [[at, asdict(how)] for at, how in curves],
+            "intervals": None if context.intervals is None else asdict(context.intervals),
         }
     )
     return Prepared(study, context, key, notes)

@@ -35,11 +35,15 @@ from platonic_ray.plan import KernelTile, NeighborBlock, Score, Task
 from platonic_ray.statistics import (
     SLACK,
     Calibration,
+    Interval,
     Layer,
     NeighborSide,
     calibrate_best,
     calibrate_pair,
+    interval_of_layers,
     kernel_null_scores,
+    queries_interval,
+    undefined_interval,
 )
 from platonic_ray.store import table_arrays
 
@@ -53,7 +57,9 @@ def score_pair(context: Context, task: Score, given: Mapping[Task, pa.Table]) ->
     A table with a row for each metric and order of the models: `metric`, `x` and `y` (positions in the
     study), `scores` (flat, `[Lx · Ly]` float64) and `status` (one text or null a layer pair); `p`,
     `threshold` and `calibrated` (float64) set the best score against its null, and are null for a model
-    with itself and for a metric without; `growth` is a list of the rows that `grow_winner` returns.
+    with itself and for a metric without. `interval_low`, `interval_high` (float64), `interval_target` and
+    `interval_method` (text) are that of the best score, null where there is none. `growth` is a list of
+    the rows that `grow_winner` returns.
 
     :raises MissingInputError: naming blocks and tiles that cannot be had.
     """
@@ -71,11 +77,16 @@ def score_pair(context: Context, task: Score, given: Mapping[Task, pa.Table]) ->
             null = inputs.calibrate(metric, values, x, y)
             hows = [how for at, how in context.curves if at == position and x != y]
             growth = grow_winner(metric, hows, values, partial(inputs.layer, x), partial(inputs.layer, y))
+            interval = inputs.interval(metric, values, x, y)
             rows.append(
                 {
                     **{"metric": position, "x": x, "y": y, "scores": values.ravel(), "status": flat},
                     "growth": growth,
                     **{name: None if null is None else getattr(null, name) for name in CALIBRATION},
+                    **{
+                        f"interval_{name}": value
+                        for name, value in (vars(interval) if interval else {}).items()
+                    },
                 }
             )
     return pa.Table.from_pylist(rows, _SCORES)
@@ -98,6 +109,8 @@ _SCORES = pa.schema(
                 }
             )
         ),
+        **dict.fromkeys(("interval_low", "interval_high"), pa.float64()),
+        **dict.fromkeys(("interval_target", "interval_method"), pa.string()),
     }
 )
 
@@ -188,6 +201,27 @@ class _ScoreInputs:
             rows = Blocks(self._context).layer(model, layer)
             self._layers[model, layer] = Layer(rows, layer_digest(self._context, model, layer))
         return self._layers[model, layer]
+
+    def interval(self, metric: Metric, scores: np.ndarray, x: int, y: int) -> Interval | None:
+        """Return the interval of the best score of two different models; None where there is none.
+
+        :raises MissingInputError: naming the shards that hold the best layers and cannot be had.
+        """
+        how = self._context.intervals
+        if how is None or x == y or not how.has(metric):
+            return None
+        score, i, j = metric.best(scores)
+        if i < 0:
+            return undefined_interval(how)
+        if how.target == "queries":
+            of_x, of_y = (
+                Neighbors(self._neighbors[model].ids[[at]], self._neighbors[model].values[[at]])
+                for model, at in ((x, i), (y, j))
+            )
+            made = queries_interval(metric, of_x, of_y, how.level)
+        else:
+            made = interval_of_layers(metric, score, self.layer(x, i), self.layer(y, j), how)
+        return made if scores.size == 1 else made.given_layers()
 
     def _block(self, block: NeighborBlock) -> pa.Table | None:
         key = self._context.plan.neighbors_key(block.model, block.a)

@@ -6,7 +6,7 @@ Pure functions of numbers and neighbor tables. No I/O, no Ray, no Arrow.
 from platonic_ray.statistics.calibration import Calibration, benjamini_hochberg, calibrate
 from platonic_ray.statistics.growth import Growth, GrowthPoint, grow
 from platonic_ray.statistics.halves import Layer, interval_of_layers
-from platonic_ray.statistics.intervals import Interval, Intervals, undefined_interval
+from platonic_ray.statistics.intervals import Interval, Intervals, queries_interval, undefined_interval
 from platonic_ray.statistics.null import (
     Groups,
     NeighborSide,
@@ -48,5 +48,6 @@ __all__ = [
     "null_overlaps",
     "null_scores",
     "permutations",
+    "queries_interval",
     "undefined_interval",
 ]

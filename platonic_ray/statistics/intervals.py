@@ -47,6 +47,7 @@ from scipy import special
 from torch import Tensor
 
 from platonic_ray.errors import StudyError
+from platonic_ray.kernels import one_thread
 from platonic_ray.metrics import Metric, Neighbors, PairSums
 
 Target = Literal["queries", "population"]
@@ -203,10 +204,11 @@ def _scores_of_lists(metric: Metric, ids_x: Tensor, ids_y: Tensor) -> npt.NDArra
     if metric.sample is None:
         raise StudyError(no_queries(metric))
     step = max(1, _CELLS // ids_x.shape[1] ** 2)
-    terms = [
-        metric.sample(ids_x[start : start + step], ids_y[start : start + step])
-        for start in range(0, ids_x.shape[0], step)
-    ]
+    with one_thread():
+        terms = [
+            metric.sample(ids_x[start : start + step], ids_y[start : start + step])
+            for start in range(0, ids_x.shape[0], step)
+        ]
     # The scores of these metrics are affine in their sums: that of a sample is the score of one sample.
     scores, _ = metric.score(PairSums(1, joint=torch.cat(terms)[None]))
     return scores[0]
