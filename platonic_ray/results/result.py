@@ -321,7 +321,14 @@ def load_result(path: str | Path) -> Result:
 
 def _pair(row: dict[str, Any]) -> str:
     x, y = (f"{row[f'model_{side}']} ({row[f'layer_{side}_name']})" for side in "xy")
-    return f"{row['score']:.4f}  {x} – {y}"
+    return f"{row['score']:.4f}{interval_text(row)}  {x} – {y}"
+
+
+def interval_text(row: dict[str, Any]) -> str:
+    """Return the interval of a model pair as text, with its target; nothing where there is none."""
+    if row["low"] is None or math.isnan(row["low"]):
+        return ""
+    return f" [{row['low']:.4f}, {row['high']:.4f}] ({row['interval_target']})"
 
 
 def _range(values: pl.Series, form: str) -> str:

@@ -7,8 +7,10 @@ import math
 import shutil
 from typing import Any
 
+import polars as pl
+
 from platonic_ray.results.files import SCHEMA_VERSION
-from platonic_ray.results.result import Result
+from platonic_ray.results.result import Result, interval_text
 from platonic_ray.results.text import grid, safe
 
 _NOTED = 5
@@ -74,6 +76,7 @@ def render_table(result: Result, metric: str | None = None, width: int | None = 
     legend = f"{best} over layers (layer of the row's model, layer of the column's)"
     if any(layers.endswith(_NOT_SIGNIFICANT) for row in cells for _, layers in row):
         legend += f"\n{_NOT_SIGNIFICANT} not significant: q > {result.alpha:g}"
+    legend += _best_interval(result, label)
     blocks = [heading, grid(rows, columns, _aligned(cells), width=width, leave_out_blank=triangle), legend]
     if any(cell for row in calibrated for cell in row):
         blocks += [_CALIBRATED, grid(rows, columns, calibrated, width=width, leave_out_blank=triangle)]
@@ -81,6 +84,16 @@ def render_table(result: Result, metric: str | None = None, width: int | None = 
         more = [f"… and {len(undefined) - _NOTED} more"] if len(undefined) > _NOTED else []
         blocks.append("\n".join(["undefined:", *("  " + line for line in [*undefined[:_NOTED], *more])]))
     return "\n\n".join(blocks)
+
+
+def _best_interval(result: Result, label: str) -> str:
+    """Return a line on the most alike of different models and its interval; nothing where there is none."""
+    rows = result.pairs(label).filter(pl.col("low").is_not_nan()).sort("score", maintain_order=True)
+    if rows.is_empty():
+        return ""
+    row = rows.row(-1, named=True)
+    names = f"{safe(row['model_x'])} – {safe(row['model_y'])}"
+    return f"\nhighest: {row['score']:.3f}{interval_text(row)}  {names}; {row['interval_method']}"
 
 
 def render_json(result: Result, metric: str | None = None) -> str:

@@ -69,3 +69,17 @@ def test_a_table_survives_being_saved(tmp_path):
 def test_intervals_that_cannot_be_are_refused(asked, said):
     with pytest.raises(StudyError, match=said):
         pr.table(models(), permutations=0, **asked)
+
+
+def test_the_interval_stands_beside_the_best_pair():
+    table = pr.table(models(), k=5, permutations=0, intervals="population")
+    pairs = table.models.filter(table.models["model_x"] != table.models["model_y"])
+    best = pairs.row(pairs["score"].arg_max(), named=True)
+    shown = f"{best['score']:.4f} [{best['low']:.4f}, {best['high']:.4f}] (population)"
+    assert f"highest: {shown}" in table.summary()
+    line = next(line for line in pr.results.render_table(table).splitlines() if line.startswith("highest"))
+    assert f"[{best['low']:.4f}, {best['high']:.4f}] (population)" in line
+    assert best["interval_method"] in line
+    plain = pr.table(models(), k=5, permutations=0)
+    assert "highest" not in pr.results.render_table(plain)
+    assert "[" not in plain.summary()
