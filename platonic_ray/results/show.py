@@ -91,9 +91,11 @@ def _best_interval(result: Result, label: str) -> str:
     rows = result.pairs(label).filter(pl.col("low").is_not_nan()).sort("score", maintain_order=True)
     if rows.is_empty():
         return ""
-    row = rows.row(-1, named=True)
+    distance = result.direction(label) == "distance"
+    row = rows.row(0 if distance else -1, named=True)
     names = f"{safe(row['model_x'])} – {safe(row['model_y'])}"
-    return f"\nhighest: {row['score']:.3f}{interval_text(row)}  {names}; {row['interval_method']}"
+    word = "lowest" if distance else "highest"
+    return f"\n{word}: {row['score']:.3f}{interval_text(row)}  {names}; {row['interval_method']}"
 
 
 def render_json(result: Result, metric: str | None = None) -> str:

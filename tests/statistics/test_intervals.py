@@ -127,7 +127,7 @@ def test_rows_whose_list_runs_out_are_searched_again(monkeypatch):
     np.testing.assert_allclose(made, plain, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["cka", "unbiased_cka"])
+@pytest.mark.parametrize("name", ["cka", "unbiased_cka", "cknna"])
 def test_kernel_scores_of_halves_are_those_of_their_rows(name):
     rng = np.random.default_rng(6)
     x, y = draw(rng, world(rng), 300)
