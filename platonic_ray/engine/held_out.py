@@ -9,7 +9,7 @@ of half as many samples, as `n` says, and higher than those of all.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -107,5 +107,26 @@ def alone(
         {name: [prepared(layers, recipe, bounds, name, at)]}
         for name, at in ((pair.x, chosen.layer_x), (pair.y, chosen.layer_y))
     )
-    (scored,) = metrics_.score_tables(x, y, [pair.metric], recipe="none", **kept)
+    (scored,) = metrics_.score_tables(x, y, [pair.metric.of_two_layers()], recipe="none", **kept)
     return scored
+
+
+def with_chosen(
+    pair: metrics_.PairScores,
+    chosen: Chosen,
+    layers: Layers,
+    recipe: str,
+    bounds: Mapping[str, Sequence[float]],
+) -> metrics_.PairScores:
+    """Return a pair's scores with that of the chosen layers among them.
+
+    A metric of whole representations that is scored where another is best may be scored elsewhere on
+    this half.
+    """
+    at = chosen.layer_x, chosen.layer_y
+    if pair.metric.family != "rows" or not chosen.known or not np.isnan(pair.scores[at]):
+        return pair
+    one = alone(pair, chosen, layers, recipe, bounds)
+    scores, status = pair.scores.copy(), [list(line) for line in pair.status]
+    scores[at], status[at[0]][at[1]] = one.scores[0, 0], one.status[0][0]
+    return replace(pair, scores=scores, status=status)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import platonic_ray.metrics as metrics_
 from platonic_ray.engine.assemble import emptied, full_table_notes, labels_of
-from platonic_ray.engine.held_out import HeldOut, Layers, alone, chosen_by
+from platonic_ray.engine.held_out import HeldOut, Layers, alone, chosen_by, with_chosen
 from platonic_ray.engine.intervals import intervals_of, winner_interval
 from platonic_ray.engine.prepare import null_of, refuse_twice
 from platonic_ray.errors import StudyError
@@ -84,6 +84,10 @@ def table_in_memory(
     width_of = {name: [rows.shape[1] for rows in stack] for name, stack in layers.items()}
     both = dict.fromkeys((min(pair.x, pair.y), max(pair.x, pair.y)) for pair in scored)
     widths = [(width_of[x], width_of[y]) for x, y in both]
+    scored = [
+        pair if choice is None else with_chosen(pair, choice, layers, recipe, bounds)
+        for pair, choice in zip(scored, choices, strict=True)
+    ]
     calibrated: list[Calibration | None] = [None] * len(scored)
     if drawn is not None and held_out is None:
         calibrated = _calibrate(scored, tables, states, "x" if ys is None else "y", drawn)

@@ -299,6 +299,10 @@ class Metric:
         options = ", ".join(f"{name}={value}" for name, value in given)
         return f"{self.name}({options})" if options else self.name
 
+    def of_two_layers(self) -> Metric:
+        """Return the metric as it scores two layers that were chosen already, models of one layer each."""
+        return self.with_options({"layers": "last"}) if self.family == "rows" else self
+
     def orders(self, x: T, y: T) -> tuple[tuple[T, T], ...]:
         """Return the orders of two models in which they are scored: both, if it makes a difference."""
         return ((x, y),) if self.symmetric or x == y else ((x, y), (y, x))

@@ -5,6 +5,7 @@ import pytest
 
 import platonic_ray as pr
 from platonic_ray.errors import DataError, StudyError
+from platonic_ray.metrics import get_metric
 from platonic_ray.statistics.halves import cuts
 
 
@@ -30,7 +31,7 @@ def between(table):
 
 
 @pytest.mark.parametrize("recipe", ["l2", "huh2024"])
-@pytest.mark.parametrize("metric", ["mutual_knn", "rank_knn", "cka"])
+@pytest.mark.parametrize("metric", ["mutual_knn", "rank_knn", "cka", "procrustes"])
 def test_the_score_is_that_of_the_other_half_for_the_layers_the_first_half_chose(metric, recipe):
     given = models()
     first, second = halves(given)
@@ -54,6 +55,20 @@ def test_p_and_interval_are_those_of_two_single_layers_on_the_other_half():
     for column in ("p", "null_threshold", "calibrated", "low", "high"):
         assert row[column] == pytest.approx(alone[column], rel=1e-12)
     assert row["interval_method"] == alone["interval_method"] + "; layers chosen on other samples"
+
+
+def test_a_metric_of_whole_representations_reports_where_another_is_best_in_the_first_half():
+    given, both = models(), ["mutual_knn", get_metric("procrustes", layers="best:mutual_knn")]
+    first, second = halves(given)
+    how = {"k": 5, "permutations": 0, "choose_layers": "held-out", "intervals": "population"}
+    table = pr.table(given, metric=both, **how)
+    chose = pr.table(first, metric=both, k=5, permutations=0)
+    rows = {row["metric"]: row for row in table.models.to_dicts() if row["model_x"] != row["model_y"]}
+    assert rows["procrustes"]["selection_score"] == pytest.approx(
+        chose.matrix("procrustes").at("a", "b"), rel=1e-9
+    )
+    x, y = (second[name][:, rows["mutual_knn"][f"layer_{side}"]] for name, side in (("a", "x"), ("b", "y")))
+    assert rows["procrustes"]["score"] == pytest.approx(pr.score(x, y, "procrustes"), rel=1e-9)
 
 
 def test_a_table_over_all_layers_says_so_by_having_no_selection_score():
