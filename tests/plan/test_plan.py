@@ -40,6 +40,7 @@ def plan(n=1000, shard_rows=100, block_rows=512, models=("a", "b"), k=10, kernel
 
 
 @given(st.integers(1, 10**7))
+@settings(deadline=None)
 def test_blocks_are_a_power_of_two_of_micro_tiles(n):
     rows = choose_block_rows(n)
     assert rows % MICRO == 0
@@ -47,7 +48,7 @@ def test_blocks_are_a_power_of_two_of_micro_tiles(n):
 
 
 @given(n=st.integers(1, 3000), shard_rows=st.integers(1, 700), blocks=st.sampled_from([256, 512, 1024]))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_the_shards_of_a_block_cover_its_rows(n, shard_rows, blocks):
     made = plan(n=n, shard_rows=shard_rows, block_rows=blocks)
     for block, span in enumerate(made.blocks):
