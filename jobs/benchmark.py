@@ -52,7 +52,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 def _run(given: argparse.Namespace) -> dict[str, Any]:
     size = (given.k, given.scale, given.samples)
     if given.part == "neighbor-metrics":
-        every = [metric.name for metric in metrics() if metric.family == "neighbors"]
+        # Those that go on with similarities need features: score them end to end.
+        every = [m.name for m in metrics() if m.family == "neighbors" and m.similarities is None]
         return time_neighbor_metrics(given.metric or every, *size)
     if given.part == "null":
         return time_null(given.metric or ["mutual_knn"], *size, given.permutations)
