@@ -90,6 +90,7 @@ def table(
     permutations: int | Literal["auto"] = 200,
     alpha: float = 0.05,
     groups: Any = None,
+    null_metrics: Sequence[str] | None = None,
     intervals: Literal["none", "queries", "population"] = "none",
     level: float = 0.95,
     compat: Literal["platonic-rep"] | None = None,
@@ -108,6 +109,8 @@ def table(
     :param alpha: the level of the null's thresholds.
     :param groups: `[N]` a label for every sample, strings or integers: the permutations leave every
         sample in its group, so that what the groups alone explain is not significant.
+    :param null_metrics: the metrics that are to have a null; by default all but those of whole
+        representations, whose permutations take as long as their scores.
     :param intervals: make confidence intervals of every best score, for these targets (see `interval`);
         they are conditional on the layers that were chosen as the best. "population" scores every
         winner 80 times on half of the samples; "queries" leaves out metrics that have none.
@@ -130,7 +133,8 @@ def table(
     from platonic_ray.engine.memory import table_in_memory
 
     names = [metric] if isinstance(metric, str) else list(metric)
-    null = NullEntry.of(permutations=permutations, alpha=alpha)
+    named = None if null_metrics is None else tuple(null_metrics)
+    null = NullEntry.of(permutations=permutations, alpha=alpha, metrics=named)
     how = IntervalsEntry.of(target=intervals, level=level)
     return table_in_memory(xs, ys, names, k, recipe, null, groups, how, compat, choose_layers)
 

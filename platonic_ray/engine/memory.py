@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import combinations_with_replacement
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from platonic_ray.errors import StudyError
 from platonic_ray.kernels import Kernel, permuted_inner, zero_rows
 from platonic_ray.results import Chosen, LayerInfo, PairScores, Result
 from platonic_ray.statistics import (
+    ROUNDING,
     SLACK,
     Calibration,
     Groups,
@@ -27,6 +28,7 @@ from platonic_ray.statistics import (
     calibrate_best,
     calibrate_pair,
     kernel_null_scores,
+    rows_null_scores,
 )
 from platonic_ray.study import IntervalsEntry, NullEntry
 
@@ -68,12 +70,13 @@ def table_in_memory(
     tables: dict[tuple[str, str], metrics_.Neighbors] = {}
     clamps: dict[tuple[str, str], tuple[float, ...]] = {}
     states: dict[Kernel, metrics_.KernelStates] = {}
+    row_sums: dict[tuple[str, str, str], metrics_.PairSums] = {}
 
     def score(of: Layers, **kept: Any) -> list[metrics_.PairScores]:
         sides = {name: of[name] for name in xs}, None if ys is None else {name: of[name] for name in ys}
         return metrics_.score_tables(*sides, chosen, recipe=recipe, pairs=pairs, **kept)
 
-    scored = score(layers, tables=tables, clamps=clamps, kernel_states=states)
+    scored = score(layers, tables=tables, clamps=clamps, kernel_states=states, row_sums=row_sums)
     choices: list[Chosen | None] = [None] * len(scored)
     if held_out is not None:
         choices = [chosen_by(pair) for pair in score(held_out.choosing)]
@@ -90,7 +93,7 @@ def table_in_memory(
     ]
     calibrated: list[Calibration | None] = [None] * len(scored)
     if drawn is not None and held_out is None:
-        calibrated = _calibrate(scored, tables, states, "x" if ys is None else "y", drawn)
+        calibrated = _calibrate(scored, tables, states, row_sums, "x" if ys is None else "y", drawn)
     elif drawn is not None:
         calibrated = [
             _calibrate_alone(pair, choice, layers, recipe, bounds, drawn)
@@ -150,6 +153,7 @@ def _calibrate(
     scored: Sequence[metrics_.PairScores],
     tables: Mapping[tuple[str, str], metrics_.Neighbors],
     states: Mapping[Kernel, metrics_.KernelStates],
+    row_sums: Mapping[tuple[str, str, str], metrics_.PairSums],
     y_side: str,
     null: Null,
 ) -> list[Calibration | None]:
@@ -164,6 +168,12 @@ def _calibrate(
         if kernel is None:
             for at in places:
                 pair = scored[at]
+                if pair.metric.joint is None:
+                    sums = row_sums[pair.metric.label, pair.x, pair.y]
+                    perms = null.permutations(sums.n, null.count(pair.metric))
+                    permuted = rows_null_scores(pair.metric, sums, perms)
+                    made[at] = calibrate_best(pair.metric, pair.scores, permuted, null.alpha, ROUNDING)
+                    continue
                 of_x, of_y = sides["x", pair.x], sides[y_side, pair.y]
                 made[at] = calibrate_pair(pair.metric, pair.scores, of_x, of_y, null)
             continue
@@ -194,5 +204,9 @@ def _calibrate_alone(
         return None
     tables: dict[tuple[str, str], metrics_.Neighbors] = {}
     states: dict[Kernel, metrics_.KernelStates] = {}
-    scored = alone(pair, chosen, layers, recipe, bounds, tables=tables, kernel_states=states)
-    return _calibrate([scored], tables, states, "y", null)[0]
+    sums: dict[tuple[str, str, str], metrics_.PairSums] = {}
+    kept = {"tables": tables, "kernel_states": states, "row_sums": sums}
+    scored = alone(pair, chosen, layers, recipe, bounds, **kept)
+    # The metric of two layers alone may have another label.
+    one = replace(null, counts={scored.metric.label: null.count(pair.metric)})
+    return _calibrate([scored], tables, states, sums, "y", one)[0]

@@ -115,7 +115,8 @@ def null_of(
 ) -> tuple[Null | None, tuple[str, ...]]:
     """Return the null of a table of so many pairs of different models, and what to note about it.
 
-    A metric without a null has none in silence, unless it is asked for by its name.
+    A metric of the rows family has a null where it is named; one that cannot have any has none in
+    silence, unless it is named.
 
     :raises StudyError: if a metric is named that the table does not have, or that has no null.
     """
@@ -132,17 +133,26 @@ def null_of(
     counts: dict[str, int] = {}
     few: dict[str, list[str]] = {}
     without: list[str] = []
+    dear: list[str] = []
     for metric in metrics:
         asked = entry.metrics is None or metric.name in entry.metrics or metric.label in entry.metrics
         if not asked or not has_null(metric, n):
             if asked and _beyond(metric, n):
                 without.append(metric.label)
             continue
+        if metric.family == "rows" and entry.metrics is None:
+            dear.append(metric.label)
+            continue
         chosen = choose_permutations(pairs, entry.alpha, cheap=has_cheap_null(metric), given=given)
         counts[metric.label] = chosen.count
         if chosen.note is not None:
             few.setdefault(chosen.note, []).append(metric.label)
     notes = [note if len(few[note]) == len(metrics) else f"{', '.join(few[note])}: {note}" for note in few]
+    if dear:
+        notes.append(
+            f"{', '.join(dear)}: no null; a permutation takes as long as the scores. Name a metric under "
+            "null.metrics to have one"
+        )
     if without:
         notes.append(
             f"{', '.join(without)}: no null; permuted kernels are held for up to {MOST_PERMUTED} samples"

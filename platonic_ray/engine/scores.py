@@ -33,6 +33,7 @@ from platonic_ray.metrics import (
 )
 from platonic_ray.plan import KernelTile, NeighborBlock, Score, Task
 from platonic_ray.statistics import (
+    ROUNDING,
     SLACK,
     Calibration,
     Interval,
@@ -43,6 +44,7 @@ from platonic_ray.statistics import (
     interval_of_layers,
     kernel_null_scores,
     queries_interval,
+    rows_null_scores,
     undefined_interval,
 )
 from platonic_ray.store import table_arrays
@@ -74,7 +76,7 @@ def score_pair(context: Context, task: Score, given: Mapping[Task, pa.Table]) ->
         for x, y in metric.orders(task.x, task.y):
             values, status = made[metric.label, x, y]
             flat = [cell for line in status for cell in line]
-            null = inputs.calibrate(metric, values, x, y)
+            null = inputs.calibrate(metric, values, x, y, made)
             hows = [how for at, how in context.curves if at == position and x != y]
             growth = grow_winner(metric, hows, values, partial(inputs.layer, x), partial(inputs.layer, y))
             interval = inputs.interval(metric, values, x, y)
@@ -182,15 +184,21 @@ class _ScoreInputs:
         rows = kernel_rows(root)
         return PairSums(n, inner=ordered_inner(root.inner, x, y), x=rows[x], y=rows[y])
 
-    def calibrate(self, metric: Metric, scores: np.ndarray, x: int, y: int) -> Calibration | None:
+    def calibrate(
+        self, metric: Metric, scores: np.ndarray, x: int, y: int, made: Tables
+    ) -> Calibration | None:
         """Set the best score of two different models against its null; None where there is none."""
         null = self._context.null
         if null is None or x == y or not null.count(metric):
             return None
-        if metric.kernel is None:
+        if metric.joint is not None:
             return calibrate_pair(metric, scores, self._sides[x], self._sides[y], null)
         count = null.count(metric)
-        rows, perms = kernel_rows(self._roots[metric.kernel]), null.permutations(self._context.plan.n, count)
+        perms = null.permutations(self._context.plan.n, count)
+        if metric.kernel is None:
+            permuted = rows_null_scores(metric, self.sums_for(metric, x, y, made), perms)
+            return calibrate_best(metric, scores, permuted, null.alpha, ROUNDING)
+        rows = kernel_rows(self._roots[metric.kernel])
         inner = self._permuted[metric.kernel][:count]
         permuted = kernel_null_scores(metric, inner, rows[x], rows[y], perms)
         return calibrate_best(metric, scores, permuted, null.alpha, SLACK)

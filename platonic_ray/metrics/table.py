@@ -98,6 +98,7 @@ def score_tables(
     tables: dict[Side, Neighbors] | None = None,
     clamps: dict[Side, tuple[float, ...]] | None = None,
     kernel_states: dict[Kernel, KernelStates] | None = None,
+    row_sums: dict[tuple[str, str, str], PairSums] | None = None,
 ) -> list[PairScores]:
     """Score every layer pair of pairs of models.
 
@@ -115,6 +116,7 @@ def score_tables(
     :param clamps: a dictionary that receives what the recipe clamped the layers of every model to, where it
         does: over all rows, and over all layers of a model whose layers have one width.
     :param kernel_states: one that receives what every kernel was made from.
+    :param row_sums: one that receives the states of metrics of the rows family, by label and models.
     :returns: pair by pair, and of a pair metric by metric, in the order given.
     :raises StudyError: if a metric, option, recipe or pair is unknown, or n is too small for a metric.
     :raises DataError: if features are no finite matrices of equally many rows.
@@ -190,7 +192,10 @@ def score_tables(
                 for side in (a, b)
             )
             states_of = states_for(cells[_place(cell)], _shape(rows, a, b), of_x, of_y)
-            scores, status = metric.score(PairSums(n, states=states_of))
+            sums = PairSums(n, states=states_of)
+            if row_sums is not None:
+                row_sums[metric.label, a[1], b[1]] = sums
+            scores, status = metric.score(sums)
             return PairScores(metric, a[1], b[1], scores, flag_zero_rows(status, zeros[a], zeros[b]))
 
         made |= dict(zip(map(_place, others), each(scored_rows, others), strict=True))

@@ -8,6 +8,7 @@ from platonic_ray.statistics.growth import Growth, GrowthPoint, grow
 from platonic_ray.statistics.halves import Layer, interval_of_layers
 from platonic_ray.statistics.intervals import Interval, Intervals, queries_interval, undefined_interval
 from platonic_ray.statistics.null import (
+    ROUNDING,
     Groups,
     NeighborSide,
     Null,
@@ -19,9 +20,11 @@ from platonic_ray.statistics.null import (
 )
 from platonic_ray.statistics.permutations import Permutations, choose_permutations, permutations
 from platonic_ray.statistics.permuted import SLACK, has_kernel_null, kernel_null_scores
+from platonic_ray.statistics.permuted_rows import has_rows_null, rows_null_scores
 from platonic_ray.statistics.relabel import Labels, null_overlaps
 
 __all__ = [
+    "ROUNDING",
     "SLACK",
     "Calibration",
     "Groups",
@@ -43,11 +46,13 @@ __all__ = [
     "has_cheap_null",
     "has_kernel_null",
     "has_null",
+    "has_rows_null",
     "interval_of_layers",
     "kernel_null_scores",
     "null_overlaps",
     "null_scores",
     "permutations",
     "queries_interval",
+    "rows_null_scores",
     "undefined_interval",
 ]

@@ -3,7 +3,8 @@
 A metric's null is the best score over all layer pairs under each permutation, one permutation for all
 layers. Neighbor metrics need no representation for it: permuting the samples of a model relabels its
 neighbor tables, and the metric's own sums are taken over these (`null_scores`). Kernel metrics permute
-what was made of the kernels (`permuted`).
+what was made of the kernels (`permuted`), metrics of whole representations the states of layers
+(`permuted_rows`).
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from platonic_ray.metrics import Metric, Neighbors, PairSums, neighbor_pair
 from platonic_ray.statistics.calibration import Calibration, calibrate
 from platonic_ray.statistics.permutations import permutations
 from platonic_ray.statistics.permuted import has_kernel_null
+from platonic_ray.statistics.permuted_rows import has_rows_null
 from platonic_ray.statistics.relabel import Labels, null_overlaps
 
 _AT_ONCE = 64
 _CELLS = 2**23  # ids of permuted tables that are held at a time
-_ROUNDING = 1e-9  # of a score that float64 sums make in another order
+ROUNDING = 1e-9
+"""The rounding of a score that float64 sums make in another order. See `calibrate_best`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +101,7 @@ class Null:
 
 def has_null(metric: Metric, n: int) -> bool:
     """Whether the null of a metric can be made, of so many samples."""
-    return metric.joint is not None or has_kernel_null(metric, n)
+    return metric.joint is not None or has_kernel_null(metric, n) or has_rows_null(metric)
 
 
 def has_cheap_null(metric: Metric) -> bool:
@@ -178,7 +181,7 @@ def calibrate_pair(
     metric: Metric, scores: np.ndarray, x: NeighborSide, y: NeighborSide, null: Null
 ) -> Calibration:
     """Set the best of a pair's scores `[Lx, Ly]` of a neighbor metric against its null."""
-    slack = 0.0 if metric.null == "relabel" else _ROUNDING
+    slack = 0.0 if metric.null == "relabel" else ROUNDING
     return calibrate_best(metric, scores, null_scores(metric, x, y, null), null.alpha, slack)
 
 
@@ -190,9 +193,9 @@ def calibrate_best(
     :param permuted: `[K]`.
     :param slack: the rounding of a permuted score, of the observed one's size or 1. One that is no
         further from the observed score counts as equal to it, hence against it: where scores tie, as
-        with duplicated samples, rounding must not decide.
+        with duplicated samples, rounding must not decide. An undefined one counts against it too.
     """
     observed = metric.best(scores)[0]
-    near = np.abs(permuted - observed) <= slack * max(1.0, abs(observed))
+    near = (np.abs(permuted - observed) <= slack * max(1.0, abs(observed))) | np.isnan(permuted)
     top = metric.bounds[0 if metric.direction == "distance" else 1]
     return calibrate(observed, np.where(near, observed, permuted), alpha, top, metric.direction)
