@@ -31,9 +31,10 @@ Schema, version 2. A saved result is a folder; `pl.read_parquet` alone is enough
     status                          String   as above
 
 The four columns of the null (`platonic_ray.statistics`) are null for a model with itself, where no
-permutations were drawn, and for metrics without a null: so far all but `mutual_knn`, among them all
-kernel metrics. Where the score is undefined they are NaN. The null is that of the same best score over
-all layer pairs, under permutations of the samples that all pairs of models share.
+permutations were drawn, and for metrics without a null: those of whole representations that are not
+named for one, and kernel metrics of more than 8,192 samples. Where the score is undefined they are NaN.
+The null is that of the same best score over all layer pairs, under permutations of the samples that all
+pairs of models share; `provenance["null"]` says how many for each metric, and within which groups.
 
 The four columns of the interval (`platonic_ray.statistics.intervals`) are null for a model with itself
 and where none was asked for; its ends are NaN where the score, or that of a half of the samples, is
