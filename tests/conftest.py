@@ -3,9 +3,14 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support import make_small_study, write_samples, write_tiny_bert
 
 from platonic_ray.study import Study
+
+# A machine that is busy with other work makes no test fail.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
