@@ -193,6 +193,8 @@ class Metric:
     time of a decomposition a layer pair, so its option `layers` says which are scored
     (`metrics.rows`); `pair_flops` estimates one of n rows and widths Dx, Dy.
 
+    `becomes` returns the declaration that options make, for a metric whose family depends on them.
+
     `refuse` says what is wrong with the options, alone (n None) or at n samples; None if nothing is.
 
     `reference` holds the fields of the declaration that are others in the code of Huh et al.
@@ -234,6 +236,7 @@ class Metric:
     permute: Permute | None = field(default=None, repr=False)
     pair_flops: Callable[[int, int, int], float] | None = field(default=None, repr=False)
     refuse: Refuse | None = field(default=None, repr=False)
+    becomes: Callable[[Mapping[str, Any]], Metric] | None = field(default=None, repr=False)
     min_k: int = 1
     reference: Mapping[str, Any] | None = field(default=None, hash=False, repr=False)
     compat: bool = False
@@ -379,11 +382,11 @@ class Metric:
         merged = {**self.options, **options}
         if self.check_options is not None:
             self.check_options(self.name, merged)
-        wrong = None if self.refuse is None else self.refuse(merged, None)
+        made = replace(self, options=merged) if self.becomes is None else self.becomes(merged)
+        wrong = None if made.refuse is None else made.refuse(made.options, None)
         if wrong:
             raise StudyError(f"{self.name}: {wrong}")
-        bounds = self.bounds if self.bounds_with is None else self.bounds_with(merged)
-        return replace(self, options=merged, bounds=bounds)
+        return made if made.bounds_with is None else replace(made, bounds=made.bounds_with(merged))
 
 
 _SIMILARITIES: dict[Similarities | None, tuple[str, ...]] = {

@@ -49,7 +49,9 @@ BEST = "best:"
 _FLOPS_PER_S = 2e10  # of a decomposition in float64, on one core
 
 
-def rows_metric(*, pair: PairScore, options: Mapping[str, Any] | None = None, **declared: Any) -> Metric:
+def rows_metric(
+    *, pair: PairScore, options: Mapping[str, Any] | None = None, layers: str = "last", **declared: Any
+) -> Metric:
     """Declare a metric of the rows family: `Metric` with its scorer, its need and its option `layers`."""
     refuse: Refuse | None = declared.pop("refuse", None)
     return Metric(
@@ -57,7 +59,7 @@ def rows_metric(*, pair: PairScore, options: Mapping[str, Any] | None = None, **
         needs=("states",),
         scorer=_CellScorer(pair),
         pair=pair,
-        options={**(options or {}), "layers": "last"},
+        options={**(options or {}), "layers": layers},
         refuse=_Refusal(refuse),
         **declared,
     )

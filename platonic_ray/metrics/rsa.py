@@ -11,6 +11,10 @@ constant (zero, for cosine) has no direction: its inner product with others coun
 dissimilarity to all is 1, and `status` says how many there are. Where all dissimilarities of a
 representation are equal the score is NaN.
 
+With `correlation = "spearman"` the dissimilarities' ranks are correlated (`spearman`, in float64
+whatever the `precision`), of all pairs of samples if they are at most `pairs`, else of so many drawn by
+`seed`; `layers` says of which layer pairs (`rows`; all by default, at 4 n² bytes a layer).
+
 Over all permutations of one side r averages to 0: its self terms stay as they are, and each
 dissimilarity of the other side meets the mean.
 """
@@ -18,14 +22,17 @@ dissimilarity of the other side meets the mean.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from platonic_ray.kernels import Kernel, row_total
+from platonic_ray.metrics import spearman
 from platonic_ray.metrics.base import KernelRows, Metric, PairSums, Scored
 from platonic_ray.metrics.cka import COST, PRECISIONS, chance_of_unbiased, pair_of
 from platonic_ray.metrics.hsic import Hsic, Self, Trust, normalized, self_term
+from platonic_ray.metrics.rows import rows_metric
 
 NO_SPREAD = "all dissimilarities are equal"
 DISSIMILARITIES = ("correlation", "cosine", "euclidean")
@@ -63,6 +70,32 @@ def _kernel(options: Mapping[str, Any]) -> Kernel:
     return Kernel(options["dissimilarity"], precision=options["precision"])
 
 
+_OPTIONS = {
+    "correlation": "pearson",
+    "dissimilarity": "correlation",
+    "precision": "float32",
+    **dict.fromkeys(("pairs", "seed", "layers")),
+}
+_CHOICES = {
+    "correlation": ("pearson", "spearman"),
+    "dissimilarity": DISSIMILARITIES,
+    "precision": PRECISIONS,
+}
+_DRAW = {"pairs": 2**25, "seed": 0, "layers": "all"}
+
+
+def _becomes(options: Mapping[str, Any]) -> Metric:
+    if options["correlation"] == "pearson":
+        return replace(RSA, options=dict(options))
+    given = {name: default if options[name] is None else options[name] for name, default in _DRAW.items()}
+    return replace(_SPEARMAN, options={**options, **given})
+
+
+def _refuse_of_pearson(options: Mapping[str, Any], n: int | None) -> str | None:
+    given = [name for name in _DRAW if options[name] is not None]
+    return f'{given[0]} is an option of correlation = "spearman".' if given else None
+
+
 RSA = Metric(
     name="rsa",
     family="kernel",
@@ -72,8 +105,28 @@ RSA = Metric(
     description="correlation of the dissimilarities of all pairs of samples in two representations",
     cost=COST,
     scorer=_score_pearson,
-    options={"correlation": "pearson", "dissimilarity": "correlation", "precision": "float32"},
-    choices={"correlation": ("pearson",), "dissimilarity": DISSIMILARITIES, "precision": PRECISIONS},
+    options=_OPTIONS,
+    choices=_CHOICES,
     kernel_with=_kernel,
     null_mean=chance_of_unbiased,
+    refuse=_refuse_of_pearson,
+    becomes=_becomes,
+)
+
+_SPEARMAN = rows_metric(
+    name="rsa",
+    bounds=(-1.0, 1.0),
+    min_samples=3,
+    description=RSA.description,
+    cost="n² D and a sort of n² / 2 numbers a layer; then n² / 2 a layer pair",
+    unary=spearman.unary,
+    pair=spearman.pair,
+    permute=spearman.permute,
+    options={**_OPTIONS, **_DRAW},
+    layers="all",
+    choices=_CHOICES,
+    null_mean=chance_of_unbiased,
+    refuse=spearman.refuse,
+    becomes=_becomes,
+    pair_flops=spearman.pair_flops,
 )

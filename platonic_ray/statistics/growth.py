@@ -160,7 +160,9 @@ def _grow_all(metric: Metric, x: Layer, y: Layer, how: Growth) -> list[GrowthPoi
         chosen = order[:size].sort().values
         a, b = (side if size == n else _subset(side, chosen) for side in (x, y))
         digests = {"x": [a.digest], "y": [b.digest]}
-        (table,) = score_tables({"x": a.rows}, {"y": b.rows}, [at], recipe="none", digests=digests)
+        (table,) = score_tables(
+            {"x": a.rows}, {"y": b.rows}, [at.on_all_layers()], recipe="none", digests=digests
+        )
         cuts = Intervals("population", splits=how.splits, seed=how.seed)
         error: float | None = None
         if size // 2 >= at.min_samples and (at.k or 0) < size // 2:

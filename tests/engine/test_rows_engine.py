@@ -24,6 +24,7 @@ def in_memory(study, chosen):
 )
 def test_scores_are_those_of_the_same_features_in_memory(small_study, layers, recipe):
     chosen = [get_metric("mutual_knn", k=7), *(get_metric(name, layers=layers) for name in NAMES)]
+    chosen.append(get_metric("rsa", correlation="spearman", layers=layers, pairs=9000))
     study = small_study.replace(metrics=[metric.key for metric in chosen], recipe=recipe)
     result = pr.align(study, quiet=True)
     for table in in_memory(study, chosen):
