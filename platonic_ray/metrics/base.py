@@ -346,7 +346,7 @@ class Metric:
         if self.reference is None:
             known = ", ".join(sorted(metric.name for metric in metrics() if metric.reference is not None))
             raise StudyError(
-                f"{self.name} is not a metric of {COMPAT}, whose arithmetic is asked for: {known}."
+                f"{self.name} is not a metric of {COMPAT}, whose arithmetic is asked for; these are: {known}."
             )
         options = {**self.options, **self.reference.get("options", {})}
         changed = replace(self, **{**self.reference, "options": options, "compat": True})

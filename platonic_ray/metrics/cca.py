@@ -44,12 +44,33 @@ def _trivial(n: int, ranks: tuple[int, int]) -> str | None:
 # -- SVCCA ---------------------------------------------------------------------------------------------
 
 
+def _standardized(rows: Tensor) -> Tensor:
+    moved = centered(rows)
+    spread = (tree_sum(part.square().sum(0) for part in moved.split(MICRO)) / (rows.shape[0] - 1)).sqrt()
+    return moved / (spread + 1e-8)
+
+
+def _leading_at_random(rows: Tensor, digest: str, options: Mapping[str, Any]) -> State:
+    """Keep a randomized approximation of the same (Halko et al. 2011, algorithms 4.4 and 5.1).
+
+    As `torch.svd_lowrank` with q = c and two power iterations; seeded by the layer's digest.
+    """
+    columns, count = _standardized(rows), options["components"]
+    drawn = torch.Generator().manual_seed(int(digest[:8], 16))
+    start = torch.randn(rows.shape[0], min(count, *rows.shape), generator=drawn, dtype=torch.float64)
+    basis = torch.linalg.qr(columns.T @ start).Q
+    for _ in range(2):
+        basis = torch.linalg.qr(columns @ basis).Q
+        basis = torch.linalg.qr(columns.T @ basis).Q
+    left, values = _left_vectors(columns @ basis)
+    rank = int((values > max(rows.shape) * torch.finfo(torch.float64).eps * values[0]).sum())
+    return {"basis": left[:, : min(count, rank)].contiguous(), "tied": torch.tensor([False])}
+
+
 def _leading(rows: Tensor, digest: str, options: Mapping[str, Any]) -> State:
     """Keep the leading left singular vectors, `basis` `[n, ≤ c]`, and whether they are `tied` with the next."""
     n, width = rows.shape
-    moved = centered(rows)
-    spread = (tree_sum(part.square().sum(0) for part in moved.split(MICRO)) / (n - 1)).sqrt()
-    left, values = _left_vectors(moved / (spread + 1e-8))
+    left, values = _left_vectors(_standardized(rows))
     rank = int((values > max(n, width) * torch.finfo(torch.float64).eps * values[0]).sum())
     kept = min(options["components"], rank)
     tied = 0 < kept < rank and bool(values[kept - 1] - values[kept] <= _GAP * values[0])
@@ -101,11 +122,15 @@ SVCCA = rows_metric(
     options={"components": 10},
     refuse=_refuse,
     pair_flops=_svcca_flops,
+    reference={"unary": _leading_at_random},
 )
 """Columns centered and divided by their sample standard deviation (+1e-8); the `components` = c leading
 left singular vectors of each side; the mean of the canonical correlations between them (Raghu et al.
 2017, in the form of Huh et al. 2024). The decomposition is exact. A direction whose singular value is
-0 to rounding is none: of a rank below c the mean is over so many, and status says so."""
+0 to rounding is none: of a rank below c the mean is over so many, and status says so.
+
+The reference's decomposition is randomized, unseeded, and its subspace biased, so that its scores are lower
+and move from run to run; under `compat` ours is randomized likewise, and seeded."""
 
 
 # -- PWCCA ---------------------------------------------------------------------------------------------

@@ -119,6 +119,42 @@ def test_a_constant_representation_scores_zero_there_and_is_named(name: str) -> 
     assert "x: constant representation" in cell["status"]
 
 
+def test_svcca_is_randomized_there_and_has_the_same_distribution_here_seeded() -> None:
+    x, y = drawn(3, n=120)
+    made = np.random.default_rng(0)
+    x, y = (np.hstack([rows, made.normal(size=(120, 60))]).astype("f4") for rows in (x, y))
+
+    def randomized(rows: np.ndarray) -> np.ndarray:
+        """Left vectors of a rank-10 approximation after two power iterations, of standardized columns."""
+        columns = rows - rows.mean(0)
+        columns = columns / (columns.std(0, ddof=1) + 1e-8)
+        basis = np.linalg.qr(columns.T @ made.normal(size=(len(rows), 10)))[0]
+        for _ in range(2):
+            basis = np.linalg.qr(columns.T @ np.linalg.qr(columns @ basis)[0])[0]
+        return np.linalg.svd(columns @ basis, full_matrices=False)[0]
+
+    def correlation(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.linalg.svd(a.T @ b)[1].mean())
+
+    theirs = np.array([correlation(randomized(x), randomized(y)) for _ in range(100)])
+    metric = get_metric("svcca", compat="platonic-rep")
+    assert metric.unary is not None
+    assert metric.pair is not None
+    ours = []
+    for seed in range(100):
+        states = [
+            metric.unary(torch.from_numpy(rows), f"{side}{seed:02x}".ljust(16, "7"), metric.options)
+            for side, rows in enumerate((x, y))
+        ]
+        ours.append(metric.pair(*states, metric.options)[0])
+    error = np.sqrt((theirs.var() + np.var(ours)) / 100)
+    assert np.mean(ours) == pytest.approx(theirs.mean(), abs=4 * error)
+    assert 0.6 < np.std(ours) / theirs.std() < 1.6
+    again = [pr.score(x, y, "svcca", recipe="none", compat="platonic-rep") for _ in range(2)]
+    assert again[0] == again[1]
+    assert again[0] != pr.score(x, y, "svcca", recipe="none")
+
+
 def test_the_epsilon_of_cknna_shows() -> None:
     x, _ = drawn(0, n=300)
     x = x / np.linalg.norm(x, axis=1, keepdims=True)
