@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+from platonic_ray.metrics import metrics
 from platonic_ray.study import Study
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -38,3 +39,21 @@ def test_the_two_commands_are_the_first_blocks():
     first, second = blocks("bash")[:2]
     assert first.strip().endswith("platonic-ray demo")
     assert second.strip().endswith("pytest")
+
+
+def test_the_table_of_metrics_says_what_the_metrics_declare():
+    text = README.read_text(encoding="utf-8").split("## Metrics")[1]
+    rows = {
+        cells[1].strip().strip("`"): cells
+        for line in text.splitlines()
+        if line.startswith("| `") and (cells := line.split("|"))
+    }
+    assert list(rows) == [metric.name for metric in metrics()]
+    for metric in metrics():
+        _, _, what, bounds, symmetric, options, *_ = rows[metric.name]
+        assert (symmetric.strip() == "yes") == metric.symmetric, metric.name
+        assert ("distance**" in what) == (metric.direction == "distance"), metric.name
+        assert set(re.findall(r"`([a-z_]+)", options)) <= set(metric.options), metric.name
+        for bound in metric.bounds:
+            shown = {float("inf"): "", float("-inf"): "", -1.0: "−1", 0.0: "0", 1.0: "1", 2.0: "2"}
+            assert shown.get(bound, "π/2") in bounds, metric.name
