@@ -186,6 +186,7 @@ def make_small_study(samples: Path, tiny_bert: Path, **run: object) -> Study:
                 {"name": "procrustes"},
                 {"name": "angular_procrustes", "layers": "best:mutual_knn"},
             ],
+            "null": {"permutations": 19},
             "run": {"block_rows": 256, **run},
         }
     )
