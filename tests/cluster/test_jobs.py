@@ -1,5 +1,6 @@
 """`jobs/align.py`, by hand and through Ray's Jobs API on a real local head."""
 
+import json
 import os
 import re
 import socket
@@ -21,18 +22,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def write_toml(study, path, **run):
     """Write the small study as a user would."""
-    lines = [f'name = "{study.name}"', f"shard_rows = {study.shard_rows}", "[dataset]"]
-    lines += [f'source = "{study.dataset.source}"']
+
+    def table(header, values):
+        return [header, *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+
+    lines = [f'name = "{study.name}"', f"shard_rows = {study.shard_rows}"]
+    lines += table("[dataset]", {"source": study.dataset.source})
     for metric in study.metrics:
-        lines += [
-            "[[metrics]]",
-            f'name = "{metric.name}"',
-            *(f"{k} = {v}" for k, v in metric.options.items()),
-        ]
+        lines += table("[[metrics]]", {"name": metric.name, **metric.options})
     for model in study.models:
-        given = model.model_dump(exclude_defaults=True)
-        lines += ["[[models]]", *(f'{key} = "{value}"' for key, value in given.items())]
-    lines += ["[run]", *(f'{k} = "{v}"' if isinstance(v, str) else f"{k} = {v}" for k, v in run.items())]
+        lines += table("[[models]]", model.model_dump(exclude_defaults=True))
+    lines += table("[null]", study.null.model_dump(exclude_defaults=True))
+    lines += table("[run]", run)
     path.write_text("\n".join(lines) + "\n")
     return path
 
