@@ -111,7 +111,10 @@ def children(filesystem: fs.FileSystem, path: str) -> list[fs.FileInfo]:
     """List a folder, sorted by name; empty if it is not there. Temporary files are left out."""
     selector = fs.FileSelector(path, allow_not_found=True)
     with explained("Listing", path):
-        found = filesystem.get_file_info(selector)
+        try:
+            found = filesystem.get_file_info(selector)
+        except FileNotFoundError:  # it was made after Arrow had found nothing there to open
+            found = filesystem.get_file_info(selector)
     return sorted(
         (info for info in found if not info.base_name.startswith(".")), key=lambda info: info.base_name
     )
