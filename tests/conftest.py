@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from support import make_small_study, write_samples, write_tiny_bert
+from support import make_small_study, score_bytes, write_samples, write_tiny_bert
 
+import platonic_ray as pr
 from platonic_ray.study import Study
 
 # A machine that is busy with other work makes no test fail.
@@ -27,3 +28,12 @@ def tiny_bert(tmp_path_factory) -> Path:
 def small_study(samples, tiny_bert, tmp_path) -> Study:
     """The small study, to be run in this process into a store of its own."""
     return make_small_study(samples, tiny_bert, engine="local", store=str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(samples, tiny_bert, tmp_path_factory) -> bytes:
+    """The bytes of the small study's scores, from a run in this process that nothing disturbs."""
+    store = str(tmp_path_factory.mktemp("undisturbed") / "store")
+    return score_bytes(
+        pr.align(make_small_study(samples, tiny_bert, engine="local", store=store), quiet=True)
+    )
