@@ -26,14 +26,17 @@ class Reference:
         path = Path(checkout).resolve()
         if not (path / "metrics.py").is_file():
             raise FileNotFoundError(f"{path} is no checkout of minyoungg/platonic-rep: it has no metrics.py.")
+        made: list[str] = []
         for name in ("torchaudio.functional", "sklearn.cross_decomposition"):
-            _stand_in(name)
+            made += _stand_in(name)
         torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # type: ignore[method-assign]
         sys.path.insert(0, str(path))
         try:
             self._metrics: Any = importlib.import_module("metrics")
         finally:
             sys.path.remove(str(path))
+            for name in made:  # others ask whether the real ones are there
+                del sys.modules[name]
         self.seconds: list[float] = []
         self.cpu_seconds: list[float] = []
 
@@ -62,7 +65,8 @@ class Reference:
         return float(self._metrics.remove_outliers(stacked, 0.95, exact=True).abs().max())
 
 
-def _stand_in(name: str) -> None:
+def _stand_in(name: str) -> list[str]:
+    """Make a module importable by an empty one where it is missing; return the names that were made."""
     try:
         importlib.import_module(name)
     except ImportError:
@@ -70,6 +74,9 @@ def _stand_in(name: str) -> None:
         module = ModuleType(name)
         module.CCA = None  # type: ignore[attr-defined]
         module.edit_distance = None  # type: ignore[attr-defined]
+        made = [each for each in (parent, name) if each not in sys.modules]
         sys.modules.setdefault(parent, ModuleType(parent))
         setattr(sys.modules[parent], child, module)
         sys.modules[name] = module
+        return made
+    return []
