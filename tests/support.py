@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from platonic_ray.cli import main
 from platonic_ray.digest import digest
 from platonic_ray.engine.prepare import prepare
 from platonic_ray.results import Result
@@ -241,3 +242,8 @@ def tie_digests(study: Study) -> dict[str, list[str]]:
         model.name: [digest([model.tie_digest, layer]) for layer in range(layers[model.name])]
         for model in plan.models
     }
+
+
+def run(*arguments: object) -> int:
+    """Run the command line in this process and return its exit status."""
+    return main([str(argument) for argument in arguments])

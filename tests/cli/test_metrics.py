@@ -1,13 +1,14 @@
 import json
 
+from support import run
+
 import platonic_ray as pr
-from platonic_ray.cli import main
 from platonic_ray.metrics import metrics
 
 
 def test_the_list_of_metrics_states_what_each_declares(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    assert main(["metrics", "--json"]) == 0
+    assert run("metrics", "--json") == 0
     listed = {fact["name"]: fact for fact in json.loads(capsys.readouterr().out)}
     assert list(listed) == [metric.name for metric in metrics()]
     assert listed["lcs_knn"]["options"] == {"k": 10, "normalized": True}
@@ -19,7 +20,7 @@ def test_the_list_of_metrics_states_what_each_declares(capsys, monkeypatch):
     assert listed["cknna_paper"]["needs"] == ["neighbors", "their similarities", "row sums of the kernel"]
     assert listed["cknna"]["in_reference"] is True
     assert listed["jaccard_knn"]["in_reference"] is False
-    assert main(["metrics"]) == 0
+    assert run("metrics") == 0
     out = capsys.readouterr().out
     assert "  cycle_knn: share of samples" in out
     assert "not symmetric" in out

