@@ -1,25 +1,22 @@
 """Pure planning: shapes and keys in, tasks out. See `platonic_ray.plan.plan`."""
 
+from platonic_ray.plan.blocks import choose_block_rows
 from platonic_ray.plan.graph import TaskGraph
-from platonic_ray.plan.plan import (
+from platonic_ray.plan.keys import PlannedModel, features_key
+from platonic_ray.plan.plan import Plan, found, needed
+from platonic_ray.plan.tasks import (
     Clamp,
     Embed,
     KernelTile,
     NeighborBlock,
     NeighborTile,
     PermutedKernel,
-    Plan,
-    PlannedModel,
     RowState,
     Scale,
     Score,
     Span,
     Task,
-    choose_block_rows,
     cut,
-    features_key,
-    found,
-    needed,
     permuted_kernels,
 )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from platonic_ray.plan.plan import Clamp, Embed, NeighborBlock, NeighborTile, RowState, Task
+from platonic_ray.plan.tasks import Clamp, Embed, NeighborBlock, NeighborTile, RowState, Task
 
 
 class TaskGraph:
