@@ -33,7 +33,7 @@ class ViewEntry(_Frozen):
     """How a column of the user's Parquet file is to be read, where its type does not say it."""
 
     column: Name
-    kind: Literal["text", "image"]
+    kind: Literal["text", "image", "audio", "video"]
 
 
 class DatasetEntry(_Frozen):

@@ -3,10 +3,12 @@
 Not here: what a model makes of an item (`models`), and where features are kept (`store`).
 """
 
+from platonic_ray.datasets.audio import decode_audio
 from platonic_ray.datasets.base import Dataset, Kind, Problem, items_digest
 from platonic_ray.datasets.emoji import LANGUAGES, read_emoji
 from platonic_ray.datasets.images import decode_image
 from platonic_ray.datasets.sources import check_samples, dataset_of, open_dataset
+from platonic_ray.datasets.video import decode_video, evenly
 
 __all__ = [
     "LANGUAGES",
@@ -15,7 +17,10 @@ __all__ = [
     "Problem",
     "check_samples",
     "dataset_of",
+    "decode_audio",
     "decode_image",
+    "decode_video",
+    "evenly",
     "items_digest",
     "open_dataset",
     "read_emoji",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -15,12 +15,20 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from platonic_ray.datasets.audio import decode_audio
 from platonic_ray.datasets.images import decode_image
+from platonic_ray.datasets.video import decode_video
 from platonic_ray.digest import digest, digest_items
 from platonic_ray.errors import DataError, StudyError
 
-Kind = Literal["text", "image"]
+Kind = Literal["text", "image", "audio", "video"]
 CHUNK_ROWS = 256
+_FILES = {"image": "an image file", "audio": "an audio file", "video": "a video file"}
+_DECODERS: Mapping[str, Callable[[bytes], object]] = {
+    "image": decode_image,
+    "audio": decode_audio,
+    "video": decode_video,
+}
 
 
 def items_digest(items: Sequence[str] | Sequence[bytes] | Sequence[int]) -> str:
@@ -44,9 +52,10 @@ class Problem:
 class Dataset:
     """N samples, each with one item in every view.
 
-    `views` maps the name of a column to what it holds: "text" (a string column) or "image". An image
-    column is of encoded bytes, of paths (strings, relative to `folder`), or of structs
-    {bytes, path} of which the bytes are taken where they are not null. Files are read when asked for.
+    `views` maps the name of a column to what it holds: "text" (a string column), "image", "audio" or
+    "video". A column of the last three is of encoded bytes, of paths (strings, relative to `folder`), or
+    of structs {bytes, path} of which the bytes are taken where they are not null. Files are read when
+    asked for.
     Columns of the table that are no views may be labels of the samples.
 
     >>> table = pa.table({"caption": ["a cat", "a dog", "a fox"]})
@@ -136,7 +145,7 @@ class Dataset:
         raise StudyError(f"{self.name} has no view {view!r}.{hint} It has: {', '.join(self._views)}.")
 
     def read(self, view: str, start: int = 0, stop: int | None = None) -> list[str] | list[bytes]:
-        """Return the items of rows `start` to `stop` (as a list slices): texts, or encoded images.
+        """Return the items of rows `start` to `stop` (as a list slices): texts, or encoded files.
 
         :raises StudyError: for a name that is not a view.
         :raises DataError: at the first item that is null or whose file cannot be read.
@@ -241,8 +250,9 @@ class Dataset:
     def problems(self, views: Sequence[str]) -> list[Problem]:
         """Return every bad item of the named views, by row, then in the views' order.
 
-        Bad is: missing, empty or blank text, an image that does not decode or has no pixels, an
-        image file that cannot be read. Every image is decoded, so this reads all of the views.
+        Bad is: missing, empty or blank text; an image, a sound or a video that does not decode or has no
+        pixels, no length or no motion; a file that cannot be read. Everything is decoded, so this reads
+        all of the views.
 
         :raises StudyError: for a name that is not a view.
         """
@@ -251,7 +261,7 @@ class Dataset:
             Problem(row, self._ids[row], view, why)
             for view in views
             for row, item, reason in self._items(view)
-            if (why := reason or _fault(item))
+            if (why := reason or _fault(item, self.kind(view)))
         ]
         return sorted(found, key=lambda problem: problem.row)
 
@@ -265,32 +275,32 @@ class Dataset:
         for at in range(first, last, CHUNK_ROWS):
             values = column.slice(at, min(CHUNK_ROWS, last - at)).to_pylist()
             for row, value in enumerate(values, at):
-                item, reason = self._image(value) if kind == "image" else (value, "")
+                item, reason = (value, "") if kind == "text" else self._encoded_file(value, kind)
                 yield row, item, reason or ("missing (null)" if item is None else "")
 
-    def _image(self, value: Any) -> tuple[bytes | None, str]:
-        """Return an image column's value as encoded bytes, or None and why there are none."""
+    def _encoded_file(self, value: Any, kind: Kind) -> tuple[bytes | None, str]:
+        """Return the value of a column of files as encoded bytes, or None and why there are none."""
         if isinstance(value, dict):
             value = value["bytes"] if value["bytes"] is not None else value["path"]
         if value is None or isinstance(value, bytes):
             return value, ""
         path = (self._folder or Path()) / Path(value).expanduser()
         if not value.strip():
-            return None, "empty path of an image file"
+            return None, f"empty path of {_FILES[kind]}"
         try:
             return path.read_bytes(), ""
         except FileNotFoundError:
-            return None, f"image file {path} does not exist"
+            return None, f"{kind} file {path} does not exist"
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
-            return None, f"image file {path} cannot be read ({why})"
+            return None, f"{kind} file {path} cannot be read ({why})"
 
 
-def _fault(item: str | bytes | None) -> str:
+def _fault(item: str | bytes | None, kind: Kind) -> str:
     """Return why an item that is there cannot be used, or ""."""
     if isinstance(item, bytes):
         try:
-            decode_image(item)
+            _DECODERS[kind](item)
         except DataError as error:
             return str(error)
         return ""

@@ -31,9 +31,9 @@ def open_dataset(entry: DatasetEntry, seed: int) -> Dataset:
     Views are all string columns (text), binary columns and structs {bytes, path} (images: encoded,
     as Hugging Face stores them), but for `id`, and what `entry.views` declares: for example
     `photo = {column = "file", kind = "image"}` for a string column of paths, which are relative to
-    the file's folder. With `samples`, rows come in the order they are drawn, so that a larger
-    sample begins with the smaller one; without, in the file's order. Samples are not checked here:
-    `check_samples`.
+    the file's folder; audio and video are always declared. With `samples`, rows come in the order they are
+    drawn, so that a larger sample begins with the smaller one; without, in the file's order. Samples are
+    not checked here: `check_samples`.
 
     :raises StudyError: for a source, view or number of samples that is not there.
     :raises DataError: for a file that is missing, of no known format, cut off, or without usable columns.
@@ -90,9 +90,7 @@ def dataset_of(
                 f"It has: {', '.join(table.column_names)}."
             )
         found = table.schema.field(given.column).type
-        if not (
-            _is_string(found) or _is_binary(found) or (given.kind == "image" and _is_image_struct(found))
-        ):
+        if not (_is_string(found) or _is_binary(found) or (given.kind != "text" and _is_file_struct(found))):
             raise StudyError(
                 f"dataset.views.{view}: column {given.column!r} of {name} is {found}, not {given.kind}. "
                 + _EXPECTED
@@ -140,7 +138,7 @@ def check_samples(
 
 _EXPECTED = (
     "Text is a string column; images are encoded bytes in a binary column or a struct {bytes, path}, or "
-    "paths in a string column that [dataset.views] declares."
+    "paths in a string column that [dataset.views] declares; audio and video are declared there too."
 )
 
 
@@ -179,7 +177,7 @@ def _ids(table: pa.Table, name: str) -> list[str] | None:
 def _canonical(column: pa.ChunkedArray, kind: Kind, name: str, label: str) -> pa.ChunkedArray:
     """Return a column with 64-bit offsets; as a text, image bytes, paths or a struct of both."""
     try:
-        if kind == "image" and _is_image_struct(column.type):
+        if kind != "text" and _is_file_struct(column.type):
             parts = {field.name: pc.struct_field(column, field.name) for field in column.type}
             content = _canonical(parts["bytes"], kind, name, label)
             if content.null_count == 0 or "path" not in parts:
@@ -200,7 +198,7 @@ def _canonical(column: pa.ChunkedArray, kind: Kind, name: str, label: str) -> pa
 def _kind_of(found: pa.DataType) -> Kind | None:
     if _is_string(found):
         return "text"
-    return "image" if _is_binary(found) or _is_image_struct(found) else None
+    return "image" if _is_binary(found) or _is_file_struct(found) else None
 
 
 def _is_string(found: pa.DataType) -> bool:
@@ -219,8 +217,8 @@ def _is_binary(found: pa.DataType) -> bool:
     return pa.types.is_binary(found) or pa.types.is_large_binary(found) or pa.types.is_binary_view(found)
 
 
-def _is_image_struct(found: pa.DataType) -> bool:
-    """Whether a type is Hugging Face's image: a struct with bytes, and perhaps a path."""
+def _is_file_struct(found: pa.DataType) -> bool:
+    """Whether a type is how Hugging Face keeps an image or a sound: a struct with bytes, and perhaps a path."""
     if not pa.types.is_struct(found):
         return False
     fields = {field.name: field.type for field in found}
