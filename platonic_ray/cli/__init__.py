@@ -15,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from platonic_ray.cli import metrics, models, run, show, table
+from platonic_ray.cli import metrics, models, report, run, show, table
 from platonic_ray.errors import PlatonicRayError
 
 INTERRUPTED = 130
@@ -25,6 +25,7 @@ _GROUPS = (
     run,
     table,
     show,
+    report,
     metrics,
     models,
 )

@@ -92,15 +92,18 @@ def _align(study: Study, given: argparse.Namespace) -> None:
     from platonic_ray.api import align
     from platonic_ray.cli.show import print_result
     from platonic_ray.results import heatmap, save_figure
+    from platonic_ray.results.report import save_report
 
     result = align(changed_run(study, given), quiet=given.quiet)
     folder = result.save(given.out or Path(f"platonic-ray-{study.name}"))
     figures = [save_figure(heatmap(result, metric), folder / f"{metric}.png") for metric in result.metrics]
+    report = save_report(result, folder / "report.html")
     print_result(result, None, as_json=given.json)
     if not given.json:
         print(_reading(result))
         print(f"\nTables: {folder}/scores.parquet, models.parquet, layers.parquet")
         print(f"Figures: {', '.join(str(figure) for figure in figures)}")
+        print(f"Report: {report}")
 
 
 def _reading(result: Result) -> str:
