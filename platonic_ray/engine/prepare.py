@@ -23,19 +23,20 @@ from platonic_ray.statistics import Groups, Null, choose_permutations, has_cheap
 from platonic_ray.store import Store
 from platonic_ray.study import NullEntry, Study
 
-_RESULT_VERSION = 3
+_RESULT_VERSION = 4
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A study that is ready to run: nothing about its input can fail any more.
 
-    `notes` are what a reader of its result should know.
+    `dataset` are its samples, opened; `notes` are what a reader of its result should know.
     """
 
     study: Study
     context: Context
     key: str
+    dataset: Dataset
     notes: tuple[str, ...] = ()
 
 
@@ -102,7 +103,7 @@ def prepare(study: Study, store: Store) -> Prepared:
             "intervals": None if context.intervals is None else asdict(context.intervals),
         }
     )
-    return Prepared(study, context, key, notes)
+    return Prepared(study, context, key, dataset, notes)
 
 
 def null_of(

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +19,7 @@ import pyarrow as pa
 
 from platonic_ray.engine.assemble import asked, assemble
 from platonic_ray.engine.events import EventLog
+from platonic_ray.engine.examples import examples_of
 from platonic_ray.engine.prepare import Prepared, prepare
 from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.plan import (
@@ -78,6 +80,8 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
         finally:
             events.flush()
         result = assemble(prepared, scores, engine, started)
+        examples, samples = examples_of(prepared, result)
+        result = replace(result, examples=examples, samples=samples)
         _keep_result(store, prepared.key, result)
         seconds = time.time() - started
         events.add("finished", seconds=seconds, counts=dict(events.counts), totals=dict(events.totals))
@@ -171,4 +175,4 @@ def _stored_result(store: Store, prepared: Prepared) -> Result | None:
 
 
 _TILES = (NeighborTile, KernelTile, PermutedKernel, RowState)
-_FRAMES = ("scores", "models", "layers", "growth")
+_FRAMES = ("scores", "models", "layers", "growth", "examples", "samples")

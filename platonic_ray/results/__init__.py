@@ -1,5 +1,6 @@
 """The finished table: select, save, load, draw and print it. Nothing here computes a score."""
 
+from platonic_ray.results.examples import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, examples_frame, samples_frame
 from platonic_ray.results.figure import heatmap, save_figure
 from platonic_ray.results.growth import GROWTH_SCHEMA, growth_frame
 from platonic_ray.results.matrix import Matrix
@@ -8,16 +9,20 @@ from platonic_ray.results.result import Result, load_result
 from platonic_ray.results.show import render_json, render_table
 
 __all__ = [
+    "EXAMPLES_SCHEMA",
     "GROWTH_SCHEMA",
+    "SAMPLES_SCHEMA",
     "Chosen",
     "LayerInfo",
     "Matrix",
     "PairScores",
     "Result",
+    "examples_frame",
     "growth_frame",
     "heatmap",
     "load_result",
     "render_json",
     "render_table",
+    "samples_frame",
     "save_figure",
 ]

@@ -19,7 +19,9 @@ import pyarrow.parquet as pq
 
 from platonic_ray.errors import StoreError, StudyError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+# Versions that are read too, with the frames that they did not have yet: those are empty.
+_OLDER = {2: ("examples", "samples")}
 _INDEX = "result.json"
 
 
@@ -68,8 +70,11 @@ def read_folder(
     """
     folder = local(path)
     index = _read_index(folder)
-    frames = {}
+    absent = _OLDER.get(index["schema"], ())
+    frames = {name: pl.DataFrame(schema=schemas[name]) for name in absent if name in schemas}
     for name, schema in schemas.items():
+        if name in absent:
+            continue
         file = folder / f"{name}.parquet"
         content = _read(file)
         expected = index["files"].get(file.name, {}).get("sha256")
@@ -110,10 +115,11 @@ def _read_index(folder: Path) -> dict[str, Any]:
     version = index.get("schema") if isinstance(index, dict) else None
     if not isinstance(version, int):
         raise StoreError(f"{folder / _INDEX} is not the {_INDEX} of a result: it names no schema version.")
-    if version != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION and version not in _OLDER:
+        readable = ", ".join(map(str, (*_OLDER, SCHEMA_VERSION)))
         raise StoreError(
             f"The result in {folder} was written with schema {version}; this version of platonic-ray "
-            f"reads schema {SCHEMA_VERSION}. Read it with the version that wrote it, or run its study again."
+            f"reads schema {readable}. Read it with the version that wrote it, or run its study again."
         )
     files, provenance = index.get("files"), index.get("provenance")
     if not (

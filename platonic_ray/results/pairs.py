@@ -1,6 +1,6 @@
 """From scored pairs of models to the frames of a result. Reduces and labels; computes no score.
 
-The three schemas below are schema version 2 of a saved result; `result.py` documents them.
+The three schemas below are part of the schema of a saved result; `result.py` documents them.
 """
 
 from __future__ import annotations

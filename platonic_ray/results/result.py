@@ -1,6 +1,6 @@
 """The result of a study: an immutable table over polars frames, with where it came from.
 
-Schema, version 2. A saved result is a folder; `pl.read_parquet` alone is enough to use it.
+Schema, version 3. A saved result is a folder; `pl.read_parquet` alone is enough to use it.
 
 `scores.parquet`, a row a metric and layer pair:
     metric, model_x, model_y        String   the metric's label ("mutual_knn", or "mutual_knn[k=5]")
@@ -53,6 +53,8 @@ same samples because they score best there, as `interval_method` then says, they
 `growth.parquet`, a row a metric, pair and number of samples, where a study asks for growth: see
 `platonic_ray.results.growth`.
 
+`examples.parquet` and `samples.parquet`, what some samples are near to: see `platonic_ray.results.examples`.
+
 `result.json`: `schema` (this version), `files` (rows and sha256 of each of the above), `provenance`.
 """
 
@@ -70,6 +72,13 @@ import polars as pl
 
 from platonic_ray.errors import StudyError
 from platonic_ray.results import files
+from platonic_ray.results.examples import (
+    EXAMPLES_SCHEMA,
+    SAMPLES_SCHEMA,
+    examples_frame,
+    neighbors_of,
+    samples_frame,
+)
 from platonic_ray.results.growth import GROWTH_SCHEMA, growth_frame
 from platonic_ray.results.matrix import Layout, Matrix, lay_out
 from platonic_ray.results.pairs import (
@@ -86,6 +95,8 @@ _SCHEMAS = {
     "models": MODELS_SCHEMA,
     "layers": LAYERS_SCHEMA,
     "growth": GROWTH_SCHEMA,
+    "examples": EXAMPLES_SCHEMA,
+    "samples": SAMPLES_SCHEMA,
 }
 
 
@@ -93,8 +104,8 @@ _SCHEMAS = {
 class Result:
     """How alike models see samples: every layer pair, every model pair, and where they came from.
 
-    The frames `scores`, `models`, `layers` and `growth` are described at the head of this module.
-    `provenance` is a dictionary that JSON can hold. What is read here, all of it optional: `study`
+    The frames `scores`, `models`, `layers`, `growth`, `examples` and `samples` are described at the head of
+    this module. `provenance` is a dictionary that JSON can hold. What is read here, all of it optional: `study`
     and `study_key`; `dataset` with `name`, `fingerprint`, `n` and `dropped` (a list); `versions`,
     `seed`, `started`, `finished`, `engine`, `device`; `floors` (names of models without training);
     `compat` ("platonic-rep" where scores are in the arithmetic of that code);
@@ -114,6 +125,8 @@ class Result:
     layers: pl.DataFrame
     provenance: dict[str, Any] = field(default_factory=dict)
     growth: pl.DataFrame = field(default_factory=growth_frame)
+    examples: pl.DataFrame = field(default_factory=examples_frame)
+    samples: pl.DataFrame = field(default_factory=samples_frame)
 
     def __post_init__(self) -> None:
         for name, schema in _SCHEMAS.items():
@@ -213,6 +226,14 @@ class Result:
         raise StudyError(
             f"{label} was not computed for ({x}, {y}). It was for models among: {', '.join(known)}."
         )
+
+    def neighbors(self, sample: int | str) -> pl.DataFrame:
+        """Return what one of the result's examples is near to: a row a model and layer, with `ids`.
+
+        :param sample: its row among the samples, or its id.
+        :raises StudyError: if it is not among the examples; the error lists those that are.
+        """
+        return neighbors_of(self.examples, self.samples, sample)
 
     def direction(self, metric: str | None = None) -> str:
         """Return "similarity" or "distance" of a metric: of a distance, the smallest score is the best.

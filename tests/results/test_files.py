@@ -15,7 +15,10 @@ import pytest
 from platonic_ray.errors import StoreError, StudyError
 from platonic_ray.results import LayerInfo, PairScores, Result, load_result
 
-FILES = ["growth.parquet", "layers.parquet", "models.parquet", "result.json", "scores.parquet"]
+FILES = [
+    *("examples.parquet", "growth.parquet", "layers.parquet", "models.parquet"),
+    *("result.json", "samples.parquet", "scores.parquet"),
+]
 
 
 def test_a_saved_result_comes_back_equal_with_nan_and_status(make, tmp_path):
@@ -112,7 +115,7 @@ def test_a_truncated_or_missing_frame_is_an_error_that_names_it(make, tmp_path, 
         ('{"schema": 2, "fil', "cut short or is not JSON"),
         ("", "cut short or is not JSON"),
         ("[]", "names no schema version"),
-        ('{"schema": 1}', "written with schema 1; this version of platonic-ray reads schema 2"),
+        ('{"schema": 1}', "written with schema 1; this version of platonic-ray reads schema 2, 3"),
         ('{"schema": 2, "files": 3}', "is damaged"),
         ('{"schema": 2, "files": {"scores.parquet": 3}}', "is damaged"),
     ],
@@ -169,6 +172,19 @@ def test_the_index_says_what_the_files_are(make, tmp_path):
     result = make(["a", "b"])
     result.save(tmp_path)
     index = json.loads((tmp_path / "result.json").read_text())
-    assert index["schema"] == 2
+    assert index["schema"] == 3
     assert index["files"]["scores.parquet"]["rows"] == result.scores.height
     assert index["provenance"] == result.provenance
+
+
+def test_a_result_of_the_version_before_is_read_without_what_it_did_not_have(make, tmp_path):
+    result = make(["a", "b"])
+    folder = result.save(tmp_path / "old")
+    for name in ("examples", "samples"):
+        (folder / f"{name}.parquet").unlink()
+    index = json.loads((folder / "result.json").read_text())
+    index["schema"] = 2
+    (folder / "result.json").write_text(json.dumps(index))
+    again = load_result(folder)
+    assert again.equals(result)
+    assert again.examples.is_empty()

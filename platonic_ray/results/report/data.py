@@ -41,6 +41,7 @@ def page_data(result: Result) -> dict[str, Any]:
         "alpha": result.alpha,
         "metrics": packed,
         "growth": _growth(result, place),
+        "examples": _examples(result, place),
     }
 
 
@@ -107,15 +108,20 @@ def _metric(result: Result, label: str, place: dict[str, int]) -> dict[str, Any]
 
 def _positions(result: Result, pairs: pl.DataFrame, side: str) -> list[int | None]:
     """Return where the best layer stands among those of its model: not its depth where some were left out."""
+    at = _layer_positions(result)
+    return [
+        None if layer is None else at[model, layer]
+        for model, layer in pairs.select(f"model_{side}", f"layer_{side}").rows()
+    ]
+
+
+def _layer_positions(result: Result) -> dict[tuple[str, int], int]:
     listed = result.layers.unique(["model", "layer"], keep="first", maintain_order=True)
     at: dict[tuple[str, int], int] = {}
     count: dict[str, int] = {}
     for model, layer in listed.select("model", "layer").rows():
         at[model, layer] = count[model] = count.get(model, -1) + 1
-    return [
-        None if layer is None else at[model, layer]
-        for model, layer in pairs.select(f"model_{side}", f"layer_{side}").rows()
-    ]
+    return at
 
 
 def _growth(result: Result, place: dict[str, int]) -> list[dict[str, Any]]:
@@ -129,6 +135,23 @@ def _growth(result: Result, place: dict[str, int]) -> list[dict[str, Any]]:
             | {name: [_short(value) for value in points[name]] for name in _GROWTH}
         )
     return curves
+
+
+def _examples(result: Result, place: dict[str, int]) -> dict[str, Any]:
+    """Return the samples that are examples, their neighbors by "model:layer", and what samples look like."""
+    positions = _layer_positions(result)
+    lists: dict[str, list[list[int]]] = {}
+    for model, layer, near in result.examples.select("model", "layer", "neighbors").rows():
+        lists.setdefault(f"{place[model]}:{positions[model, layer]}", []).append(near)
+    shown: dict[int, dict[str, Any]] = {}
+    for row in result.samples.iter_rows(named=True):
+        sample = shown.setdefault(row["sample"], {"id": row["id"], "texts": [], "image": None})
+        if row["text"] is not None:
+            sample["texts"].append(row["text"])
+        if row["thumbnail"] is not None and sample["image"] is None:
+            sample["image"] = "data:image/webp;base64," + base64.b64encode(row["thumbnail"]).decode()
+    chosen = result.examples["sample"].unique(maintain_order=True).to_list()
+    return {"samples": chosen, "lists": lists, "shown": shown}
 
 
 def _short(value: float | int | None) -> float | int | None:

@@ -89,6 +89,34 @@ function fillMapTable(x, y, scores) {
   fill();
 }
 
-function renderNeighbors() {
-  $("neighbors").replaceChildren();
+// Some samples, and what the best layer of each model finds near to them; what both find is marked.
+const FIRST = 4;
+
+function renderNeighbors(at) {
+  const pairs = metric().pairs, { samples, lists } = data.examples;
+  const sides = [[pairs.x[at], pairs.layer_x[at]], [pairs.y[at], pairs.layer_y[at]]];
+  const found = sides.map(([model, layer]) => lists[`${model}:${layer}`]);
+  const box = $("neighbors");
+  box.replaceChildren();
+  if (!samples.length || found.some((list) => list === undefined) || pairs.x[at] === pairs.y[at]) return;
+  box.append(h("h3", {}, "Example neighbors"),
+    h("p", { class: "hint" }, "A seeded draw of samples, and what is nearest to each in the layer that was best; green is near in both."));
+  const examples = samples.map((sample, i) => example(sample, sides, found.map((list) => list[i])));
+  box.append(...examples.slice(0, FIRST));
+  if (examples.length > FIRST) box.append(h("details", {}, h("summary", {}, `${examples.length - FIRST} more examples`), ...examples.slice(FIRST)));
+}
+
+function example(sample, sides, near) {
+  const both = new Set(near[0].filter((other) => near[1].includes(other)));
+  const rows = sides.map(([model, layer], side) => [
+    h("h4", {}, name(model), ", ", h("bdi", {}, layerName(model, layer)), `: ${both.size} of ${near[side].length} shared`),
+    h("ul", { class: "row" }, ...near[side].map((other) => h("li", { class: both.has(other) ? "both" : null }, ...look(other), both.has(other) ? h("span", { class: "unseen" }, " (in both)") : null))),
+  ]);
+  return h("div", { class: "example" }, h("div", { class: "query" }, ...look(sample)), h("div", {}, ...rows.flat()));
+}
+
+function look(sample) {
+  const shown = data.examples.shown[sample] || { id: String(sample), texts: [], image: null };
+  const text = shown.texts[0] ?? shown.id;
+  return [shown.image ? h("img", { src: shown.image, alt: "", loading: "lazy" }) : null, h("bdi", { title: shown.texts.join(" · ") }, text)];
 }
