@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from browser import CHROMIUM, DRIVER, complaints, open_browser, open_page
+from PIL import Image
 
 from platonic_ray.cli import main
 from platonic_ray.errors import StudyError
-from platonic_ray.results import LayerInfo, PairScores, Result, growth_frame
+from platonic_ray.results import LayerInfo, PairScores, Result, examples_frame, growth_frame, samples_frame
 from platonic_ray.results.report import render_report, save_report
 from platonic_ray.results.report.data import pack_cells
 from platonic_ray.statistics import Calibration, Interval
@@ -73,7 +77,31 @@ def studied(names: list[str] = NAMES, depth: int = 3) -> Result:
         "null": {"alpha": 0.05, "count": 200},
         "notes": [f"a note with {HOSTILE}"],
     }
-    return Result.from_pairs(pairs, layers, provenance, growth)
+    made = Result.from_pairs(pairs, layers, provenance, growth)
+    return replace(made, examples=examples_of_all(names, depth), samples=pictured(8))
+
+
+def examples_of_all(names: list[str], depth: int) -> pl.DataFrame:
+    """Of samples 0 to 4: a model finds the three after it, starting one further on for each model."""
+    return examples_frame(
+        {
+            **{"sample": sample, "model": name, "layer": layer, "layer_name": f"block {layer}"},
+            **{"neighbors": [(sample + 1 + at + j) % 8 for j in range(3)], "similarities": [0.9, 0.8, 0.7]},
+        }
+        for sample in range(5)
+        for at, name in enumerate(names)
+        for layer in range(depth)
+    )
+
+
+def pictured(count: int) -> pl.DataFrame:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(stream, "WEBP")
+    picture = {"view": "photo", "kind": "image", "text": None, "thumbnail": stream.getvalue()}
+    caption = {"view": "caption", "kind": "text", "text": f"seen {HOSTILE}", "thumbnail": None}
+    return samples_frame(
+        {"sample": at, "id": f"s{at}"} | view for at in range(count) for view in (caption, picture)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +210,36 @@ def test_a_click_on_a_cell_opens_its_layers(opened, result):
         ".find((m) => m.type === 'ColumnDataSource' && m.name === 'cells').data.score"
     )
     assert drawn == pytest.approx(expected.ravel(), abs=1e-5)
+
+
+@in_browser
+def test_a_pair_shows_examples_of_what_both_models_find(opened):
+    find(opened, "#matrix-table td[data-row='3'][data-column='4']").click()
+    heads = [head.text for head in opened.find_elements("css selector", "#neighbors h4") if head.text]
+    assert [head.split(": ")[1] for head in heads] == ["2 of 3 shared"] * 8  # four more are folded away
+    example = find(opened, "#neighbors .example")
+    cards = example.find_elements("css selector", "li")
+    assert ["both" in (card.get_attribute("class") or "") for card in cards] == [
+        False,
+        True,
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert f"seen {HOSTILE}" in cards[0].text
+    widths = opened.execute_script(
+        "return [...document.querySelectorAll('#neighbors .query img')].map((i) => i.naturalWidth)"
+    )
+    assert widths[0] == 8
+    assert opened.execute_script("return window.planted") is None
+
+
+@in_browser
+def test_growth_follows_the_pair_that_is_chosen(opened):
+    assert "all against all" in find(opened, "#growth-pair").text
+    rows = opened.find_elements("css selector", "#growth-table tbody tr")
+    assert rows[0].get_property("textContent") == "125100.30000.01000.0200"
 
 
 @in_browser

@@ -16,7 +16,7 @@ import polars as pl
 
 from platonic_ray.metrics import metrics
 from platonic_ray.results.order import cluster_order
-from platonic_ray.results.report.findings import inputs_of, with_groups
+from platonic_ray.results.report.findings import inputs_of, views_of, with_groups
 from platonic_ray.results.result import Result
 
 _UNDEFINED = 0xFFFF
@@ -65,14 +65,18 @@ def pack_cells(scores: np.ndarray) -> dict[str, Any]:
 
 
 def _models(result: Result, names: list[str]) -> list[dict[str, Any]]:
-    inputs, floors = inputs_of(result), set(result.provenance.get("floors") or ())
+    inputs, views, floors = inputs_of(result), views_of(result), set(result.provenance.get("floors") or ())
     layers = result.layers.unique(["model", "layer"], keep="first", maintain_order=True)
     of = {
         model: rows["layer_name"].to_list()
         for (model,), rows in layers.group_by(["model"], maintain_order=True)
     }
     return [
-        {"name": name, "reads": inputs[name], "floor": name in floors, "layers": of[name]} for name in names
+        {
+            **{"name": name, "reads": inputs[name], "view": views.get(name)},
+            **{"floor": name in floors, "layers": of[name]},
+        }
+        for name in names
     ]
 
 
@@ -145,9 +149,9 @@ def _examples(result: Result, place: dict[str, int]) -> dict[str, Any]:
         lists.setdefault(f"{place[model]}:{positions[model, layer]}", []).append(near)
     shown: dict[int, dict[str, Any]] = {}
     for row in result.samples.iter_rows(named=True):
-        sample = shown.setdefault(row["sample"], {"id": row["id"], "texts": [], "image": None})
+        sample = shown.setdefault(row["sample"], {"id": row["id"], "texts": {}, "image": None})
         if row["text"] is not None:
-            sample["texts"].append(row["text"])
+            sample["texts"][row["view"]] = row["text"]
         if row["thumbnail"] is not None and sample["image"] is None:
             sample["image"] = "data:image/webp;base64," + base64.b64encode(row["thumbnail"]).decode()
     chosen = result.examples["sample"].unique(maintain_order=True).to_list()

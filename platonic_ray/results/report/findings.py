@@ -46,14 +46,19 @@ class Findings:
 
 def inputs_of(result: Result) -> dict[str, str]:
     """Return what each model reads ("text", "image"): by its kind, else by its view, else "models"."""
-    study = result.provenance.get("study") or {}
-    views = {entry.get("name"): entry.get("view") for entry in study.get("models") or []}
+    views = views_of(result)
     identities = result.provenance.get("models") or {}
     known = {}
     for model in result.layers["model"].unique(maintain_order=True):
         kind = KINDS.get((identities.get(model) or {}).get("kind", ""))
         known[model] = (kind.modality if kind else None) or views.get(model) or "models"
     return known
+
+
+def views_of(result: Result) -> dict[str, str]:
+    """Return the view that each model of a study reads."""
+    study = result.provenance.get("study") or {}
+    return {entry.get("name"): entry.get("view") for entry in study.get("models") or []}
 
 
 def question_of(result: Result) -> str:

@@ -134,7 +134,7 @@ function paintCharts() {
   paint("strip", "floor", { line_color: quiet });
   paint("strip", "ring", { line_color: ink });
   paint("map", "cells", { line_color: card });
-  paint("map", "ring", { line_color: color("warn") });
+  paint("map", "ring", { line_color: "#ff8c1a" });
   paint("growth", "others", { line_color: quiet });
   for (const name of ["errors", "curve", "points"]) paint("growth", name, { line_color: accent, ...(name === "points" ? { fill_color: accent } : {}) });
   paint("growth", "chance-line", { line_color: quiet });

@@ -108,15 +108,18 @@ function renderNeighbors(at) {
 
 function example(sample, sides, near) {
   const both = new Set(near[0].filter((other) => near[1].includes(other)));
+  // A text is that of the view that the model reads, else that of the other model's.
+  const views = sides.map(([model]) => models[model].view);
   const rows = sides.map(([model, layer], side) => [
     h("h4", {}, name(model), ", ", h("bdi", {}, layerName(model, layer)), `: ${both.size} of ${near[side].length} shared`),
-    h("ul", { class: "row" }, ...near[side].map((other) => h("li", { class: both.has(other) ? "both" : null }, ...look(other), both.has(other) ? h("span", { class: "unseen" }, " (in both)") : null))),
+    h("ul", { class: "row" }, ...near[side].map((other) => h("li", { class: both.has(other) ? "both" : null }, ...look(other, views[side], views[1 - side]), both.has(other) ? h("span", { class: "unseen" }, " (in both)") : null))),
   ]);
-  return h("div", { class: "example" }, h("div", { class: "query" }, ...look(sample)), h("div", {}, ...rows.flat()));
+  return h("div", { class: "example" }, h("div", { class: "query" }, ...look(sample, ...views)), h("div", {}, ...rows.flat()));
 }
 
-function look(sample) {
-  const shown = data.examples.shown[sample] || { id: String(sample), texts: [], image: null };
-  const text = shown.texts[0] ?? shown.id;
-  return [shown.image ? h("img", { src: shown.image, alt: "", loading: "lazy" }) : null, h("bdi", { title: shown.texts.join(" · ") }, text)];
+function look(sample, ...views) {
+  const shown = data.examples.shown[sample] || { id: String(sample), texts: {}, image: null };
+  const texts = [...views.map((view) => shown.texts[view]), ...Object.values(shown.texts)].filter((text) => text !== undefined);
+  const text = texts[0] ?? shown.id;
+  return [shown.image ? h("img", { src: shown.image, alt: "", loading: "lazy" }) : null, h("bdi", { title: [...new Set(texts)].join(" · ") }, text)];
 }
