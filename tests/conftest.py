@@ -1,10 +1,12 @@
 """Fixtures of many tests: samples, a tiny model on disk, and a small study of both."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from support import make_small_study, score_bytes, write_samples, write_tiny_bert
+from object_store import FaultyProxy, ObjectStore
+from support import make_small_study, make_tiny_study, score_bytes, write_samples, write_tiny_bert
 
 import platonic_ray as pr
 from platonic_ray.study import Study
@@ -30,6 +32,19 @@ def small_study(samples, tiny_bert, tmp_path) -> Study:
     return make_small_study(samples, tiny_bert, engine="local", store=str(tmp_path / "store"))
 
 
+@pytest.fixture
+def tiny_study(samples, tmp_path) -> Study:
+    """A study of a second, to be run in this process into a store of its own."""
+    return make_tiny_study(samples, engine="local", store=str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def tiny_undisturbed(samples, tmp_path_factory) -> bytes:
+    """The bytes of the tiny study's scores, from a run in this process that nothing disturbs."""
+    store = str(tmp_path_factory.mktemp("undisturbed") / "store")
+    return score_bytes(pr.align(make_tiny_study(samples, engine="local", store=store), quiet=True))
+
+
 @pytest.fixture(scope="session")
 def undisturbed(samples, tiny_bert, tmp_path_factory) -> bytes:
     """The bytes of the small study's scores, from a run in this process that nothing disturbs."""
@@ -37,3 +52,22 @@ def undisturbed(samples, tiny_bert, tmp_path_factory) -> bytes:
     return score_bytes(
         pr.align(make_small_study(samples, tiny_bert, engine="local", store=store), quiet=True)
     )
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """An S3 server of this session; its endpoint and credentials are in the environment."""
+    server = ObjectStore()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
+    server.close()
+
+
+@pytest.fixture
+def faulty_proxy(object_store) -> Iterator[FaultyProxy]:
+    """A proxy in front of the S3 server, whose requests can be made to fail."""
+    proxy = FaultyProxy(object_store.port)
+    yield proxy
+    proxy.close()

@@ -193,6 +193,24 @@ def make_small_study(samples: Path, tiny_bert: Path, **run: object) -> Study:
     )
 
 
+def make_tiny_study(samples: Path, **run: object) -> Study:
+    """200 samples in 4 shards and one block; two floors: TF-IDF and pixels. A second or two of work."""
+    return Study.from_dict(
+        {
+            "name": "tiny",
+            "shard_rows": 50,
+            "dataset": {"source": str(samples), "samples": 200},
+            "models": [
+                {"name": "tfidf", "use": "char-tfidf", "view": "en"},
+                {"name": "pixels", "use": "pixels", "view": "image"},
+            ],
+            "metrics": [{"name": "mutual_knn", "k": 5}, {"name": "cka"}],
+            "null": {"permutations": 0},
+            "run": run,
+        }
+    )
+
+
 def changed(study: Study, **run: Any) -> Study:
     """The same study, run elsewhere or otherwise."""
     return study.replace(run=study.run.model_dump() | run)
@@ -231,7 +249,7 @@ def events_of(study: Study, run: int = -1) -> list[dict[str, Any]]:
 
 def committed(study: Study, kind: str) -> set[str]:
     """The keys of the artifacts of a kind that exist."""
-    return {path.parent.name for path in (Path(study.run.store) / kind).rglob("manifest.json")}
+    return set(Store(study.run.store).keys(kind))
 
 
 def tie_digests(study: Study) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 A local write goes to a temporary file in the same folder, is flushed to the disk and renamed; an
 object store shows an object only when its upload is complete. Either way a reader sees a whole
-file or none.
+file or none. What an object store fails at is tried again for a while (`objects.patiently`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import errno
 import os
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import fs
 
 from platonic_ray.errors import StoreError
+from platonic_ray.store import objects
 
 
 def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
@@ -29,13 +31,12 @@ def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
         raise StoreError("The store has an empty name; give a folder or a URI.")
     if "://" not in uri:
         return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
-    try:
-        filesystem, path = fs.FileSystem.from_uri(uri)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise StoreError(
-            f"The store {uri} cannot be opened: {error}. Give a folder, or a URI that pyarrow knows (s3://, gs://)."
-        ) from None
-    return filesystem, path
+    return objects.open_uri(uri)
+
+
+def is_local(filesystem: fs.FileSystem) -> bool:
+    """Whether a filesystem is that of this machine."""
+    return isinstance(filesystem, fs.LocalFileSystem)
 
 
 @contextlib.contextmanager
@@ -46,10 +47,14 @@ def explained(action: str, path: str) -> Iterator[None]:
     except StoreError:
         raise
     except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, "What was finished before is kept; run again to resume.")
-        raise StoreError(f"{action} {path} failed: {error.strerror or error}. {advice}") from None
+        advice = objects.advice(error) or _ADVICE.get(error.errno or 0, _AGAIN)
+        what = " ".join(
+            [str(error.strerror or error).rstrip("."), *map("({})".format, getattr(error, "__notes__", ()))]
+        )
+        raise StoreError(f"{action} {path} failed: {what}. {advice}") from None
 
 
+_AGAIN = "What was finished before is kept; run again to resume."
 _ROOM = "Free some space, or choose another store (--store); what was finished is kept, run again to resume."
 _OTHER = "Choose a store that you may write to (--store, or `[run] store`)."
 _ADVICE = {
@@ -66,12 +71,25 @@ def write_atomic(filesystem: fs.FileSystem, path: str, data: bytes | pa.Buffer) 
     :raises StoreError: if it cannot be written; nothing is left behind.
     """
     with explained("Writing", path):
-        if isinstance(filesystem, fs.LocalFileSystem):
+        if is_local(filesystem):
             _write_local(Path(path), data)
+        elif objects.is_object_store(filesystem):
+            # In a thread of its own, which no interrupt of the main thread cuts short: closing a stream
+            # that was opened, and not written to, would upload an empty object.
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(
+                    objects.patiently, filesystem, lambda: _write_stream(filesystem, path, data)
+                ).result()
         else:
             filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
-            with filesystem.open_output_stream(path) as stream:
-                stream.write(data)
+            temporary = f"{path}.{uuid.uuid4().hex[:12]}.tmp"
+            _write_stream(filesystem, temporary, data)
+            filesystem.move(temporary, path)
+
+
+def _write_stream(filesystem: fs.FileSystem, path: str, data: bytes | pa.Buffer) -> None:
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(data)
 
 
 def _write_local(path: Path, data: bytes | pa.Buffer) -> None:
@@ -95,26 +113,35 @@ def read_bytes(filesystem: fs.FileSystem, path: str) -> pa.Buffer | None:
     """
     with explained("Reading", path):
         try:
-            with filesystem.open_input_file(path) as stream:
-                return stream.read_buffer()
+            return objects.patiently(filesystem, lambda: _read_whole(filesystem, path))
         except FileNotFoundError:
             return None
+
+
+def _read_whole(filesystem: fs.FileSystem, path: str) -> pa.Buffer:
+    with filesystem.open_input_file(path) as stream:
+        size = stream.size()
+        data = stream.read_buffer()
+    if data.size < size:
+        raise OSError(f"the content was truncated: {data.size} of {size} bytes came")
+    return data
 
 
 def remove(filesystem: fs.FileSystem, path: str) -> None:
     """Remove a file; it is no error if it has gone already."""
     with explained("Removing", path), contextlib.suppress(FileNotFoundError):
-        filesystem.delete_file(path)
+        objects.patiently(filesystem, lambda: filesystem.delete_file(path))
 
 
-def children(filesystem: fs.FileSystem, path: str) -> list[fs.FileInfo]:
-    """List a folder, sorted by name; empty if it is not there. Temporary files are left out."""
-    selector = fs.FileSelector(path, allow_not_found=True)
+def children(filesystem: fs.FileSystem, path: str, *, below: bool = False) -> list[fs.FileInfo]:
+    """List a folder, sorted by path; empty if it is not there. Temporary files are left out.
+
+    :param below: list what is in its folders too.
+    """
+    selector = fs.FileSelector(path, allow_not_found=True, recursive=below)
     with explained("Listing", path):
         try:
-            found = filesystem.get_file_info(selector)
-        except FileNotFoundError:  # it was made after Arrow had found nothing there to open
-            found = filesystem.get_file_info(selector)
-    return sorted(
-        (info for info in found if not info.base_name.startswith(".")), key=lambda info: info.base_name
-    )
+            found = objects.patiently(filesystem, lambda: filesystem.get_file_info(selector))
+        except FileNotFoundError:  # it was made, or a part of it went, while Arrow looked
+            found = objects.patiently(filesystem, lambda: filesystem.get_file_info(selector))
+    return sorted((info for info in found if not info.base_name.startswith(".")), key=lambda info: info.path)

@@ -16,6 +16,7 @@ the manifest. Kinds in use: `features`, `recipes`, `neighbors`, `kernels`, `chec
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -161,16 +162,24 @@ class Store:
         """Return an artifact's manifest, or None where there is no such artifact.
 
         A manifest that cannot be understood counts as none: its artifact is made again.
+
+        :raises StoreError: if a newer version of this package wrote it.
         """
-        found = files.read_bytes(self._fs, f"{self.folder(kind, key)}/manifest.json")
-        if found is None:
-            return None
-        try:
-            body = json.loads(found.to_pybytes())
-            parts = {name: Part(**part) for name, part in body["parts"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return None
-        return Manifest(kind, key, parts, body["meta"])
+        for _ in range(2):  # on an object store, one that is replaced between two requests may come torn
+            found = files.read_bytes(self._fs, f"{self.folder(kind, key)}/manifest.json")
+            if found is None:
+                return None
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                body = json.loads(found.to_pybytes())
+                if body["format"] > FORMAT:
+                    raise StoreError(
+                        f"{self.folder(kind, key)} was written by a newer version of platonic_ray (format "
+                        f"{body['format']}; this one reads {FORMAT}). Use that version, or another store."
+                    )
+                parts = {name: Part(**part) for name, part in body["parts"].items()}
+                if all(_PART.fullmatch(name) and _KEY.fullmatch(part.sha256) for name, part in parts.items()):
+                    return Manifest(kind, key, parts, body["meta"])
+        return None
 
     def read(self, manifest: Manifest, part: str) -> pa.Table:
         """Read and verify one part.
@@ -181,12 +190,25 @@ class Store:
         folder = self.folder(manifest.kind, manifest.key)
         # The name is derived, not taken: a manifest can never point out of its folder.
         path = f"{folder}/{part}-{entry.sha256[:16]}.arrow"
-        data = files.read_bytes(self._fs, path)
-        if data is None:
-            raise CorruptArtifactError(f"{path} is missing although its manifest names it.")
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise CorruptArtifactError(f"{path} does not have the sha256 in its manifest: it was damaged.")
-        return arrow.from_ipc(data)
+        for _ in range(2):  # what was damaged on its way here is whole the second time
+            data = files.read_bytes(self._fs, path)
+            if data is None:
+                raise CorruptArtifactError(f"{path} is missing although its manifest names it.")
+            if hashlib.sha256(data).hexdigest() == entry.sha256:
+                return arrow.from_ipc(data)
+        raise CorruptArtifactError(f"{path} does not have the sha256 in its manifest: it was damaged.")
+
+    def keys(self, kind: str) -> list[str]:
+        """Return the keys of all artifacts of a kind that exist, sorted."""
+        if not _KIND.fullmatch(kind):
+            raise ValueError(f"not a kind of artifact: {kind!r}")
+        found = files.children(self._fs, f"{self._root}/{kind}", below=True)
+        return sorted(info.path.rsplit("/", 2)[1] for info in found if info.base_name == "manifest.json")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine's file system (which others may or may not share)."""
+        return files.is_local(self._fs)
 
     def discard(self, kind: str, key: str) -> None:
         """Let an artifact cease to exist: its manifest goes, its parts may stay."""

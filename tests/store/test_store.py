@@ -88,6 +88,37 @@ def test_a_damaged_manifest_counts_as_no_artifact(store, tmp_path):
     assert store.manifest("features", KEY) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "sha256"), [("../../../../x", "0" * 64), ("layer.0000", "../../../../../x" + "0" * 48)]
+)
+def test_a_manifest_whose_names_lead_elsewhere_counts_as_no_artifact(store, tmp_path, name, sha256):
+    store.put("features", KEY, {"layer.0000": feature_table(features())})
+    (path,) = tmp_path.rglob("manifest.json")
+    body = json.loads(path.read_text())
+    body["parts"] = {name: {"file": "x", "sha256": sha256, "size_bytes": 1}}
+    path.write_text(json.dumps(body))
+    assert store.manifest("features", KEY) is None
+
+
+def test_a_manifest_from_the_future_is_refused_and_kept(store, tmp_path):
+    store.put("features", KEY, {"layer.0000": feature_table(features())})
+    (path,) = tmp_path.rglob("manifest.json")
+    newer = json.dumps({"format": 2, "something": "else"})
+    path.write_text(newer)
+    with pytest.raises(StoreError, match="newer version of platonic_ray"):
+        store.manifest("features", KEY)
+    assert path.read_text() == newer
+
+
+def test_a_filesystem_that_is_no_object_store_is_written_by_renaming():
+    store = Store.open("mock:///store")
+    store.put("features", KEY, {"layer.0000": feature_table(features())})
+    np.testing.assert_array_equal(
+        feature_array(store.read(store.manifest("features", KEY), "layer.0000")), features()
+    )
+    assert store.keys("features") == [KEY]
+
+
 def test_two_writers_of_one_key_leave_one_whole_artifact(store):
     for seed in (0, 1):
         store.put("features", KEY, {"layer.0000": feature_table(features(seed))})
