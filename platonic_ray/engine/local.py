@@ -1,32 +1,29 @@
 """Running a plan in this process, one task after another: the oracle of the run on Ray.
 
 No Ray, no objects, no concurrency: every task reads its features from the store and does what
-`platonic_ray.engine.tiles` and `scores` say. A run on Ray must end with the same bytes.
+`platonic_ray.engine.work` says. A run on Ray must end with the same bytes.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import Any
 
 import pyarrow as pa
 import torch
 
-from platonic_ray.engine import rows, scores, tiles
 from platonic_ray.engine.context import MOST_ATTEMPTS, Context, MissingInputError, event_of, label
 from platonic_ray.engine.events import EventLog
-from platonic_ray.engine.features import Blocks, ModelRunner, clamp
+from platonic_ray.engine.features import ModelRunner
 from platonic_ray.engine.progress import ProgressDisplay
+from platonic_ray.engine.work import OBJECTS_ONLY, perform
 from platonic_ray.errors import RunError
 from platonic_ray.plan import (
-    Clamp,
     Embed,
     KernelTile,
-    NeighborBlock,
     NeighborTile,
     PermutedKernel,
-    RowState,
-    Scale,
     Score,
     Task,
     TaskGraph,
@@ -81,33 +78,20 @@ class LocalRunner:
         return task
 
     def _do(self, task: Task) -> dict[str, Any]:
-        context = self.context
         if isinstance(task, Embed):
-            *_, report = self._runner(task.model).embed(task.shard)
+            runner = self._runner(task.model)
+            start = time.time()
+            *_, report = runner.embed(task.shard)
             assert isinstance(report, dict)
-            return report
-        blocks = Blocks(context)
-        if isinstance(task, Clamp):
-            clamp(context, task)
-        elif isinstance(task, NeighborTile):
-            self._partials[task] = tiles.neighbor_tile(context, task, blocks)
-        elif isinstance(task, NeighborBlock):
-            parts = [need for need in self.graph.needs(task) if isinstance(need, NeighborTile)]
-            lost = [tile for tile in parts if tile not in self._partials]
-            if lost:
-                raise MissingInputError(lost)
-            tiles.neighbor_block(context, task, {tile: self._partials[tile] for tile in parts})
-        elif isinstance(task, RowState):
-            self._partials[task] = rows.row_state(context, task, blocks)
-        elif isinstance(task, KernelTile):
-            tiles.kernel_tile(context, task, blocks, {})
-        elif isinstance(task, PermutedKernel):
-            tiles.permuted_kernel(context, task, blocks, {})
-        elif isinstance(task, Scale):
-            tiles.scale(context, task, blocks)
-        else:
-            self.scores[task] = scores.score_pair(context, task, self._partials)
-        return blocks.bytes_read()
+            return {"start": start, "end": time.time(), **report}
+        needs = self.graph.needs(task)
+        given = {need: (self._partials[need],) for need in needs if need in self._partials}
+        report, result = perform(self.context, task, given)
+        if isinstance(task, Score):
+            self.scores[task] = result
+        elif isinstance(task, OBJECTS_ONLY):
+            self._partials[task] = result
+        return report
 
     def _runner(self, model: int) -> ModelRunner:
         if self._model is None or self._model[0] != model:

@@ -29,6 +29,7 @@ from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.failures import Failure, Loss, classify
 from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.engine.rows import wanted_layers
+from platonic_ray.engine.work import OBJECTS_ONLY
 from platonic_ray.errors import RunError, StudyError
 from platonic_ray.plan import (
     Clamp,
@@ -172,8 +173,8 @@ class Scheduler:
             lost = []
             for need in self.graph.needs(task):
                 found = self._handed(task, need)
-                if not found and isinstance(need, NeighborTile | RowState):
-                    lost.append(need)  # what lives as an object only
+                if not found and isinstance(need, OBJECTS_ONLY):
+                    lost.append(need)
                 elif found:
                     slots.append((need, len(found)))
                     refs.extend(found)
@@ -182,8 +183,8 @@ class Scheduler:
                     self.graph.undo(need)
                 self.graph.give_back(task)
                 continue
-            function = remote.RUN[type(task)].options(name=label(self.plan, task), num_cpus=cluster.HALF_CORE)
-            report, output = function.remote(self._context_ref, task, tuple(slots), *refs)
+            function = remote.run_task.options(name=label(self.plan, task), num_cpus=cluster.HALF_CORE)
+            report, output = function.remote([self._context_ref], task, tuple(slots), *refs)
             self.running[report] = task
             self.outputs[task] = (output,)
 
