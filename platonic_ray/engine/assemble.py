@@ -22,8 +22,9 @@ from platonic_ray.engine.winners import BEST
 from platonic_ray.errors import RunError
 from platonic_ray.kernels import CLAMPED
 from platonic_ray.metrics import Metric, flag_zero_rows, full_table_note
+from platonic_ray.models import Likelihood
 from platonic_ray.plan import Score
-from platonic_ray.results import LayerInfo, PairScores, Result, growth_frame
+from platonic_ray.results import LayerInfo, PairScores, Result, capability_frame, growth_frame
 from platonic_ray.statistics import Calibration, Interval
 from platonic_ray.store import Manifest, Store
 
@@ -63,7 +64,33 @@ def assemble(prepared: Prepared, scores: dict[Score, pa.Table], engine: str, sta
     provenance = _provenance(prepared, described, engine, started)
     pairs.sort(key=lambda pair: labels.index(pair.metric))
     curves = growth_frame(row for _, row in sorted(growth, key=lambda each: each[0]))
-    return Result.from_pairs(pairs, layers, provenance, curves)
+    measured = [
+        row
+        for entry, description in zip(prepared.study.models, described, strict=True)
+        for row in capability_rows(entry.name, entry.view, description.likelihood, entry.capability)
+    ]
+    return Result.from_pairs(pairs, layers, provenance, curves, capability_frame(measured))
+
+
+_NO_CONTEXT = (
+    "of {count} of {texts} texts the first token has no context and counts no bits; bos = true gives it one"
+)
+
+
+def capability_rows(
+    model: str, view: str, likelihood: Likelihood | None, given: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Return the rows of a model in the frame of capabilities: what was measured, then what was given."""
+    rows: list[dict[str, Any]] = []
+    if likelihood is not None:
+        alone, texts = likelihood.without_context, likelihood.texts
+        about = {
+            **{"model": model, "view": view, "samples": texts},
+            "status": _NO_CONTEXT.format(count=alone, texts=texts) if alone else None,
+        }
+        measured = ("bits_per_byte", "bits_per_byte_per_text")
+        rows = [{**about, "capability": name, "value": getattr(likelihood, name)} for name in measured]
+    return rows + [{"model": model, "capability": name, "value": value} for name, value in given.items()]
 
 
 def _interval(row: dict[str, Any]) -> Interval | None:
@@ -79,6 +106,7 @@ class _Description:
 
     layers: tuple[LayerInfo, ...]
     truncated: int
+    likelihood: Likelihood | None
     bounds: tuple[float, ...] | None
     made_by: tuple[dict[str, Any], ...]
 
@@ -108,7 +136,9 @@ def _describe(context: Context, model: int) -> _Description:
     )
     machines = {digest(shard["made_by"]): shard["made_by"] for shard in shards}
     truncated = sum(shard["truncated"] for shard in shards)
-    return _Description(layers, truncated, bounds, tuple(machines.values()))
+    noted = [shard["likelihood"] for shard in shards if shard.get("likelihood") is not None]
+    likelihood = Likelihood.sum(noted) if noted else None
+    return _Description(layers, truncated, likelihood, bounds, tuple(machines.values()))
 
 
 def _bounds(context: Context, model: int) -> tuple[float, ...] | None:

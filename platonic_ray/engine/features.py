@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,7 @@ class ModelRunner:
                 "layers": [vars(layer) for layer in self._loaded.layers],
                 "rows": len(span),
                 "truncated": features.truncated,
+                "likelihood": None if features.likelihood is None else asdict(features.likelihood),
                 "zero_rows": [int((~rows.any(axis=1)).sum()) for rows in features.layers],
                 "made_by": made_by(self._device, context.run.threads),
             }

@@ -23,7 +23,7 @@ from platonic_ray.statistics import Groups, Null, choose_permutations, has_cheap
 from platonic_ray.store import Store
 from platonic_ray.study import NullEntry, Study
 
-_RESULT_VERSION = 4
+_RESULT_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,7 @@ def prepare(study: Study, store: Store) -> Prepared:
             "null": None if null is None else null.summary(),
             "growth": [[at, asdict(how)] for at, how in curves],
             "intervals": None if context.intervals is None else asdict(context.intervals),
+            "capability": {model.name: model.capability for model in study.models if model.capability},
         }
     )
     return Prepared(study, context, key, dataset, notes)

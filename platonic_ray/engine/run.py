@@ -175,4 +175,4 @@ def _stored_result(store: Store, prepared: Prepared) -> Result | None:
 
 
 _TILES = (NeighborTile, KernelTile, PermutedKernel, RowState)
-_FRAMES = ("scores", "models", "layers", "growth", "examples", "samples")
+_FRAMES = ("scores", "models", "layers", "growth", "examples", "samples", "capability")

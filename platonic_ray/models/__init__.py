@@ -12,17 +12,18 @@ from __future__ import annotations
 from platonic_ray.models.base import RANDOM_INIT_SEED as RANDOM_INIT_SEED
 from platonic_ray.models.base import Description as Description
 from platonic_ray.models.base import Features as Features
-from platonic_ray.models.base import Layer as Layer
 from platonic_ray.models.base import Model as Model
 from platonic_ray.models.base import ModelSpec as ModelSpec
 from platonic_ray.models.base import check_rows as check_rows
 from platonic_ray.models.base import describe as describe
 from platonic_ray.models.base import load as load
-from platonic_ray.models.base import resolve as resolve
 from platonic_ray.models.catalog import CATALOG as CATALOG
 from platonic_ray.models.catalog import CatalogEntry as CatalogEntry
 from platonic_ray.models.check import ModelCheck as ModelCheck
 from platonic_ray.models.check import check_models as check_models
+from platonic_ray.models.layers import Layer as Layer
+from platonic_ray.models.likelihood import Likelihood as Likelihood
+from platonic_ray.models.resolve import resolve as resolve
 
 __all__ = [
     "CATALOG",
@@ -31,6 +32,7 @@ __all__ = [
     "Description",
     "Features",
     "Layer",
+    "Likelihood",
     "Model",
     "ModelCheck",
     "ModelSpec",

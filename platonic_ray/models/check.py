@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from platonic_ray.errors import PlatonicRayError, WeightsError
-from platonic_ray.models.base import ModelSpec, describe, matches_any, resolve
+from platonic_ray.models.base import ModelSpec, describe
 from platonic_ray.models.catalog import CATALOG
 from platonic_ray.models.kinds import KINDS
+from platonic_ray.models.resolve import resolve
+from platonic_ray.models.weights import matches_any
 from platonic_ray.study import ModelEntry
 
 

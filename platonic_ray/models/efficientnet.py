@@ -41,25 +41,29 @@ class EfficientNetModel:
         with torch.inference_mode():
             widths = [int(state.shape[1]) for state in self._states(blank)]
         names = ["stem", *(f"stage {index}" for index in range(1, len(widths) - 1)), "head"]
-        self._kept, self.layers = spec.keep(list(zip(names, widths, strict=True)))
+        self._readout = spec.keep(list(zip(names, widths, strict=True)))
+        self.layers = self._readout.layers
 
     def embed(self, items: Sequence[bytes]) -> Features:
         """Return the averaged feature maps of n encoded images: one float32 `[n, D]` array a layer.
 
         :raises DataError: if an image cannot be decoded.
         """
-        kept = [torch.empty((len(items), layer.width), dtype=torch.float32) for layer in self.layers]
+        kept = self._readout.rows(len(items))
+        wanted = {place for place, _ in self._readout.parts}
         exact = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
         with torch.inference_mode(), exact:
             for start in range(0, len(items), self._batch_images):
                 rows = slice(start, start + self._batch_images)
-                wanted = dict(zip(self._kept, kept, strict=True))
-                for place, state in enumerate(self._states(self._pixels(items[rows]))):
-                    if place in wanted:
-                        wanted[place][rows] = state.mean(dim=(2, 3)).cpu()
-        return Features([layer.numpy() for layer in kept])
+                means = {
+                    place: state.mean(dim=(2, 3)).cpu().numpy()
+                    for place, state in enumerate(self._states(self._pixels(items[rows])))
+                    if place in wanted
+                }
+                kept.put(rows, lambda place, _, means=means: means[place])  # type: ignore[misc]
+        return Features(kept.features())
 
     def _pixels(self, images: Sequence[bytes]) -> torch.Tensor:
         """Return the network's input, float32 `[n, 3, size, size]`."""

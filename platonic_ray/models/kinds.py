@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+Modality = Literal["text", "image", "audio", "video"]
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -21,7 +23,7 @@ class Kind:
 
     module: str
     version: int
-    modality: Literal["text", "image"] | None
+    modality: Modality | None
     settings: Mapping[str, Any] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
@@ -33,7 +35,15 @@ class Kind:
 
 
 FEATURE_FILES = ("*.npy", "*.safetensors", "*.parquet", "*.arrow", "*.feather", "*.pt", "*.pth")
-_LAYERS = {"layers": "all"}
+NEUTRAL: Mapping[str, Any] = {
+    "layers": "all",
+    "concatenate": False,
+    "bits_per_byte": False,
+    "bos": None,
+}
+"""Settings that change nothing at these values, and then enter no key."""
+_LAYERS = {"layers": "all", "concatenate": False}
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _TEXT_FILES = (
     *("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.*", "merges.txt", "*.model"),
@@ -44,7 +54,10 @@ KINDS: Mapping[str, Kind] = {
         module="text",
         version=1,
         modality="text",
-        settings={"pooling": "mean", "prompt": "{text}", "max_tokens": 512, "batch_tokens": 2048, **_LAYERS},
+        settings={
+            **{"pooling": "mean", "prompt": "{text}", "max_tokens": 512, "batch_tokens": 2048, **_LAYERS},
+            **{"bos": None, "bits_per_byte": False},
+        },
         constants={"dtype": "float32", "padding": "right", "batches": "by length"},
         files=(*_TEXT_FILES, "*.safetensors", "*.safetensors.index.json"),
         trained=("*.safetensors", "*.safetensors.index.json"),
@@ -57,13 +70,34 @@ KINDS: Mapping[str, Kind] = {
         modality="image",
         settings={"pooling": "mean", "batch_images": 8, **_LAYERS},
         constants={"dtype": "float32", "image_processor": "pil", "states": "before any final norm"},
-        files=(
-            *("config.json", "preprocessor_config.json", "processor_config.json"),
-            *("*.safetensors", "*.safetensors.index.json"),
-        ),
+        files=("config.json", *_PROCESSORS, "*.safetensors", "*.safetensors.index.json"),
         trained=("*.safetensors", "*.safetensors.index.json"),
         poolings=("mean", "first", "max", "pooler"),
         poolings_of_some=("first", "pooler"),
+    ),
+    "transformers-audio": Kind(
+        module="audio",
+        version=1,
+        modality="audio",
+        settings={"pooling": "mean", "max_seconds": 30.0, "batch_seconds": 60.0, **_LAYERS},
+        constants={"dtype": "float32", "channels": "averaged", "resampling": "polyphase"},
+        files=("config.json", *_PROCESSORS, "*.safetensors", "*.safetensors.index.json"),
+        trained=("*.safetensors", "*.safetensors.index.json"),
+        poolings=("mean", "last", "first", "max"),
+    ),
+    "transformers-video": Kind(
+        module="video",
+        version=1,
+        modality="video",
+        settings={"pooling": "mean", "batch_clips": 1, **_LAYERS},
+        constants={
+            **{"dtype": "float32", "image_processor": "pil", "states": "before any final norm"},
+            "frames": "evenly, first and last among them",
+        },
+        files=("config.json", *_PROCESSORS, "*.safetensors", "*.safetensors.index.json"),
+        trained=("*.safetensors", "*.safetensors.index.json"),
+        poolings=("mean", "first", "max"),
+        poolings_of_some=("first",),
     ),
     "static-text": Kind(
         module="static",

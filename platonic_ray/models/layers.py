@@ -1,14 +1,125 @@
-"""Which of a model's layers a study keeps: all, every n-th, or some by number or name."""
+"""What a study keeps of a model's states: which layers, pooled how, under which names.
+
+A representation is a layer and a pooling. `read_out` lays out all of a model's in one list; `Rows`
+collects their features while batches pass by.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from platonic_ray.errors import StudyError
 
+POOLER = "pooler"
+"""The pooling that is the output of a model's own head: a state by itself, named like this."""
+CONCATENATED = "all layers"
+
 Wanted = str | tuple[int | str, ...]
 """`"all"`, `"every n"` (layers 0, n, 2n, …), or numbers (negative ones from the end) and names."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One representation of a model: its place, its name, the width D of its features."""
+
+    index: int
+    name: str
+    width: int
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What is kept of a model's states: for each representation the state's place and its pooling.
+
+    `layers` names them, and after them, where the layers are concatenated too, one for each pooling:
+    `concatenated` holds which of the others it is made of.
+    """
+
+    parts: tuple[tuple[int, str | None], ...]
+    layers: tuple[Layer, ...]
+    concatenated: tuple[tuple[int, ...], ...] = ()
+
+    def rows(self, n: int) -> Rows:
+        """Begin to collect the features of n items."""
+        return Rows(self, n)
+
+
+class Rows:
+    """The features of n items in the making: one float32 `[n, D]` array a representation."""
+
+    def __init__(self, readout: Readout, n: int) -> None:
+        self._readout = readout
+        self._arrays = [np.empty((n, layer.width), np.float32) for layer in readout.layers]
+
+    def put(
+        self, rows: Sequence[int] | slice, pooled: Callable[[int, str | None], NDArray[np.float32]]
+    ) -> None:
+        """Fill in some rows, given what returns a state pooled: `pooled(place, pooling)`, `[rows, D]`."""
+        for array, (place, pooling) in zip(self._arrays, self._readout.parts, strict=False):
+            array[rows] = pooled(place, pooling)
+        first = len(self._readout.parts)
+        for array, of in zip(self._arrays[first:], self._readout.concatenated, strict=True):
+            array[rows] = np.concatenate([_unit(self._arrays[part][rows]) for part in of], axis=1)
+
+    def features(self) -> list[NDArray[np.float32]]:
+        """Return all arrays, once every row was put."""
+        return self._arrays
+
+
+def read_out(
+    named: Sequence[tuple[str, int]],
+    where: str,
+    *,
+    layers: Wanted = "all",
+    poolings: Sequence[str] = (),
+    concatenate: bool = False,
+) -> Readout:
+    """Lay out a model's representations, from the (name, width) of each of its states.
+
+    With several poolings a layer's name says which: "block 3 (last)". The output of the model's own
+    head, which is no layer of the others, is the state named "pooler". With `concatenate` there is one
+    representation more for each pooling, all its layers side by side, every one scaled to unit length
+    first, so that none outweighs the others: inner products are sums of the layers' cosines.
+
+    :raises StudyError: for a layer that does not exist.
+
+    >>> read_out([("embedding", 8), ("block 1", 8)], "Model 'm'", poolings=["mean", "last"]).layers[-1]
+    Layer(index=3, name='block 1 (last)', width=8)
+    >>> read_out([("a", 8), ("b", 2)], "Model 'm'", concatenate=True).layers[-1]
+    Layer(index=2, name='all layers', width=10)
+    """
+    hidden = [place for place, (name, _) in enumerate(named) if name != POOLER or POOLER not in poolings]
+    heads = [place for place in range(len(named)) if place not in hidden]
+    of = hidden or heads
+    places = [of[at] for at in chosen_layers(layers, [named[place][0] for place in of], where)]
+    parts: list[tuple[int, str | None]] = []
+    made: list[tuple[str, int]] = []
+    sums: list[tuple[int, ...]] = []
+    summed: list[tuple[str, int]] = []
+    for pooling in poolings or (None,):
+        kept = (places if not hidden else heads) if pooling == POOLER else places
+        label = f" ({pooling})" if len(poolings) > 1 and pooling != POOLER else ""
+        if concatenate and pooling != POOLER:
+            sums.append(tuple(range(len(parts), len(parts) + len(kept))))
+            summed.append((CONCATENATED + label, sum(named[place][1] for place in kept)))
+        parts += [(place, pooling) for place in kept]
+        made += [(named[place][0] + label, named[place][1]) for place in kept]
+    return Readout(
+        tuple(parts),
+        tuple(Layer(index, *each) for index, each in enumerate([*made, *summed])),
+        tuple(sums),
+    )
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return rows scaled to unit length; a zero row stays one."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(lengths == 0, 1, lengths), np.float32)
 
 
 def chosen_layers(wanted: Wanted, names: Sequence[str], where: str) -> list[int]:

@@ -16,6 +16,7 @@ import transformers
 
 from platonic_ray.errors import PlatonicRayError, StudyError, WeightsError
 from platonic_ray.models.base import ModelSpec
+from platonic_ray.models.layers import POOLER
 
 
 def load_network(spec: ModelSpec, folder: Path, config: Any, auto: Any = transformers.AutoModel) -> Any:
@@ -35,7 +36,7 @@ def load_network(spec: ModelSpec, folder: Path, config: Any, auto: Any = transfo
         trust_remote_code=False,
         output_loading_info=True,
     )
-    refuse_missing(report["missing_keys"], pooler=spec.setting("pooling") == "pooler")
+    refuse_missing(report["missing_keys"], pooler=spec.takes_pooler)
     return network
 
 
@@ -56,20 +57,23 @@ def refuse_missing(keys: Sequence[str], *, pooler: bool = False) -> None:
         raise ValueError(f"weights are missing: {', '.join(missing[:3])} ({len(missing)} in all)")
 
 
-def states_of(output: Any, network: Any, pooling: str, where: str) -> tuple[torch.Tensor, ...]:
-    """Return the hidden states in a network's output; with pooling "pooler" that of its head alone.
+def states_of(output: Any, network: Any, poolings: Sequence[str], where: str) -> tuple[torch.Tensor, ...]:
+    """Return the hidden states in a network's output; with the pooling "pooler" what its head gives, last.
 
     :raises StudyError: if the network does not give them.
     """
-    if pooling == "pooler":
+    heads: tuple[torch.Tensor, ...] = ()
+    if POOLER in poolings:
         pooled = output.get("pooler_output")
         if pooled is None:
             raise StudyError(f"{where}: {type(network).__name__} has no pooler; choose another pooling.")
-        return (pooled.flatten(1),)
+        heads = (pooled.flatten(1),)
+    if tuple(poolings) == (POOLER,):
+        return heads
     states = output.get("reshaped_hidden_states") or output.get("hidden_states")
     if not states:
         raise StudyError(f"{where}: {type(network).__name__} does not give its hidden states.")
-    return tuple(states)
+    return (*states, *heads)
 
 
 @contextlib.contextmanager

@@ -23,14 +23,16 @@ class StoredFeatures:
     """The layers of a file. Its items are row numbers of the dataset's source."""
 
     def __init__(self, spec: ModelSpec, layers: dict[str, NDArray[np.generic]]) -> None:
-        kept, self.layers = spec.keep([(name, array.shape[1]) for name, array in layers.items()])
-        arrays = list(layers.values())
-        self.rows = len(arrays[0])
-        self._arrays = [arrays[place] for place in kept]
+        self._readout = spec.keep([(name, array.shape[1]) for name, array in layers.items()])
+        self.layers = self._readout.layers
+        self._arrays = list(layers.values())
+        self.rows = len(self._arrays[0])
 
     def embed(self, items: Sequence[int]) -> Features:
         """Return the rows of n samples, rounded to float32: one `[n, D]` array a layer."""
-        return Features([np.asarray(array[list(items)], np.float32) for array in self._arrays])
+        kept, some = self._readout.rows(len(items)), list(items)
+        kept.put(slice(None), lambda place, _: np.asarray(self._arrays[place][some], np.float32))
+        return Features(kept.features())
 
 
 def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> StoredFeatures:

@@ -2,39 +2,38 @@
 
 From a folder, a hub's snapshot or a GGUF file, by transformers' auto classes; safetensors or GGUF
 only, no remote code. Of an encoder-decoder (T5) the encoder alone is loaded, of CLIP the tower of
-texts. Texts are padded on the
-right under an attention mask, whatever side the tokenizer would pad on: there the models' own
-position ids are the right ones (tokens are counted from the first), which with padding on the left
-they are not in models of absolute positions (GPT-2, BERT).
+texts. With `bits_per_byte` a causal language model is loaded with its head, and the pass that gives the
+features gives the likelihood of the texts too.
+
+Texts are padded on the right under an attention mask, whatever side the tokenizer would pad on: there
+the models' own position ids are the right ones (tokens are counted from the first), which with padding
+on the left they are not in models of absolute positions (GPT-2, BERT).
 
 Layers are transformers' hidden states: "embedding" (what enters the first block), "block i" (the
 residual stream after it; the last one after the final norm where the model has one, and then its
-name says so). With pooling "pooler" there is one layer, the output of the model's own pooling head.
+name says so). The pooling "pooler" is one layer, the output of the model's own pooling head.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
-import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
-from platonic_ray.errors import DataError
+from platonic_ray.errors import StudyError
 from platonic_ray.models.base import Description, Features, ModelSpec, configuration, described
-from platonic_ray.models.pretrained import (
-    explained,
-    load_network,
-    random_network,
-    refuse_missing,
-    states_of,
-)
-from platonic_ray.models.weights import cache_folder, file_sha256, locate
+from platonic_ray.models.gguf_files import describe_gguf, read_gguf
+from platonic_ray.models.layers import POOLER
+from platonic_ray.models.likelihood import Likelihood, bits_of_texts
+from platonic_ray.models.pooling import batches_by_length, pool_tokens
+from platonic_ray.models.pretrained import explained, load_network, random_network, states_of
+from platonic_ray.models.tokens import Tokenizer, Tokens
+from platonic_ray.models.weights import locate
 
 _FINAL_NORMS = {
     *("norm", "ln_f", "norm_f", "final_norm", "final_layer_norm", "final_layernorm", "layer_norm"),
@@ -42,84 +41,79 @@ _FINAL_NORMS = {
 
 
 class TextModel:
-    """A transformer and its tokenizer."""
+    """A transformer and its tokenizer.
+
+    `network` is what runs; `body` is it or the part of it that gives the states, without a head.
+    """
 
     def __init__(self, spec: ModelSpec, network: Any, tokenizer: Any, device: str) -> None:
         self._name = spec.name
         self._network = network.eval().to(device)
-        self._tokenizer = tokenizer
+        body = _body(network)
         self._device = device
-        self._pooling: str = spec.setting("pooling")
-        self._prompt: str = spec.setting("prompt")
+        self._poolings = spec.poolings
         self._batch_tokens: int = spec.setting("batch_tokens")
-        self._vocabulary = network.get_input_embeddings().weight.shape[0]
-        self._pad = _pad_id(tokenizer, self._vocabulary)
-        longest = min(tokenizer.model_max_length, _positions(network))
-        self._max_tokens = min(spec.setting("max_tokens"), longest)
-        self._kept, self.layers = spec.keep(_named(self._run([[self._pad]])[0], network, spec))
+        self._measures: bool = spec.setting("bits_per_byte")
+        vocabulary = network.get_input_embeddings().weight.shape[0]
+        self._tokens = Tokenizer(spec, tokenizer, vocabulary=vocabulary, positions=_positions(network))
+        output, _ = self._run([[self._tokens.pad]], body)
+        self._readout = spec.keep(_named(output, body, spec))
+        self.layers = self._readout.layers
 
     def embed(self, items: Sequence[str]) -> Features:
-        """Return the pooled hidden states of n texts: one float32 `[n, D]` array a layer.
+        """Return the pooled hidden states of n texts: one float32 `[n, D]` array a representation.
 
         :raises DataError: if a text has no token, or one that the network does not know.
         """
-        tokens, truncated = self._tokenize(items)
-        kept = [torch.empty((len(items), layer.width), dtype=torch.float32) for layer in self.layers]
-        for batch in batches_by_length([len(ids) for ids in tokens], self._batch_tokens):
-            output, mask = self._run([tokens[index] for index in batch])
-            states = states_of(output, self._network, self._pooling, f"Model {self._name!r}")
-            for layer, place in zip(kept, self._kept, strict=True):
-                layer[batch] = _pool(states[place], mask, self._pooling).cpu()
-        return Features([layer.numpy() for layer in kept], truncated)
+        tokens = self._tokens(items)
+        rows = self._readout.rows(len(items))
+        bits = [0.0] * len(items)
+        for batch in batches_by_length([len(ids) for ids in tokens.ids], self._batch_tokens):
+            some = [tokens.ids[index] for index in batch]
+            output, mask = self._run(some, self._network)
+            rows.put(batch, self._pooled(output, mask))
+            if self._measures:
+                for index, of_text in zip(batch, self._bits(output["logits"], some), strict=True):
+                    bits[index] = of_text
+        likelihood = self._likelihood(items, tokens, bits) if self._measures else None
+        return Features(rows.features(), len(tokens.cut), likelihood)
 
-    def _tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
-        """Return the token ids of each text, and how many texts were cut to `max_tokens`."""
-        if not texts:
-            return [], 0
-        prompted = [self._prompt.replace("{text}", text) for text in texts]
-        whole = self._tokenizer(prompted, truncation=False, verbose=False)["input_ids"]
-        long = [index for index, ids in enumerate(whole) if len(ids) > self._max_tokens]
-        for index in long:  # cut by the tokenizer, which keeps the special tokens at the end
-            cut = self._tokenizer(prompted[index], truncation=True, max_length=self._max_tokens)
-            whole[index] = cut["input_ids"]
-        for text, ids in zip(texts, whole, strict=True):
-            if not ids:
-                raise DataError(
-                    f"Model {self._name!r} finds no token in the text {text[:80]!r}; leave it out."
-                )
-            if max(ids) >= self._vocabulary:
-                raise DataError(
-                    f"Model {self._name!r} has {self._vocabulary} tokens, and its tokenizer gives the text "
-                    f"{text[:80]!r} the token {max(ids)}: tokenizer and weights do not belong together."
-                )
-        return whole, len(long)
+    def _pooled(self, output: Any, mask: torch.Tensor) -> Callable[[int, str | None], np.ndarray]:
+        """Return what gives one of the states in an output, pooled one way."""
+        states = states_of(output, self._network, self._poolings, f"Model {self._name!r}")
+        return lambda place, pooling: pool_tokens(states[place], mask, pooling).cpu().numpy()
 
-    def _run(self, tokens: list[list[int]]) -> tuple[Any, torch.Tensor]:
-        """Return the network's output for a batch padded on the right, and the mask `[batch, longest]`."""
+    def _bits(self, logits: torch.Tensor, tokens: list[list[int]]) -> list[float]:
+        """Return the bits that each text of a batch took: those of its own tokens that have a context."""
+        ids, _ = self._padded(tokens)
+        counts = torch.zeros(ids.shape, dtype=torch.bool)
+        for row, one in enumerate(tokens):
+            counts[row, : len(one)] = torch.tensor(self._tokens.own(one))
+        return bits_of_texts(logits, ids.to(self._device), counts.to(self._device))
+
+    def _likelihood(self, texts: Sequence[str], tokens: Tokens, bits: list[float]) -> Likelihood:
+        sizes = [
+            self._tokens.covered_bytes(text, tokens.ids[row]) if row in tokens.cut else len(text.encode())
+            for row, text in enumerate(texts)
+        ]
+        without_context = sum(self._tokens.own(ids)[0] for ids in tokens.ids)
+        return Likelihood.of(bits, sizes, without_context)
+
+    def _padded(self, tokens: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a batch padded on the right, and its mask, both `[batch, longest]`."""
         longest = max(len(ids) for ids in tokens)
-        ids = torch.full((len(tokens), longest), self._pad)
+        ids = torch.full((len(tokens), longest), self._tokens.pad)
         mask = torch.zeros((len(tokens), longest), dtype=torch.long)
         for row, one in enumerate(tokens):
             ids[row, : len(one)] = torch.tensor(one)
             mask[row, : len(one)] = 1
-        ids, mask = ids.to(self._device), mask.to(self._device)
+        return ids, mask
+
+    def _run(self, tokens: list[list[int]], network: Any) -> tuple[Any, torch.Tensor]:
+        """Return a network's output for a batch, and the batch's mask."""
+        ids, mask = (tensor.to(self._device) for tensor in self._padded(tokens))
         with torch.inference_mode():
-            output = self._network(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-        return output, mask
-
-
-def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Cut items, shortest first, into batches of at most `budget` tokens once padded (one item at least).
-
-    >>> batches_by_length([5, 1, 2, 2], budget=6)
-    [[1, 2, 3], [0]]
-    """
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
-        if not batches or (len(batches[-1]) + 1) * lengths[index] > budget:
-            batches.append([])
-        batches[-1].append(index)
-    return batches
+            return network(input_ids=ids, attention_mask=mask, output_hidden_states=True), mask
 
 
 def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> TextModel:
@@ -136,17 +130,29 @@ def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> Text
 
 def _load(spec: ModelSpec, folder: Path) -> tuple[Any, Any]:
     config, tokenizer = _configure(spec, folder)
-    auto = _auto(config)
+    auto = _auto(spec, config)
     if spec.file and spec.init == "pretrained":
         network = random_network(spec, config, auto)
-        _read_gguf(folder / spec.file, network)
+        read_gguf(folder / spec.file, network)
     else:
         network = load_network(spec, folder, config, auto)
     return _encoder(network), tokenizer
 
 
-def _auto(config: Any) -> Any:
-    """Return the auto class; some encoder-decoders have a class of their encoder alone, without a decoder."""
+def _auto(spec: ModelSpec, config: Any) -> Any:
+    """Return the auto class; some encoder-decoders have a class of their encoder alone, without a decoder.
+
+    :raises StudyError: if a likelihood is asked of what is no causal language model.
+    """
+    if spec.setting("bits_per_byte"):
+        causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+        both = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING or config.is_encoder_decoder
+        if not causal or both:
+            raise StudyError(
+                f"Model {spec.name!r}: bits_per_byte is of causal language models; "
+                f"{config.model_type} is none. Leave it out."
+            )
+        return transformers.AutoModelForCausalLM
     alone = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
     return transformers.AutoModelForTextEncoding if alone else transformers.AutoModel
 
@@ -158,6 +164,12 @@ def _encoder(network: Any) -> Any:
     return network.get_encoder() if whole and getattr(config, "is_encoder_decoder", False) else network
 
 
+def _body(network: Any) -> Any:
+    """Return the part of a network that gives the hidden states: without the head of a language model."""
+    causal = type(network) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING.values()
+    return network.base_model if causal else network
+
+
 def describe(spec: ModelSpec) -> Description:
     """Describe a text model from its configuration.
 
@@ -167,15 +179,16 @@ def describe(spec: ModelSpec) -> Description:
     with explained(spec, folder / (spec.file or ""), "text"):
         config, _ = _configure(spec, folder)
         with torch.device("meta"):
-            auto = _auto(config)
+            auto = _auto(spec, config)
             network = _encoder(auto.from_config(config, dtype=torch.float32, trust_remote_code=False))
-            _, layers = spec.keep(_named(_trace(network), network, spec))
-        return described(network, layers)
+            body = _body(network)
+            readout = spec.keep(_named(_trace(body), body, spec))
+        return described(network, readout.layers)
 
 
 def _configure(spec: ModelSpec, folder: Path) -> tuple[Any, Any]:
     """Return the configuration and the tokenizer of a folder or of a GGUF file in it."""
-    source = _describe_gguf(folder / spec.file) if spec.file else folder
+    source = describe_gguf(folder / spec.file) if spec.file else folder
     tokenizer = transformers.AutoTokenizer.from_pretrained(
         source, local_files_only=True, trust_remote_code=False
     )
@@ -200,46 +213,6 @@ def _trace(network: Any) -> Any:
     return {"hidden_states": (state,) * (network.config.num_hidden_layers + 1), "last_hidden_state": state}
 
 
-def _describe_gguf(file: Path) -> Path:
-    """Return a folder with the tokenizer and configuration of a GGUF file, converted once and cached.
-
-    Reading them out of the file takes several seconds each time (its vocabulary is parsed in Python).
-    """
-    folder = cache_folder() / "gguf" / f"{file_sha256(file)}-{transformers.__version__}"
-    if not folder.is_dir():
-        config = transformers.AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=".gguf-", dir=folder.parent))
-        config.save_pretrained(fresh)
-        tokenizer.save_pretrained(fresh)
-        try:
-            fresh.replace(folder)
-        except OSError:  # another process was first
-            shutil.rmtree(fresh, ignore_errors=True)
-    return folder
-
-
-def _read_gguf(file: Path, network: Any) -> None:
-    """Put a GGUF file's dequantized weights into a network.
-
-    `from_pretrained(gguf_file=…)` is the same reader behind a requirement of accelerate.
-    """
-    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
-
-    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
-        tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=network)["tensors"]
-    refuse_missing(network.load_state_dict(tensors, strict=False).missing_keys)
-
-
-def _pad_id(tokenizer: Any, vocabulary: int) -> int:
-    """Return the id that fills up a batch. It is masked, so any id that the network knows will do."""
-    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if token is not None and 0 <= token < vocabulary:
-            return int(token)
-    return 0
-
-
 def _positions(network: Any) -> int:
     """Return how many tokens the network has positions for."""
     most = getattr(network.config, "max_position_embeddings", None) or 10**9
@@ -257,13 +230,13 @@ def _named(output: Any, network: Any, spec: ModelSpec) -> list[tuple[str, int]]:
 
     :raises StudyError: if the network does not give such states.
     """
-    pooling = spec.setting("pooling")
-    states = states_of(output, network, pooling, f"Model {spec.name!r}")
+    states = states_of(output, network, spec.poolings, f"Model {spec.name!r}")
     names = ["embedding", *(f"block {index}" for index in range(1, len(states)))]
-    if pooling == "pooler":
-        names = ["pooler"]
-    elif _has_final_norm(network) and states[-1] is output.get("last_hidden_state"):
-        names[-1] += " + norm"
+    last = len(states) - 1 - spec.takes_pooler
+    if last >= 0 and _has_final_norm(network) and states[last] is output.get("last_hidden_state"):
+        names[last] += " + norm"
+    if spec.takes_pooler:
+        names[-1] = POOLER
     return [(name, int(state.shape[-1])) for name, state in zip(names, states, strict=True)]
 
 
@@ -271,19 +244,3 @@ def _has_final_norm(network: Any) -> bool:
     stacks = [network, *(getattr(network, name, None) for name in ("decoder", "encoder"))]
     children = {name for stack in stacks if stack is not None for name, _ in stack.named_children()}
     return bool(_FINAL_NORMS & children)
-
-
-def _pool(state: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    """Reduce `[batch, tokens, D]` to float32 `[batch, D]` over the tokens that are not padding."""
-    state = state.float()
-    if pooling == "pooler":
-        return state
-    if pooling == "first":
-        return state[:, 0]
-    count = mask.sum(1)
-    if pooling == "last":
-        return state[torch.arange(len(state), device=state.device), count - 1]
-    if pooling == "max":
-        return state.masked_fill(mask.unsqueeze(-1) == 0, -torch.inf).amax(1)
-    weight = mask.unsqueeze(-1).float()
-    return (state * weight).sum(1) / count.unsqueeze(-1)

@@ -14,7 +14,7 @@ likewise; "first" is the class token; "pooler" is one layer, the output of the m
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from PIL import Image
 from platonic_ray.datasets.images import decode_image
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.models.base import Description, Features, ModelSpec, configuration, described
+from platonic_ray.models.layers import POOLER
 from platonic_ray.models.pretrained import explained, load_network, states_of
 from platonic_ray.models.weights import locate
 
@@ -36,50 +37,60 @@ _MOST_PREFIX_TOKENS = 16
 class VisionModel:
     """A network of images and its preprocessing."""
 
+    _BATCH = "batch_images"
+
     def __init__(self, spec: ModelSpec, network: Any, processor: Any, device: str) -> None:
         self._name = spec.name
         self._network = network.eval().to(device)
         self._processor = processor
         self._device = device
-        self._pooling: str = spec.setting("pooling")
-        self._batch_images: int = spec.setting("batch_images")
+        self._poolings = spec.poolings
+        self._batch: int = spec.setting(self._BATCH)
         self._takes_noise = "noise" in inspect.signature(network.forward).parameters
-        blank = self._pixels(Image.new("RGB", (64, 64))).unsqueeze(0)
+        blank = self._pixels(self._blank()).unsqueeze(0)
         states = self._states(blank)
-        prefix = [self._prefix(state, blank) for state in states]
-        if self._pooling == "first" and not all(prefix):
+        prefix = [self._prefix(state, blank) for state in states if state.ndim > 2]
+        if "first" in self._poolings and not all(prefix):
             raise StudyError(
                 f"Model {self._name!r}: {type(network).__name__} has no class token; "
                 'choose another pooling ("mean", "max" or "pooler").'
             )
         maps = any(state.ndim == 4 for state in states)
         names = ["embedding", *(f"{'stage' if maps else 'block'} {i}" for i in range(1, len(states)))]
-        if self._pooling == "pooler":
-            names = ["pooler"]
+        if spec.takes_pooler:
+            names[-1] = POOLER
         widths = [int(state.shape[1 if state.ndim == 4 else -1]) for state in states]
-        self._kept, self.layers = spec.keep(list(zip(names, widths, strict=True)))
+        self._readout = spec.keep(list(zip(names, widths, strict=True)))
+        self.layers = self._readout.layers
 
     def embed(self, items: Sequence[bytes]) -> Features:
         """Return the pooled hidden states of n encoded images: one float32 `[n, D]` array a layer.
 
         :raises DataError: if an image cannot be decoded, or the processor cannot take it.
         """
-        kept = [torch.empty((len(items), layer.width), dtype=torch.float32) for layer in self.layers]
+        kept = self._readout.rows(len(items))
         exact = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
         with exact:
-            for start in range(0, len(items), self._batch_images):
-                pixels = [
-                    self._pixels(decode_image(item)) for item in items[start : start + self._batch_images]
-                ]
+            for start in range(0, len(items), self._batch):
+                pixels = [self._pixels(self._decode(item)) for item in items[start : start + self._batch]]
                 for rows, batch in _same_shapes(pixels, start):
-                    states = self._states(batch)
-                    for layer, place in zip(kept, self._kept, strict=True):
-                        layer[rows] = self._pool(states[place], batch).cpu()
-        return Features([layer.numpy() for layer in kept])
+                    kept.put(rows, self._pooled(batch))
+        return Features(kept.features())
 
-    def _pixels(self, image: Image.Image) -> torch.Tensor:
+    def _pooled(self, pixels: torch.Tensor) -> Callable[[int, str | None], np.ndarray]:
+        """Run a batch; return what gives one of its states pooled one way."""
+        states = self._states(pixels)
+        return lambda place, pooling: self._pool(states[place], pixels, pooling).cpu().numpy()
+
+    def _decode(self, item: bytes) -> Any:
+        return decode_image(item)
+
+    def _blank(self) -> Any:
+        return Image.new("RGB", (64, 64))
+
+    def _pixels(self, image: Any) -> torch.Tensor:
         """Return one image as the network takes it, float32 `[3, height, width]`."""
         try:
             pixels = self._processor(images=[image], return_tensors="np")["pixel_values"][0]
@@ -93,7 +104,7 @@ class VisionModel:
     def _states(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the hidden states of `[n, 3, h, w]` pixels: `[n, tokens, D]`, or maps `[n, D, h', w']`.
 
-        With pooling "pooler" there is one state, `[n, D]`.
+        With the pooling "pooler" the last is what its head gives, `[n, D]`.
         """
         pixels = pixels.to(self._device)
         more = {}
@@ -102,7 +113,7 @@ class VisionModel:
             more["noise"] = order.repeat(len(pixels), 1)
         with torch.inference_mode():
             output = self._network(pixel_values=pixels, output_hidden_states=True, **more)
-        return states_of(output, self._network, self._pooling, f"Model {self._name!r}")
+        return states_of(output, self._network, self._poolings, f"Model {self._name!r}")
 
     def _patches(self, pixels: torch.Tensor) -> int:
         """Return how many patches the network cuts an image of `[n, 3, h, w]` pixels into."""
@@ -123,15 +134,15 @@ class VisionModel:
             )
         return int(prefix)
 
-    def _pool(self, state: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    def _pool(self, state: torch.Tensor, pixels: torch.Tensor, pooling: str | None) -> torch.Tensor:
         """Reduce a hidden state to float32 `[n, D]`."""
         state = state.float()
         if state.ndim == 2:
             return state
-        if self._pooling == "first":
+        if pooling == "first":
             return state[:, 0]
         tokens = state.flatten(2).mT if state.ndim == 4 else state[:, self._prefix(state, pixels) :]
-        return tokens.amax(1) if self._pooling == "max" else tokens.mean(1)
+        return tokens.amax(1) if pooling == "max" else tokens.mean(1)
 
 
 def _same_shapes(pixels: Sequence[torch.Tensor], start: int) -> list[tuple[list[int], torch.Tensor]]:
@@ -158,7 +169,7 @@ def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> Visi
     folder = locate(spec.weights)
     with explained(spec, folder, "vision"):
         network = load_network(spec, folder, configure(folder))
-        return VisionModel(spec, network, _processor(folder), device)
+        return VisionModel(spec, network, processor_of(folder), device)
 
 
 def describe(spec: ModelSpec) -> Description:
@@ -171,10 +182,11 @@ def describe(spec: ModelSpec) -> Description:
         with torch.device("meta"):
             network = transformers.AutoModel.from_config(configure(folder), trust_remote_code=False)
         network = network.to(torch.float32)
-        return described(network, VisionModel(spec, network, _processor(folder), "meta").layers)
+        return described(network, VisionModel(spec, network, processor_of(folder), "meta").layers)
 
 
-def _processor(folder: Path) -> Any:
+def processor_of(folder: Path) -> Any:
+    """Return the image processor saved in a folder, in its Pillow version."""
     return transformers.AutoImageProcessor.from_pretrained(
         folder, backend="pil", local_files_only=True, trust_remote_code=False
     )

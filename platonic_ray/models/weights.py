@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -129,6 +129,11 @@ def file_sha256(path: Path) -> str:
         fresh.write_text(json.dumps({"stamp": stamp, "sha256": found}))
         fresh.replace(note)
     return found
+
+
+def matches_any(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a file's name fits one of the patterns."""
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
 def unpack(wheel: Path, target: Path) -> None:

@@ -1,5 +1,6 @@
 """The finished table: select, save, load, draw and print it. Nothing here computes a score."""
 
+from platonic_ray.results.capability import CAPABILITY_SCHEMA, capability_frame
 from platonic_ray.results.examples import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, examples_frame, samples_frame
 from platonic_ray.results.figure import heatmap, save_figure
 from platonic_ray.results.growth import GROWTH_SCHEMA, growth_frame
@@ -9,6 +10,7 @@ from platonic_ray.results.result import Result, load_result
 from platonic_ray.results.show import render_json, render_table
 
 __all__ = [
+    "CAPABILITY_SCHEMA",
     "EXAMPLES_SCHEMA",
     "GROWTH_SCHEMA",
     "SAMPLES_SCHEMA",
@@ -17,6 +19,7 @@ __all__ = [
     "Matrix",
     "PairScores",
     "Result",
+    "capability_frame",
     "examples_frame",
     "growth_frame",
     "heatmap",

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 
 from platonic_ray.errors import StoreError, StudyError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # Versions that are read too, with the frames that they did not have yet: those are empty.
-_OLDER = {2: ("examples", "samples")}
+_OLDER = {2: ("examples", "samples", "capability"), 3: ("capability",)}
 _INDEX = "result.json"
 
 

@@ -1,6 +1,6 @@
 """The result of a study: an immutable table over polars frames, with where it came from.
 
-Schema, version 3. A saved result is a folder; `pl.read_parquet` alone is enough to use it.
+Schema, version 4. A saved result is a folder; `pl.read_parquet` alone is enough to use it.
 
 `scores.parquet`, a row a metric and layer pair:
     metric, model_x, model_y        String   the metric's label ("mutual_knn", or "mutual_knn[k=5]")
@@ -55,6 +55,9 @@ same samples because they score best there, as `interval_method` then says, they
 
 `examples.parquet` and `samples.parquet`, what some samples are near to: see `platonic_ray.results.examples`.
 
+`capability.parquet`, a row a model and capability, where some were measured or given: see
+`platonic_ray.results.capability`.
+
 `result.json`: `schema` (this version), `files` (rows and sha256 of each of the above), `provenance`.
 """
 
@@ -72,6 +75,7 @@ import polars as pl
 
 from platonic_ray.errors import StudyError
 from platonic_ray.results import files
+from platonic_ray.results.capability import CAPABILITY_SCHEMA, capability_frame
 from platonic_ray.results.examples import (
     EXAMPLES_SCHEMA,
     SAMPLES_SCHEMA,
@@ -97,6 +101,7 @@ _SCHEMAS = {
     "growth": GROWTH_SCHEMA,
     "examples": EXAMPLES_SCHEMA,
     "samples": SAMPLES_SCHEMA,
+    "capability": CAPABILITY_SCHEMA,
 }
 
 
@@ -104,9 +109,9 @@ _SCHEMAS = {
 class Result:
     """How alike models see samples: every layer pair, every model pair, and where they came from.
 
-    The frames `scores`, `models`, `layers`, `growth`, `examples` and `samples` are described at the head of
-    this module. `provenance` is a dictionary that JSON can hold. What is read here, all of it optional: `study`
-    and `study_key`; `dataset` with `name`, `fingerprint`, `n` and `dropped` (a list); `versions`,
+    The frames `scores`, `models`, `layers`, `growth`, `examples`, `samples` and `capability` are described at
+    the head of this module. `provenance` is a dictionary that JSON can hold. What is read here, all of it
+    optional: `study` and `study_key`; `dataset` with `name`, `fingerprint`, `n` and `dropped` (a list); `versions`,
     `seed`, `started`, `finished`, `engine`, `device`; `floors` (names of models without training);
     `compat` ("platonic-rep" where scores are in the arithmetic of that code);
     `null` (`count`, `alpha` and `seed` of its permutations); `notes` (a list of texts that a reader
@@ -127,6 +132,7 @@ class Result:
     growth: pl.DataFrame = field(default_factory=growth_frame)
     examples: pl.DataFrame = field(default_factory=examples_frame)
     samples: pl.DataFrame = field(default_factory=samples_frame)
+    capability: pl.DataFrame = field(default_factory=capability_frame)
 
     def __post_init__(self) -> None:
         for name, schema in _SCHEMAS.items():
@@ -144,6 +150,7 @@ class Result:
         layers: Iterable[LayerInfo],
         provenance: Mapping[str, Any] | None = None,
         growth: pl.DataFrame | None = None,
+        capability: pl.DataFrame | None = None,
     ) -> Result:
         """Make a result from scored pairs, in any order, and the layers of their models, in the study's.
 
@@ -153,7 +160,10 @@ class Result:
         :raises StudyError: if pairs and layers do not fit together, or a pair is given twice.
         """
         curves = growth_frame() if growth is None else growth
-        return cls(*frames(pairs, layers), provenance=dict(provenance or {}), growth=curves)
+        abilities = capability_frame() if capability is None else capability
+        return cls(
+            *frames(pairs, layers), provenance=dict(provenance or {}), growth=curves, capability=abilities
+        )
 
     @property
     def alpha(self) -> float:
@@ -308,6 +318,9 @@ class Result:
                 lines += [f"  {word}: {_pair(defined.row(at, named=True))}" for word, at in ends]
             if defined.height < pairs.height:
                 lines.append(f"  undefined: {pairs.height - defined.height} of {pairs.height} model pairs")
+        for (name,), rows in self.capability.group_by("capability", maintain_order=True):
+            values = ", ".join(f"{row['model']} {row['value']:.4g}" for row in rows.iter_rows(named=True))
+            lines.append(f"{name}: {values}")
         if dataset.get("dropped"):
             lines.append(f"dropped samples: {len(dataset['dropped']):,}")
         zero = self.layers.filter(pl.col("zero_rows") > 0)["model"].unique(maintain_order=True)

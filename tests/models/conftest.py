@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from model_samples import entry
+from text_families import save_family
 
 from platonic_ray.models import Model, load, resolve
 
@@ -24,6 +26,19 @@ def loaded() -> Any:
         return models[key]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def saved_text(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that saves a family's tiny language model once."""
+    folders: dict[str, Path] = {}
+
+    def save(family: str) -> Path:
+        if family not in folders:
+            folders[family] = save_family(tmp_path_factory.mktemp(family), family)
+        return folders[family]
+
+    return save
 
 
 def _tokenizer(folder: Path, **special: str) -> None:

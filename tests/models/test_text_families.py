@@ -14,79 +14,10 @@ import pytest
 import torch
 import transformers
 from model_samples import entry
-from tokenizers import Tokenizer, pre_tokenizers
-from tokenizers import models as tokenizer_models
+from text_families import DEEP, FAMILIES, LETTERS, TEXTS, save_tokenizer
 
 from platonic_ray.errors import StudyError, WeightsError
 from platonic_ray.models import load, resolve
-
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-TEXTS = ["a red dog", "x", "an apple on a table", "ab", "moon"]
-WIDE = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 100}
-DEEP = {**WIDE, "num_hidden_layers": 2, "max_position_embeddings": 40}
-SMALL_T5 = {"vocab_size": 100, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
-SMALL_BART = {
-    **{"vocab_size": 100, "d_model": 32, "encoder_layers": 2, "decoder_layers": 1, "encoder_ffn_dim": 48},
-    **{"decoder_ffn_dim": 48, "encoder_attention_heads": 4, "decoder_attention_heads": 4},
-    **{"max_position_embeddings": 40, "pad_token_id": 1},
-}
-# Family: the class that is saved, what its configuration gets, whether its last state is normed.
-FAMILIES: dict[str, tuple[str, dict[str, Any], bool]] = {
-    "llama": ("LlamaForCausalLM", DEEP, True),
-    "mistral": ("MistralForCausalLM", {**DEEP, "num_key_value_heads": 2, "sliding_window": 4}, True),
-    "pythia": ("GPTNeoXForCausalLM", DEEP, True),
-    "olmo": ("OlmoForCausalLM", DEEP, True),
-    "qwen2": ("Qwen2ForCausalLM", {**DEEP, "num_key_value_heads": 2}, True),
-    "bloom": ("BloomForCausalLM", {"vocab_size": 100, "hidden_size": 32, "n_layer": 2, "n_head": 4}, True),
-    "gemma": ("GemmaForCausalLM", {**DEEP, "num_key_value_heads": 1, "head_dim": 8}, True),
-    "gpt2": (
-        "GPT2LMHeadModel",
-        {"vocab_size": 100, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40},
-        True,
-    ),
-    "opt": (
-        "OPTForCausalLM",
-        {**DEEP, "ffn_dim": 48, "word_embed_proj_dim": 32},
-        True,
-    ),
-    "bert": ("BertForMaskedLM", DEEP, False),
-    "roberta": ("RobertaForMaskedLM", {**DEEP, "pad_token_id": 1}, False),
-    "modernbert": ("ModernBertForMaskedLM", {**DEEP, "pad_token_id": 1, "local_attention": 4}, True),
-    "t5": ("T5ForConditionalGeneration", SMALL_T5, True),
-    "bart": ("BartForConditionalGeneration", SMALL_BART, False),
-}
-
-
-def _save_tokenizer(folder: Path, *, pad: bool, side: str = "right") -> None:
-    """A token a letter, and one for the blank, as byte-level tokenizers spell it."""
-    vocabulary = ["[BOS]", "[PAD]", "[EOS]", "[UNK]", "Ġ", *LETTERS]
-    tokens = {token: i for i, token in enumerate(vocabulary)}
-    tokenizer = Tokenizer(tokenizer_models.BPE(tokens, [], unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="[UNK]",
-        padding_side=side,
-        **({"pad_token": "[PAD]"} if pad else {}),
-    ).save_pretrained(folder)
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return a function that saves a family's tiny model once, with a tokenizer that has no pad token."""
-    folders: dict[str, Path] = {}
-
-    def save(family: str) -> Path:
-        if family not in folders:
-            folders[family] = tmp_path_factory.mktemp(family)
-            name, settings, _ = FAMILIES[family]
-            network = getattr(transformers, name)
-            torch.manual_seed(3)
-            network(network.config_class(**settings)).save_pretrained(folders[family])
-            _save_tokenizer(folders[family], pad=False)
-        return folders[family]
-
-    return save
 
 
 def _network(folder: Path) -> Any:
@@ -114,8 +45,8 @@ REDUCE = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_padded_batch_is_the_text_alone_in_every_layer_and_pooling(family, saved) -> None:
-    folder = saved(family)
+def test_a_padded_batch_is_the_text_alone_in_every_layer_and_pooling(family, saved_text) -> None:
+    folder = saved_text(family)
     network, normed = _network(folder), FAMILIES[family][2]
     alone = []
     for ids in _ids(folder):
@@ -131,9 +62,11 @@ def test_a_padded_batch_is_the_text_alone_in_every_layer_and_pooling(family, sav
 
 
 @pytest.mark.parametrize("family", ["llama", "bloom", "gpt2", "bert", "opt"])
-def test_features_are_those_of_a_batch_padded_on_the_left_whose_positions_are_counted(family, saved) -> None:
+def test_features_are_those_of_a_batch_padded_on_the_left_whose_positions_are_counted(
+    family, saved_text
+) -> None:
     """What the library would give with padding on the left, done right; GPT-2 and BERT are wrong without."""
-    folder = saved(family)
+    folder = saved_text(family)
     ids = _ids(folder)
     longest = max(map(len, ids))
     padded = torch.tensor([[5] * (longest - len(one)) + one for one in ids])
@@ -148,27 +81,27 @@ def test_features_are_those_of_a_batch_padded_on_the_left_whose_positions_are_co
         np.testing.assert_allclose(layer, state[:, -1].numpy(), atol=5e-6 * max(1, state.abs().max()))
 
 
-def test_neither_the_tokenizers_side_nor_its_pad_token_changes_a_byte(saved, tmp_path) -> None:
+def test_neither_the_tokenizers_side_nor_its_pad_token_changes_a_byte(saved_text, tmp_path) -> None:
     import shutil
 
     for family in ("gpt2", "roberta"):
-        wanted = _embed(saved(family))[1]
+        wanted = _embed(saved_text(family))[1]
         for side in ("left", "right"):
-            folder = Path(shutil.copytree(saved(family), tmp_path / family / side))
-            _save_tokenizer(folder, pad=True, side=side)
+            folder = Path(shutil.copytree(saved_text(family), tmp_path / family / side))
+            save_tokenizer(folder, pad=True, side=side)
             assert [layer.tobytes() for layer in _embed(folder)[1]] == [layer.tobytes() for layer in wanted]
 
 
-def test_an_encoder_decoders_decoder_is_neither_needed_nor_loaded(saved, tmp_path) -> None:
+def test_an_encoder_decoders_decoder_is_neither_needed_nor_loaded(saved_text, tmp_path) -> None:
     torch.manual_seed(3)
-    whole = transformers.T5ForConditionalGeneration.from_pretrained(saved("t5"))
+    whole = transformers.T5ForConditionalGeneration.from_pretrained(saved_text("t5"))
     alone = transformers.T5EncoderModel(whole.config)
     alone.load_state_dict(whole.state_dict(), strict=False)
     alone.save_pretrained(tmp_path)
-    _save_tokenizer(tmp_path, pad=True)
-    for a, b in zip(_embed(tmp_path)[1], _embed(saved("t5"))[1], strict=True):
+    save_tokenizer(tmp_path, pad=True)
+    for a, b in zip(_embed(tmp_path)[1], _embed(saved_text("t5"))[1], strict=True):
         assert a.tobytes() == b.tobytes()
-    model = load(resolve(entry(kind="transformers-text", weights=str(saved("t5")))))
+    model = load(resolve(entry(kind="transformers-text", weights=str(saved_text("t5")))))
     assert not [name for name, _ in model._network.named_parameters() if "decoder" in name]
 
 
@@ -179,7 +112,7 @@ def test_clips_tower_of_texts_is_read_up_to_its_last_block(tmp_path) -> None:
     images = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 8}
     config = transformers.CLIPConfig(text_config=words, vision_config={**images, "image_size": 16})
     transformers.CLIPModel(config).save_pretrained(tmp_path)
-    _save_tokenizer(tmp_path, pad=True)
+    save_tokenizer(tmp_path, pad=True)
     names, layers = _embed(tmp_path, pooling="last")
     assert names == ["embedding", "block 1", "block 2"]
     tower = transformers.CLIPTextModel.from_pretrained(tmp_path).eval()
@@ -196,7 +129,7 @@ def test_pooler_is_one_layer_the_models_own(tmp_path) -> None:
     torch.manual_seed(4)
     bert = transformers.BertModel(transformers.BertConfig(**DEEP)).eval()
     bert.save_pretrained(tmp_path)
-    _save_tokenizer(tmp_path, pad=True)
+    save_tokenizer(tmp_path, pad=True)
     names, layers = _embed(tmp_path, pooling="pooler")
     assert names == ["pooler"]
     with torch.inference_mode():
@@ -204,16 +137,16 @@ def test_pooler_is_one_layer_the_models_own(tmp_path) -> None:
     np.testing.assert_allclose(layers[0], np.stack(wanted), atol=2e-6)
 
 
-def test_a_pooler_that_is_not_there_or_was_not_trained_is_refused(saved) -> None:
+def test_a_pooler_that_is_not_there_or_was_not_trained_is_refused(saved_text) -> None:
     with pytest.raises(StudyError, match="has no pooler"):
-        resolve(entry(kind="transformers-text", weights=str(saved("llama")), pooling="pooler"))
+        resolve(entry(kind="transformers-text", weights=str(saved_text("llama")), pooling="pooler"))
     with pytest.raises(WeightsError, match=r"weights are missing: pooler"):
-        _embed(saved("bert"), pooling="pooler")  # saved with a head, without a pooler
+        _embed(saved_text("bert"), pooling="pooler")  # saved with a head, without a pooler
 
 
-def test_texts_are_cut_where_positions_end_also_where_they_do_not_start_at_zero(saved) -> None:
+def test_texts_are_cut_where_positions_end_also_where_they_do_not_start_at_zero(saved_text) -> None:
     """RoBERTa's first position is that after the padding's id, so it has fewer than its table has rows."""
-    model = load(resolve(entry(kind="transformers-text", weights=str(saved("roberta")))))
+    model = load(resolve(entry(kind="transformers-text", weights=str(saved_text("roberta")))))
     features = model.embed([LETTERS + LETTERS[:12], LETTERS + LETTERS[:13], LETTERS * 3])
     assert features.truncated == 2
     assert features.layers[-1][1].tobytes() == features.layers[-1][2].tobytes()

@@ -12,7 +12,7 @@ from model_samples import TEXTS, entry
 
 from platonic_ray.errors import DataError, WeightsError
 from platonic_ray.models import load, resolve
-from platonic_ray.models.text import batches_by_length
+from platonic_ray.models.pooling import batches_by_length
 from platonic_ray.models.weights import locate
 
 TINY = ["a red apple", "dog", "a b a b dog hat", "face with hat", "unknown words", "b"]
@@ -172,7 +172,7 @@ def test_a_real_padded_batch_equals_single_samples(loaded, use) -> None:
 def test_smollm2_says_paris(loaded) -> None:
     """The GGUF reader's weights are right if the next token is: its embedding is tied to its head."""
     model = loaded("smollm2-135m")
-    network, tokenizer = model._network, model._tokenizer
+    network, tokenizer = model._network, model._tokens.tokenizer
     tokens = tokenizer("The capital of France is", return_tensors="pt")
     with torch.inference_mode():
         logits = network(**tokens).last_hidden_state[0, -1] @ network.get_input_embeddings().weight.T

@@ -16,7 +16,7 @@ from platonic_ray.errors import StoreError, StudyError
 from platonic_ray.results import LayerInfo, PairScores, Result, load_result
 
 FILES = [
-    *("examples.parquet", "growth.parquet", "layers.parquet", "models.parquet"),
+    *("capability.parquet", "examples.parquet", "growth.parquet", "layers.parquet", "models.parquet"),
     *("result.json", "samples.parquet", "scores.parquet"),
 ]
 
@@ -112,10 +112,10 @@ def test_a_truncated_or_missing_frame_is_an_error_that_names_it(make, tmp_path, 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"schema": 2, "fil', "cut short or is not JSON"),
+        ('{"schema": 3, "fil', "cut short or is not JSON"),
         ("", "cut short or is not JSON"),
         ("[]", "names no schema version"),
-        ('{"schema": 1}', "written with schema 1; this version of platonic-ray reads schema 2, 3"),
+        ('{"schema": 1}', "written with schema 1; this version of platonic-ray reads schema 2, 3, 4"),
         ('{"schema": 2, "files": 3}', "is damaged"),
         ('{"schema": 2, "files": {"scores.parquet": 3}}', "is damaged"),
     ],
@@ -172,7 +172,7 @@ def test_the_index_says_what_the_files_are(make, tmp_path):
     result = make(["a", "b"])
     result.save(tmp_path)
     index = json.loads((tmp_path / "result.json").read_text())
-    assert index["schema"] == 3
+    assert index["schema"] == 4
     assert index["files"]["scores.parquet"]["rows"] == result.scores.height
     assert index["provenance"] == result.provenance
 
@@ -180,7 +180,7 @@ def test_the_index_says_what_the_files_are(make, tmp_path):
 def test_a_result_of_the_version_before_is_read_without_what_it_did_not_have(make, tmp_path):
     result = make(["a", "b"])
     folder = result.save(tmp_path / "old")
-    for name in ("examples", "samples"):
+    for name in ("examples", "samples", "capability"):
         (folder / f"{name}.parquet").unlink()
     index = json.loads((folder / "result.json").read_text())
     index["schema"] = 2

@@ -1,0 +1,42 @@
+"""From the states of a sequence's tokens to one vector: pooling under a mask, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+def pool_tokens(state: torch.Tensor, mask: torch.Tensor, pooling: str | None) -> torch.Tensor:
+    """Reduce `[batch, tokens, D]` to float32 `[batch, D]` over the tokens that are not padding.
+
+    A state that is `[batch, D]` already (the output of a head) is returned as it is.
+
+    :param mask: `[batch, tokens]`, 1 at tokens; padding stands after them.
+    """
+    state = state.float()
+    if state.ndim == 2:
+        return state
+    if pooling == "first":
+        return state[:, 0]
+    count = mask.sum(1)
+    if pooling == "last":
+        return state[torch.arange(len(state), device=state.device), count - 1]
+    if pooling == "max":
+        return state.masked_fill(mask.unsqueeze(-1) == 0, -torch.inf).amax(1)
+    weight = mask.unsqueeze(-1).float()
+    return (state * weight).sum(1) / count.unsqueeze(-1)
+
+
+def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Cut items, shortest first, into batches of at most `budget` tokens once padded (one item at least).
+
+    >>> batches_by_length([5, 1, 2, 2], budget=6)
+    [[1, 2, 3], [0]]
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        if not batches or (len(batches[-1]) + 1) * lengths[index] > budget:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
