@@ -11,20 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from platonic_ray.api import align as align
+    from platonic_ray.api import extract as extract
     from platonic_ray.api import growth as growth
     from platonic_ray.api import interval as interval
     from platonic_ray.api import load as load
     from platonic_ray.api import neighbors as neighbors
     from platonic_ray.api import score as score
     from platonic_ray.api import table as table
+    from platonic_ray.engine.scorer import Scorer as Scorer
     from platonic_ray.errors import PlatonicRayError as PlatonicRayError
     from platonic_ray.results import Result as Result
     from platonic_ray.study import Study as Study
+    from platonic_ray.training import AlignmentCallback as AlignmentCallback
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "AlignmentCallback": "platonic_ray.training",
     "align": "platonic_ray.api",
+    "extract": "platonic_ray.api",
     "growth": "platonic_ray.api",
     "interval": "platonic_ray.api",
     "load": "platonic_ray.api",
@@ -33,6 +38,7 @@ _HOME = {
     "table": "platonic_ray.api",
     "PlatonicRayError": "platonic_ray.errors",
     "Result": "platonic_ray.results",
+    "Scorer": "platonic_ray.engine.scorer",
     "Study": "platonic_ray.study",
 }
 __all__ = [*sorted(_HOME)]

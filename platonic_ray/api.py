@@ -1,21 +1,23 @@
-"""The public verbs: score, interval, growth, neighbors, table, align, load.
+"""The public verbs: score, interval, growth, neighbors, table, extract, align, load. (`Scorer` is a class of its own.)
 
-All but `align` and `load` work on arrays in this process and need no Ray. `align` runs a study: on Ray,
+All but `align` work in this process and need no Ray. `align` runs a study: on Ray,
 streamed and resumable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from platonic_ray.errors import StudyError
 from platonic_ray.results import Result, load_result
-from platonic_ray.study import IntervalsEntry, NullEntry, Study
+from platonic_ray.study import DatasetEntry, IntervalsEntry, ModelEntry, NullEntry, Study
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from platonic_ray.engine.extract import Representations
     from platonic_ray.statistics import Interval
 
 
@@ -229,6 +231,53 @@ def growth(
     wanted = None if sizes is None else tuple(int(size) if int(size) == size else size for size in sizes)
     how = Growth(protocol, wanted, k_share, queries, splits, seed)
     return growth_in_memory(x, y, metric, k, recipe, how, layers, options)
+
+
+def extract(
+    model: Any,
+    dataset: str | Path | Mapping[str, Any] | DatasetEntry = "emoji",
+    function: Callable[[Any, list[Any]], Any] | None = None,
+    *,
+    view: str | None = None,
+    seed: int = 0,
+    batch: int = 32,
+    store: str | None = None,
+) -> Representations:
+    """Return the features of a model over a dataset, every layer, in the samples' order.
+
+    Of a model of the catalog, or of any that a study could name, what the store has is read, and what is
+    made is committed to it. Of a live network a `function` says what its features are; nothing is stored.
+
+    :param model: a name of the catalog, a mapping of the fields of `[[models]]`, a `ModelEntry`; or with
+        `function` anything, such as a torch module.
+    :param dataset: a source, as in `[dataset]`: "emoji", the path of a file or folder; or a mapping of that
+        table's fields, as `{"source": "emoji", "samples": 500}`.
+    :param function: called as `function(model, items)` with at most `batch` items, texts or PIL images:
+        it returns a row an item, `[b, D]`, `[b, L, D]` or a list of `[b, D_l]`. A torch module is in
+        evaluation mode meanwhile, and no gradients are kept.
+    :param view: what the model reads; found where there is only one it could.
+    :param seed: of the draw of samples, where the dataset asks for one.
+    :param store: a folder or URI; by default the user's cache.
+    :returns: a sequence of `[N, D_l] float32` tensors, which `score`, `table` and `Scorer.score` take.
+    :raises PlatonicRayError: as a study with that model alone; DataError for what the function returns.
+
+    >>> lengths = extract(len, "emoji", lambda model, texts: [[[model(text)] for text in texts]], view="name.en")
+    >>> lengths[0].shape
+    torch.Size([1240, 1])
+    """
+    from platonic_ray.engine.extract import extract_live, extract_model
+
+    if function is not None:
+        return extract_live(model, dataset, function, view, seed, batch)
+    if not isinstance(model, str | Mapping | ModelEntry):
+        raise StudyError(
+            f"extract: {type(model).__name__} is no model's name or entry. Of a live network, give a function too: "
+            "extract(network, dataset, function) with function(network, items) → features."
+        )
+    if view is not None:
+        fields = model.model_dump() if isinstance(model, ModelEntry) else model
+        model = {**({"use": fields} if isinstance(fields, str) else fields), "view": view}
+    return extract_model(model, dataset, seed, store)
 
 
 def align(study: Study | str | Path, *, quiet: bool = False) -> Result:

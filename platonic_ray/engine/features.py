@@ -193,6 +193,10 @@ class Blocks:
             self._bounds[model] = found
         return self._bounds.get(model)
 
+    def has(self, embed: Embed) -> bool:
+        """Whether a shard can be had; it is read if it can."""
+        return self._read(embed)
+
     def shard(self, embed: Embed) -> list[NDArray[np.float32]]:
         """Return the features of a shard that was required, `[rows, D_l]` a layer, read-only."""
         return self._shards[embed]
@@ -224,6 +228,16 @@ class Blocks:
         if manifest is None:
             raise MissingInputError([Embed(model, 0)])
         return len(manifest.parts)
+
+    def names(self, model: int) -> tuple[str, ...]:
+        """Return the names of the layers of a model that is embedded.
+
+        :raises MissingInputError: if its first shard is not there.
+        """
+        manifest = self._manifest(Embed(model, 0))
+        if manifest is None:
+            raise MissingInputError([Embed(model, 0)])
+        return tuple(layer["name"] for layer in manifest.meta["layers"])
 
     def _layer_table(self, embed: Embed, layer: int) -> pa.Table | None:
         given = self._layers.get(embed, {}).get(layer)

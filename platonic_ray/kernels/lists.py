@@ -25,6 +25,8 @@ from platonic_ray.kernels.bitplanes import (
 )
 
 _CELLS = 2**18  # row × layer pairs whose agreement of ranks is held at a time
+_MARKS = 2**22  # (row, id) whose being listed is held at a time
+_FEW_IDS = 2**16  # so many that a few hundred rows of marks are held
 
 
 def overlap_counts(ids_x: Tensor, ids_y: Tensor) -> Tensor:
@@ -39,12 +41,32 @@ def overlap_counts(ids_x: Tensor, ids_y: Tensor) -> Tensor:
     [[1]]
     """
     _same_shape(ids_x, ids_y)
-    if _better_swapped(ids_x, ids_y):
+    if ids_x.shape[0] == 1 and int(ids_x.max()) < _FEW_IDS:
+        return _overlaps_of_one(ids_x[0], ids_y)
+    if (ids_x.shape[0] > 1 and ids_y.shape[0] == 1) or _better_swapped(ids_x, ids_y):
         return overlap_counts(ids_y, ids_x).T
     counter = BitCounter()
     for matches in list_matches(ids_x, ids_y, ranked=False):
         counter.add(matches.by_row(matches.planes()))
     return counter.counts(ids_x.shape[0], ids_y.shape[0])
+
+
+def _overlaps_of_one(ids_x: Tensor, ids_y: Tensor) -> Tensor:
+    """Return `overlap_counts` of a single layer X, `[1, Ly]`: its lists are marked, Y's look them up."""
+    layers_y, n, k = ids_y.shape
+    highest = int(ids_x.max())
+    counts = torch.zeros(layers_y, dtype=torch.int64, device=ids_y.device)
+    step = _MARKS // (highest + 2)
+    for start in range(0, n, step):
+        rows = slice(start, start + step)
+        x, y = ids_x[rows], ids_y[:, rows].permute(1, 0, 2).reshape(-1, layers_y * k)
+        # Column 0 stands for what X never lists: the missing, and ids beyond its highest.
+        marks = torch.zeros(x.shape[0], highest + 2, dtype=torch.bool, device=x.device)
+        marks.scatter_(1, x + 1, True)
+        marks[:, 0] = False
+        hits = marks.gather(1, (y + 1).masked_fill_(y > highest, 0))
+        counts += hits.reshape(-1, layers_y, k).sum((0, 2))
+    return counts[None]
 
 
 def cycle_counts(table_x: Tensor, ids_y: Tensor, start: int) -> Tensor:

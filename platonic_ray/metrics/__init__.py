@@ -26,6 +26,7 @@ In a module of its own it is used by its import path (`metric="my_module:NEAREST
 in `platonic_ray` it joins the list in `base.metrics`. Every declaration is explained by `Metric`.
 """
 
+from platonic_ray.metrics.against import Against
 from platonic_ray.metrics.base import (
     COMPAT,
     KernelRows,
@@ -66,6 +67,7 @@ from platonic_ray.metrics.unary import ModelState, Wanted, model_state, rows_dig
 __all__ = [
     "COMPAT",
     "NOT_ASKED",
+    "Against",
     "KernelRows",
     "KernelStates",
     "LayerStates",

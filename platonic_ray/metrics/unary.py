@@ -92,7 +92,9 @@ def model_state(
         sums = kernel_row_sums([rows], [rows])[0] if wanted.row_sums else None
         return rows if wanted.rows else None, len(zero_rows(rows)), top, sums
 
-    made = each(layer_state, range(len(layers)))
+    # The neighbors of a single layer are the same on any number of threads, which it alone can use.
+    alone = len(layers) == 1 and not wanted.row_sums
+    made = [layer_state(0)] if alone else each(layer_state, range(len(layers)))
     tops = [top for _, _, top, _ in made if top is not None]
     row_sums = [sums for *_, sums in made if sums is not None]
     return ModelState(
