@@ -8,6 +8,10 @@ a checkout of minyoungg/platonic-rep it times that on random layer pairs of the 
 compares scores. Other parts: `--part neighbor-metrics` and `--part null` start from neighbors;
 `--part kernel-metrics` is end to end with the CKA family. `--scale 0.1` takes a tenth of the layers.
 
+    python jobs/benchmark.py scorer
+
+times `pr.Scorer` on features of one layer against ten models of one layer, beside `pr.score`.
+
 Prints JSON, and for people the same as lines on standard error.
 """
 
@@ -21,6 +25,7 @@ from typing import Any
 from bench.end_to_end import time_table
 from bench.given_neighbors import time_neighbor_metrics, time_null
 from bench.reference import Reference
+from bench.scorer import time_scorer
 
 from platonic_ray.metrics import metrics
 
@@ -32,7 +37,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["table"])
+    parser.add_argument("what", choices=["table", "scorer"])
     parser.add_argument("--part", choices=PARTS, default=PARTS[0], help="what of it to time")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the layers (default: 1)")
     parser.add_argument("--samples", type=int, default=1024)
@@ -41,6 +46,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--permutations", type=int, default=200, help="of the null")
     parser.add_argument("--reference", help="a checkout of minyoungg/platonic-rep, to compare with")
     parser.add_argument("--pairs", type=int, default=30, help="layer pairs that the reference scores")
+    parser.add_argument("--references", type=int, default=10, help="models that the scorer scores against")
+    parser.add_argument("--width", type=int, default=768, help="of what the scorer scores")
+    parser.add_argument("--repeats", type=int, default=15, help="of each side, for the scorer")
     given = parser.parse_args(arguments)
     report = _run(given)
     print(json.dumps(report, indent=2))
@@ -50,6 +58,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 def _run(given: argparse.Namespace) -> dict[str, Any]:
+    if given.what == "scorer":
+        names = given.metric or ["mutual_knn", "cka"]
+        return time_scorer(names, given.k, given.samples, given.references, given.width, given.repeats)
     size = (given.k, given.scale, given.samples)
     if given.part == "neighbor-metrics":
         # Those that go on with similarities need features: score them end to end.

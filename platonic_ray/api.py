@@ -252,7 +252,8 @@ def extract(
         `function` anything, such as a torch module.
     :param dataset: a source, as in `[dataset]`: "emoji", the path of a file or folder; or a mapping of that
         table's fields, as `{"source": "emoji", "samples": 500}`.
-    :param function: called as `function(model, items)` with at most `batch` items, texts or PIL images:
+    :param function: called as `function(model, items)` with at most `batch` decoded items (texts, PIL
+        images, …):
         it returns a row an item, `[b, D]`, `[b, L, D]` or a list of `[b, D_l]`. A torch module is in
         evaluation mode meanwhile, and no gradients are kept.
     :param view: what the model reads; found where there is only one it could.

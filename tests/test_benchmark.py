@@ -100,3 +100,11 @@ def _neighbors(layers: list[Any], k: int) -> list[list[int]]:
     np.fill_diagonal(similar, -np.inf)
     found: list[list[int]] = np.argsort(-similar, axis=1)[:, :k].tolist()
     return found
+
+
+def test_the_scorers_times_come_with_equal_scores(jobs: Any) -> None:
+    report = jobs.main(
+        ["scorer", "--samples", "80", "--k", "5", "--references", "3", "--width", "16", "--repeats", "1"]
+    )
+    assert report["mutual_knn"]["equal"]
+    assert report["cka"]["score_ms"] > 0

@@ -15,7 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from platonic_ray.datasets import Dataset, check_samples, decode_image, open_dataset
+from platonic_ray.datasets import (
+    Dataset,
+    check_samples,
+    decode_audio,
+    decode_image,
+    decode_video,
+    open_dataset,
+)
 from platonic_ray.engine.features import Blocks, ModelRunner
 from platonic_ray.engine.prepare import prepare
 from platonic_ray.engine.run import default_store
@@ -58,6 +65,12 @@ class Representations(Sequence[Tensor]):
         shape = f"{len(self)} layers, {self.layers[0].shape[0]} samples"
         return f"Representations({self.model!r}, {self.dataset!r}, view {self.view!r}, {shape})"
 
+
+_DECODERS: Mapping[str, Callable[[Any], Any]] = {
+    "image": decode_image,
+    "audio": decode_audio,
+    "video": decode_video,
+}
 
 Model = str | ModelEntry | Mapping[str, Any]
 Source = str | Path | DatasetEntry | Mapping[str, Any]
@@ -120,13 +133,13 @@ def extract_live(
     opened = open_dataset(entry, seed)
     if view is None:
         view = _only(opened, "view", list(opened.views))
-    is_image = opened.kind(view) == "image"
+    decode = _DECODERS.get(opened.kind(view), lambda item: item)
     opened, _ = check_samples(opened, (view,), entry.on_bad_sample)
     parts: list[list[Tensor]] = []
     with _evaluating(network), torch.no_grad():
         for start in range(0, len(opened), batch):
             items = opened.read(view, start, start + batch)
-            made = function(network, [decode_image(item) for item in items] if is_image else list(items))
+            made = function(network, [decode(item) for item in items])
             layers = [
                 rows.cpu() for rows in as_layers(made, f"What the function returned of samples {start} on")
             ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platonic_ray.engine.extract import Model, Representations, Source, each_of
+from platonic_ray.engine.prepare import refuse_twice
 from platonic_ray.engine.references import References
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.metrics import Against, get_metric
@@ -116,6 +117,7 @@ class Scorer:
             raise StudyError(f"{', '.join(options)}: options are of one metric; {len(names)} are given.")
         chosen = [get_metric(name, **options) for name in names]
         chosen = [of if of.k is None or "k" in options else of.with_options({"k": k}) for of in chosen]
+        refuse_twice(chosen)
         self.references = _references(against, dataset, seed, store)
         self._against = Against(self.references.models, chosen, recipe)
 
