@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import time
 from collections import Counter
@@ -247,6 +248,8 @@ def _provenance(
                 for name in ("ray", "torch", "transformers", "pyarrow", "polars")
             },
         },
+        "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "system": platform.platform()},
+        "seed": study.seed,
         "engine": engine,
         "started": started,
         "finished": time.time(),

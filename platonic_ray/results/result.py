@@ -64,7 +64,7 @@ same samples because they score best there, as `interval_method` then says, they
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ import polars as pl
 from platonic_ray.errors import StudyError
 from platonic_ray.results import files
 from platonic_ray.results.capability import CAPABILITY_SCHEMA, capability_frame
+from platonic_ray.results.compare import compare
 from platonic_ray.results.examples import (
     EXAMPLES_SCHEMA,
     SAMPLES_SCHEMA,
@@ -93,6 +94,8 @@ from platonic_ray.results.pairs import (
     PairScores,
     frames,
 )
+from platonic_ray.results.select import select
+from platonic_ray.results.summary import facts_of, html_of, summary_of
 
 _SCHEMAS = {
     "scores": SCORES_SCHEMA,
@@ -289,45 +292,49 @@ class Result:
 
         :raises StudyError: as `metric`.
         """
-        pairs = self.pairs(metric)
-        said = [
-            f"{name}{_range(pairs[column], form)}"
-            for name, column, form in (("n = ", "n", ",d"), ("k = ", "k", "d"), ("chance ", "chance", ".2g"))
-            if pairs[column].drop_nulls().len()
-        ]
-        if pairs["direction"][0] == "distance":
-            said.append("distance: smaller is more alike")
-        if self.provenance.get("compat"):
-            said.append(f"arithmetic of {self.provenance['compat']}")
-        return " · ".join(said)
+        return facts_of(self, metric)
 
     def summary(self) -> str:
         """Return a few lines: what was compared, the extremes of each metric, what to be aware of."""
-        dataset = self.provenance.get("dataset") or {}
-        counts = f"{self.layers['model'].n_unique()} models, {self.scores.height:,} layer pairs"
-        lines = [f"{dataset['name']}: {counts}" if dataset.get("name") else counts]
-        for label in self.metrics:
-            pairs = self.pairs(label).filter(pl.col("model_x") != pl.col("model_y"))
-            defined = pairs.filter(pl.col("score").is_not_nan()).sort("score", maintain_order=True)
-            lines.append(f"{label} ({self.facts(label)})")
-            if defined.height:
-                ends = [("highest", defined.height - 1), ("lowest", 0)]
-                if self.direction(label) == "distance":  # the most alike first
-                    ends.reverse()
-                ends = ends[: min(2, defined.height)]
-                lines += [f"  {word}: {_pair(defined.row(at, named=True))}" for word, at in ends]
-            if defined.height < pairs.height:
-                lines.append(f"  undefined: {pairs.height - defined.height} of {pairs.height} model pairs")
-        for (name,), rows in self.capability.group_by("capability", maintain_order=True):
-            values = ", ".join(f"{row['model']} {row['value']:.4g}" for row in rows.iter_rows(named=True))
-            lines.append(f"{name}: {values}")
-        if dataset.get("dropped"):
-            lines.append(f"dropped samples: {len(dataset['dropped']):,}")
-        zero = self.layers.filter(pl.col("zero_rows") > 0)["model"].unique(maintain_order=True)
-        if len(zero):
-            lines.append(f"models with rows that are all zero: {', '.join(zero)}")
-        lines += [f"note: {note}" for note in self.provenance.get("notes") or []]
-        return "\n".join(lines)
+        return summary_of(self)
+
+    def select(
+        self,
+        models: Sequence[str] | None = None,
+        metrics: Sequence[str] | None = None,
+        without: Collection[str] = (),
+    ) -> Result:
+        """Return the part of the result that some models and metrics make; q stays that of all pairs.
+
+        :param models: names to keep; None keeps all.
+        :param metrics: labels to keep; None keeps all.
+        :param without: names of models to leave out.
+        :raises StudyError: if a name is not in the result, or nothing is left.
+        """
+        return select(self, models, metrics, without)
+
+    def compare(self, other: Result) -> pl.DataFrame:
+        """Return by how much the pairs that both results have differ, with intervals where both have them.
+
+        `platonic_ray.results.compare` documents the columns and the intervals.
+
+        :raises StudyError: if they have nothing in common.
+        """
+        return compare(self, other)
+
+    def to_pandas(self) -> Any:
+        """Return `models` as a pandas frame.
+
+        :raises StudyError: if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise StudyError("pandas is not installed: pip install pandas.") from None
+        return pandas.DataFrame({name: self.models[name].to_list() for name in self.models.columns})
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
     def __repr__(self) -> str:
         models = self.layers["model"].n_unique()
@@ -352,24 +359,6 @@ def load_result(path: str | Path) -> Result:
     """
     frames_read, provenance = files.read_folder(path, _SCHEMAS)
     return Result(**frames_read, provenance=provenance)
-
-
-def _pair(row: dict[str, Any]) -> str:
-    x, y = (f"{row[f'model_{side}']} ({row[f'layer_{side}_name']})" for side in "xy")
-    return f"{row['score']:.4f}{interval_text(row)}  {x} – {y}"
-
-
-def interval_text(row: dict[str, Any]) -> str:
-    """Return the interval of a model pair as text, with its target; nothing where there is none."""
-    if row["low"] is None or math.isnan(row["low"]):
-        return ""
-    return f" [{row['low']:.4f}, {row['high']:.4f}] ({row['interval_target']})"
-
-
-def _range(values: pl.Series, form: str) -> str:
-    """Format a column that is mostly constant: its value, or its ends."""
-    ends: list[Any] = sorted({values.drop_nulls().min(), values.drop_nulls().max()})
-    return "–".join(format(end, form) for end in ends)
 
 
 def _plain(value: Any) -> Any:

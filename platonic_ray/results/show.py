@@ -10,7 +10,8 @@ from typing import Any
 import polars as pl
 
 from platonic_ray.results.files import SCHEMA_VERSION
-from platonic_ray.results.result import Result, interval_text
+from platonic_ray.results.result import Result
+from platonic_ray.results.summary import interval_text
 from platonic_ray.results.text import grid, safe
 
 _NOTED = 5

@@ -13,7 +13,8 @@ from typing import Any
 import polars as pl
 
 from platonic_ray.models.kinds import KINDS
-from platonic_ray.results.result import Result, interval_text
+from platonic_ray.results.result import Result
+from platonic_ray.results.summary import interval_text
 
 _NAMED = 4
 

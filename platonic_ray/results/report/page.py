@@ -132,6 +132,7 @@ def _origin(provenance: dict[str, Any]) -> list[tuple[str, str]]:
         "Run": run + took,
         "Engine": provenance.get("engine"),
         "Versions": _said(provenance.get("versions")),
+        "Driver": _said(provenance.get("hardware")),
         "Features made by": "; ".join(_said(machine) for machine in provenance.get("made_by") or []),
         "Study key": _start_of(provenance.get("study_key")),
     }
