@@ -1,12 +1,15 @@
-"""Time the library at the size of the published table (Huh et al. 2024), on features from a seed.
+"""Time the library on features from a seed: its speed, its memory, and that its results are right.
 
     python jobs/benchmark.py table --reference ~/platonic-rep
+    python jobs/benchmark.py neighbors --samples 32768 --width 1024 --data low-rank
 
-scores the 454 layers of 12 language models against the 352 layers of 17 vision models (1,024 samples,
-159,808 layer pairs), whole, from raw float32 features: exact clamp, normalizing, neighbors, scores. With
-a checkout of minyoungg/platonic-rep it times that on random layer pairs of the same features and
-compares scores. Other parts: `--part neighbor-metrics` and `--part null` start from neighbors;
-`--part kernel-metrics` is end to end with the CKA family. `--scale 0.1` takes a tenth of the layers.
+`neighbors` finds the exact neighbor graph beside FAISS (`pip install faiss-cpu`); its options are in its
+own --help. `table` is the size of the published table (Huh et al. 2024): it scores the 454 layers of 12
+language models against the 352 layers of 17 vision models (1,024 samples, 159,808 layer pairs), whole,
+from raw float32 features: exact clamp, normalizing, neighbors, scores. With a checkout of
+minyoungg/platonic-rep it times that on random layer pairs of the same features and compares scores. Other
+parts: `--part neighbor-metrics` and `--part null` start from neighbors; `--part kernel-metrics` is end
+to end with the CKA family. `--scale 0.1` takes a tenth of the layers.
 
     python jobs/benchmark.py scorer
 
@@ -24,6 +27,7 @@ from typing import Any
 
 from bench.end_to_end import time_table
 from bench.given_neighbors import time_neighbor_metrics, time_null
+from bench.neighbors import time_neighbors
 from bench.reference import Reference
 from bench.scorer import time_scorer
 
@@ -32,12 +36,21 @@ from platonic_ray.metrics import metrics
 PARTS = ("end-to-end", "neighbor-metrics", "kernel-metrics", "null")
 
 
+OTHERS = {"neighbors": time_neighbors}
+"""Benchmarks with options of their own: they print their lines, and return the report."""
+
+
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Parse, time, print; return what is printed."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] in OTHERS:
+        report = OTHERS[words[0]](words[1:])
+        print(json.dumps(report, indent=2))
+        return report
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["table", "scorer"])
+    parser.add_argument("what", choices=["table", "scorer", *OTHERS])
     parser.add_argument("--part", choices=PARTS, default=PARTS[0], help="what of it to time")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the layers (default: 1)")
     parser.add_argument("--samples", type=int, default=1024)

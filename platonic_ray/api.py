@@ -60,27 +60,39 @@ def neighbors(
     k: int = 10,
     similarity: Literal["cosine", "inner", "euclidean"] = "cosine",
     ties: Literal["hash", "lowest"] = "hash",
-) -> tuple[Any, Any]:
+    *,
+    queries: Any = None,
+    sizes: Sequence[int] | None = None,
+) -> Any:
     """Return the exact k nearest other rows of every row, nearest first.
 
-    :param x: `[N, D]` array or tensor.
+    :param x: the gallery, `[N, D]`: an array or tensor; or, read block by block and never held, the path
+        of a `.npy` file, a memory-mapped array, or anything with `shape` and `x[start:stop]`.
     :param ties: how equal similarities are ordered: by a seeded hash, which unrelated
         representations do not share, or "lowest" id first (for neighbors alone, never for scores).
-    :returns: ids `[N, k]` int64 and similarities `[N, k]` float32 (for "euclidean": distances), as
-        tensors if `x` is one, else as numpy arrays.
+    :param queries: whose neighbors are wanted: numbers of rows of x `[Q]`, or other rows `[Q, D]`; by
+        default all rows of x. A query that is a row of x is not its own neighbor.
+    :param sizes: numbers of samples, ascending: the gallery grows, and the neighbors among its first m
+        rows are found at every size m in one pass. Without `queries`, those m rows are the queries.
+    :returns: ids `[Q, k]` int64 and similarities `[Q, k]` float32 (for "euclidean": distances), as
+        tensors if `x` is one, else as numpy arrays; with `sizes`, a list of such pairs.
     :raises StudyError: if k < 1 or k ≥ N, or an option is unknown.
-    :raises DataError: if `x` is no finite matrix.
+    :raises DataError: if `x` is no finite matrix, or queries do not fit it.
 
     >>> ids, similarities = neighbors([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]], k=1)
     >>> ids.tolist()
     [[1], [0], [1]]
+    >>> [ids.tolist() for ids, _ in neighbors([[1.0], [3.0], [2.0]], 1, "euclidean", queries=[0], sizes=[2, 3])]
+    [[[1]], [[2]]]
     """
     import torch
 
     from platonic_ray.metrics import nearest
 
-    ids, similarities = nearest(x, k, similarity, ties)
-    return (ids, similarities) if isinstance(x, torch.Tensor) else (ids.numpy(), similarities.numpy())
+    found: list[Any] = [*nearest(x, k, similarity, ties, queries, sizes)]
+    if not isinstance(x, torch.Tensor):
+        found = [(ids.numpy(), similarities.numpy()) for ids, similarities in found]
+    return found if sizes is not None else found[0]
 
 
 def table(

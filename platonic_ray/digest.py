@@ -26,8 +26,18 @@ def digest(value: Any) -> str:
 
 def digest_items(items: Iterable[bytes]) -> str:
     """Return the sha256 of a sequence of byte strings; each is preceded by its length."""
+    return digest_streams((len(item), (item,)) for item in items)
+
+
+def digest_streams(items: Iterable[tuple[int, Iterable[bytes]]]) -> str:
+    """Return what `digest_items` does of byte strings that come in parts, each with its whole length.
+
+    >>> digest_streams([(3, [b"a", b"bc"])]) == digest_items([b"abc"])
+    True
+    """
     state = hashlib.sha256()
-    for item in items:
-        state.update(len(item).to_bytes(8, "little"))
-        state.update(item)
+    for length, parts in items:
+        state.update(length.to_bytes(8, "little"))
+        for part in parts:
+            state.update(part)
     return state.hexdigest()

@@ -30,6 +30,7 @@ from platonic_ray.kernels import (
     super_tile,
     tied_share,
     tile_neighbors,
+    tile_neighbors_of_both,
     tree_sum,
 )
 from platonic_ray.plan import Embed, KernelTile, NeighborBlock, NeighborTile, PermutedKernel, Scale, Task
@@ -59,16 +60,17 @@ def neighbor_tile(context: Context, task: NeighborTile, blocks: Blocks) -> pa.Ta
     k = context.plan.k
     assert k is not None
     rows = {block: blocks.prepared(task.model, block) for block in {task.a, task.b}}
+    ids = {block: _ids(context, block) for block in rows}
+    sides: list[list[TopK]] = [[] for _ in rows]
+    for layer, (x, y) in enumerate(zip(rows[task.a], rows[task.b], strict=True)):
+        of = (x, y, ids[task.a], ids[task.b], k, tie_rule(context, task.model, layer))
+        found = (tile_neighbors(*of),) if task.a == task.b else tile_neighbors_of_both(*of)
+        for tops, top in zip(sides, found, strict=True):
+            tops.append(top)
     arrays: dict[str, np.ndarray] = {}
-    for side, mine, other in (("a", task.a, task.b), ("b", task.b, task.a))[: 1 + (task.a != task.b)]:
-        found = [
-            tile_neighbors(
-                x, y, _ids(context, mine), _ids(context, other), k, tie_rule(context, task.model, layer)
-            )
-            for layer, (x, y) in enumerate(zip(rows[mine], rows[other], strict=True))
-        ]
-        arrays[f"ids.{side}"] = torch.stack([top.ids for top in found]).numpy()
-        arrays[f"values.{side}"] = torch.stack([top.values for top in found]).numpy()
+    for side, tops, mine, other in zip("ab", sides, (task.a, task.b), (task.b, task.a), strict=False):
+        arrays[f"ids.{side}"] = torch.stack([top.ids for top in tops]).numpy()
+        arrays[f"values.{side}"] = torch.stack([top.values for top in tops]).numpy()
         if context.plan.row_sums:
             arrays[f"row_sums.{side}"] = kernel_row_sums(rows[mine], rows[other]).numpy()
     return arrays_table(arrays)

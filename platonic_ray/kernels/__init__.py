@@ -42,9 +42,11 @@ from platonic_ray.kernels.neighbors import (
     TopK,
     exact_ids,
     exact_neighbors,
+    growing_neighbors,
     merge_neighbors,
     tied_share,
     tile_neighbors,
+    tile_neighbors_of_both,
 )
 from platonic_ray.kernels.panels import tile_inner
 from platonic_ray.kernels.permuted import AT_ONCE, MOST_PERMUTED, permuted_inner
@@ -100,6 +102,7 @@ __all__ = [
     "exact_ids",
     "exact_neighbors",
     "gamma",
+    "growing_neighbors",
     "jaccard_sums",
     "kernel_row_sums",
     "kernel_tile",
@@ -136,6 +139,7 @@ __all__ = [
     "tied_share",
     "tile_inner",
     "tile_neighbors",
+    "tile_neighbors_of_both",
     "tree_sum",
     "zero_rows",
 ]

@@ -1,42 +1,42 @@
 """Exact neighbors of prepared rows: which rows, in which order, on any device and in any blocks.
 
-Fast products propose (`proposals`), stage by stage: bfloat16 where the device has units for it,
-float32, and for what is still open, or out of float32's range, float64. A rigorous bound on the
-rounding says which rows could still be among the nearest; where it leaves their order open, the
+Fast products propose: bfloat16 where the device has units for it, else float32. A rigorous bound on the
+rounding (`frame`) says which rows could still be among the nearest; where it leaves their order open, the
 canonical dot decides, and it alone. Equal values are ordered by the tie rule. So the result is a
 function of the prepared rows and of nothing else.
+
+Small problems are one dense matrix (`search`), which is cheap for many layers of few samples; from
+`_DENSE_CELLS` cells on, tiles go by that are never held (`sweep`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from platonic_ray.errors import StudyError
-from platonic_ray.kernels.exhaustive import Similarity, cost_of
+from platonic_ray.kernels.exhaustive import Similarity
 from platonic_ray.kernels.search import Search
+from platonic_ray.kernels.sweep import Read, Sweep
 from platonic_ray.kernels.ties import Digest, TieRule, Ties
+from platonic_ray.kernels.topk import TopK, check_similarity, merge_neighbors, tied_share
 
+__all__ = [
+    "TopK",
+    "exact_ids",
+    "exact_neighbors",
+    "growing_neighbors",
+    "merge_neighbors",
+    "tied_share",
+    "tile_neighbors",
+    "tile_neighbors_of_both",
+]
 
-@dataclass(frozen=True)
-class TopK:
-    """The nearest rows found so far, one column more than asked for, so that a tie at rank k shows.
-
-    `ids` `[n, k + 1] int64`, nearest first, −1 where there is none; `values` `[n, k + 1] float64`,
-    the canonical inner products (descending) or squared distances (ascending).
-    """
-
-    ids: Tensor
-    values: Tensor
-
-    @property
-    def k(self) -> int:
-        """The number of neighbors asked for."""
-        return self.ids.shape[1] - 1
+_DENSE_CELLS = 2**22
 
 
 def tile_neighbors(
@@ -50,7 +50,7 @@ def tile_neighbors(
 ) -> TopK:
     """Return the nearest rows of one block of the gallery for one block of queries.
 
-    Gallery rows with the query's own id are left out. Memory stays bounded: queries go in chunks.
+    Gallery rows with the query's own id are left out. Memory stays bounded, whatever the sizes.
 
     :param queries: `[q, D] float32` prepared rows, finite.
     :param gallery: `[g, D] float32` prepared rows, finite.
@@ -58,24 +58,42 @@ def tile_neighbors(
     :param gallery_ids: `[g] int64`, distinct.
     :raises StudyError: if the similarity or the tie rule is unknown.
     """
-    _check_similarity(similarity)
-    return TopK(*Search(gallery, gallery_ids, k + 1, rule, similarity).nearest(queries, query_ids))
+    check_similarity(similarity)
+    q, g = queries.shape[0], gallery.shape[0]
+    if q * g <= _DENSE_CELLS:
+        return TopK(*Search(gallery, gallery_ids, k + 1, rule, similarity).nearest(queries, query_ids))
+    if queries is gallery and query_ids is gallery_ids:
+        return _all_against_all(queries, query_ids, k, rule, similarity)
+    ids, read = torch.cat([query_ids, gallery_ids]), _joined(queries, gallery)
+    sweep = Sweep(read, ids, queries.shape[1], k + 1, rule, similarity, queries=q)
+    sweep.add(range(q), range(q, q + g), both=False)
+    return TopK(*sweep.nearest(range(q), range(q, q + g)))
 
 
-def merge_neighbors(a: TopK, b: TopK, rule: TieRule, similarity: Similarity = "inner") -> TopK:
-    """Return the nearest of two states of the same queries over disjoint blocks of the gallery.
+def tile_neighbors_of_both(
+    a: Tensor,
+    b: Tensor,
+    ids_a: Tensor,
+    ids_b: Tensor,
+    k: int,
+    rule: TieRule,
+    similarity: Similarity = "inner",
+) -> tuple[TopK, TopK]:
+    """Return the nearest rows of block b for block a's, and the nearest of a for b's, of one set of products.
 
-    Associative and commutative to the last bit.
+    Shapes and errors as `tile_neighbors`, which gives the same twice; no id is in both blocks.
     """
-    _check_similarity(similarity)
-    ids, values = torch.cat([a.ids, b.ids], 1), torch.cat([a.values, b.values], 1)
-    # Least significant key first; the stable sorts that follow keep its order among equals. An id of
-    # −1 has the worst value there is, so it comes behind every neighbor.
-    column = torch.argsort(ids, dim=1, stable=True)
-    for key in (rule.keys(ids), cost_of(values, similarity)):
-        column = column.gather(1, torch.argsort(key.gather(1, column), dim=1, stable=True))
-    column = column[:, : a.k + 1]
-    return TopK(ids.gather(1, column), values.gather(1, column))
+    check_similarity(similarity)
+    m, n = a.shape[0], b.shape[0]
+    if m * n <= _DENSE_CELLS:
+        return (
+            tile_neighbors(a, b, ids_a, ids_b, k, rule, similarity),
+            tile_neighbors(b, a, ids_b, ids_a, k, rule, similarity),
+        )
+    sweep = Sweep(_joined(a, b), torch.cat([ids_a, ids_b]), a.shape[1], k + 1, rule, similarity)
+    of_a, of_b = range(m), range(m, m + n)
+    sweep.add(of_a, of_b)
+    return TopK(*sweep.nearest(of_a, of_b)), TopK(*sweep.nearest(of_b, of_a))
 
 
 def exact_neighbors(
@@ -84,17 +102,74 @@ def exact_neighbors(
     digest: Digest,
     similarity: Similarity = "inner",
     ties: Ties = "hash",
-    block_rows: int = 4096,
+    block_rows: int | None = None,
+    tally: Counter[str] | None = None,
 ) -> TopK:
     """Return the neighbors of every row of a representation; `block_rows` changes no bit of it.
 
     :param rows: `[n, D] float32` prepared rows, finite.
     :param digest: digest of the representation, the seed of its tie rule.
+    :param block_rows: rows that are centered at a time, where n is large.
+    :param tally: as of `exact_ids`, and "again", the rows that tiles have not settled.
     :raises StudyError: if k < 1 or k ≥ n, or the similarity or tie rule is unknown.
     """
-    search, ids = _all_against_all(rows, k, digest, similarity, ties, "values")
-    found = [search.nearest(rows[block], ids[block]) for block in ids.split(block_rows)]
-    return TopK(torch.cat([ids for ids, _ in found]), torch.cat([values for _, values in found]))
+    n, rule = _checked(rows, k, similarity, digest, ties)
+    ids = torch.arange(n, device=rows.device)
+    if n * n <= _DENSE_CELLS:
+        return TopK(*Search(rows, ids, k + 1, rule, similarity).nearest(rows, ids, tally))
+    return _all_against_all(rows, ids, k, rule, similarity, block_rows, tally)
+
+
+def growing_neighbors(
+    read: Read,
+    n: int,
+    width: int,
+    k: int,
+    rule: TieRule,
+    similarity: Similarity = "inner",
+    *,
+    sizes: Sequence[int],
+    queries: Tensor | None = None,
+    query_ids: Tensor | None = None,
+    block_rows: int | None = None,
+    tally: Counter[str] | None = None,
+) -> list[TopK]:
+    """Return the neighbors among the first m rows of a gallery for every size m, in one pass over them.
+
+    The gallery is read block by block, about (n / block)² / 2 blocks twice over, and never held.
+
+    :param read: gives rows of the gallery, `[stop − start, width] float32` prepared rows, finite.
+    :param sizes: ascending, the last at most n.
+    :param queries: `[q, width] float32` prepared rows; None takes, at each size, the gallery's rows.
+    :param query_ids: `[q] int64`, the gallery row that a query is and that is not its own neighbor; −1
+        for a query from elsewhere.
+    :param block_rows: rows that are read at a time.
+    :param tally: as of `exact_neighbors`.
+    """
+    check_similarity(similarity)
+    own = torch.zeros(0, width) if queries is None else queries
+    q, found, before = own.shape[0], [], 0
+    outer = torch.full((q,), -1, dtype=torch.int64) if query_ids is None else query_ids
+    ids = torch.cat([outer, torch.arange(n, dtype=torch.int64)])
+
+    def both(start: int, stop: int) -> Tensor:
+        parts = [own[start:stop]] if start < q else []
+        return torch.cat([*parts, read(max(start - q, 0), stop - q)] if stop > q else parts)
+
+    sweep = Sweep(
+        both if q else read, ids, width, k + 1, rule, similarity, queries=q or None, block_rows=block_rows
+    )
+    for size in sizes:
+        old, new = range(q, q + before), range(q + before, q + size)
+        if q:
+            sweep.add(range(q), new, both=False)
+        else:
+            sweep.add(old, new)
+            sweep.add(new, new)
+        asked = range(q) if q else range(size)
+        found.append(TopK(*sweep.nearest(asked, range(q, q + size), tally)))
+        before = size
+    return found
 
 
 def exact_ids(
@@ -106,7 +181,7 @@ def exact_ids(
     ordered: bool = True,
     tally: Counter[str] | None = None,
 ) -> Tensor:
-    """Return the ids of `exact_neighbors` alone, several times as fast.
+    """Return the ids of `exact_neighbors` alone; where n is small, several times as fast.
 
     Only what a bound leaves open needs its canonical value.
 
@@ -116,35 +191,51 @@ def exact_ids(
     :returns: `[n, k + 1] int64`, nearest first; if not `ordered` `[n, k]`.
     :raises StudyError: as `exact_neighbors`.
     """
-    search, every = _all_against_all(rows, k, digest, similarity, ties, "order" if ordered else "set")
+    n, rule = _checked(rows, k, similarity, digest, ties)
+    if n * n > _DENSE_CELLS:
+        ids = exact_neighbors(rows, k, digest, similarity, ties, tally=tally).ids
+        return ids if ordered else ids[:, :k].sort(dim=1).values
+    want: Literal["order", "set"] = "order" if ordered else "set"
+    every = torch.arange(n, device=rows.device)
+    # One more than asked for, so that a tie at rank k shows.
+    search = Search(rows, every, k if want == "set" else k + 1, rule, similarity, want)
     ids, _ = search.nearest(rows, every, tally)
     return ids if ordered else ids.sort(dim=1).values
 
 
-def tied_share(topk: TopK) -> float:
-    """Return the share of rows whose value at rank k equals that at rank k + 1."""
-    tied = (topk.values[:, -2] == topk.values[:, -1]) & (topk.ids[:, -1] >= 0)
-    return tied.double().mean().item()
-
-
 def _all_against_all(
     rows: Tensor,
+    ids: Tensor,
     k: int,
-    digest: Digest,
+    rule: TieRule,
     similarity: Similarity,
-    ties: Ties,
-    want: Literal["values", "order", "set"],
-) -> tuple[Search, Tensor]:
+    block_rows: int | None = None,
+    tally: Counter[str] | None = None,
+) -> TopK:
+    def read(start: int, stop: int) -> Tensor:
+        return rows[start:stop]
+
+    every = range(rows.shape[0])
+    sweep = Sweep(read, ids, rows.shape[1], k + 1, rule, similarity, rows=rows, block_rows=block_rows)
+    sweep.add(every, every)
+    return TopK(*sweep.nearest(every, every, tally))
+
+
+def _checked(rows: Tensor, k: int, similarity: Similarity, digest: Digest, ties: Ties) -> tuple[int, TieRule]:
     n = rows.shape[0]
     if not 1 <= k < n:
         raise StudyError(f"k = {k} neighbors cannot be had of {n} samples: 1 ≤ k ≤ {n - 1} is needed.")
-    _check_similarity(similarity)
-    ids = torch.arange(n, device=rows.device)
-    # One more than asked for, so that a tie at rank k shows.
-    keep = k if want == "set" else k + 1
-    return Search(rows, ids, keep, TieRule(digest, ties), similarity, want), ids
+    check_similarity(similarity)
+    return n, TieRule(digest, ties)
 
 
-def _check_similarity(similarity: str) -> None:
-    if similarity not in ("inner", "euclidean"):
-        raise StudyError(f'similarity must be "inner" or "euclidean" (given: {similarity!r}).')
+def _joined(a: Tensor, b: Tensor) -> Read:
+    """Return what reads the rows of a and then those of b."""
+    cut = a.shape[0]
+
+    def read(start: int, stop: int) -> Tensor:
+        if stop <= cut:
+            return a[start:stop]
+        return b[start - cut : stop - cut] if start >= cut else torch.cat([a[start:], b[: stop - cut]])
+
+    return read

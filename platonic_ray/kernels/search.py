@@ -3,7 +3,7 @@
 A query passes through stages until one settles it:
 
 1. a product of bfloat16, then one of float32 for the queries that were left with too many candidates
-   (`proposals` has both and their bounds); a row whose score is below the best `keep` by more than
+   (`frame` has their bounds); a row whose score is below the best `keep` by more than
    twice the error is out for good;
 2. candidates get a refined score; where twice its error parts two neighbors in the sorted list, their
    order is certain. A stretch of the list that it does not part is ordered by canonical values;
@@ -113,7 +113,7 @@ class Search:
         present = (mine >= 0).nonzero().squeeze(1)
         scores[present, mine[present]] = -torch.inf
         reached = _reached(scores, self._keep)
-        near = scores >= self._proposer.threshold(rows, part, reached, dtype).unsqueeze(1)
+        near = scores >= self._proposer.frame.threshold(rows.norms[part], reached, dtype).unsqueeze(1)
         row, column = near.nonzero().unbind(1)
         few = torch.bincount(row, minlength=chosen.shape[0]) <= self._most
         take = mine[row] != column
@@ -134,7 +134,7 @@ class Search:
         """
         assert self._proposer is not None
         line, lengths = torch.unique_consecutive(row, return_counts=True)
-        values, at, _ = _padded(proposed, lengths)
+        values, at, _ = padded(proposed, lengths)
         if values.shape[1] <= self._keep:
             return torch.ones_like(row, dtype=torch.bool)
         next_best = values.topk(self._keep + 1, dim=1).values[:, -1]
@@ -142,7 +142,7 @@ class Search:
         count = rows.norms[part].shape[0]
         margin = torch.zeros(count, dtype=torch.float64, device=row.device)
         margin[line] = largest
-        margin = self._proposer.reach(rows, part, margin, dtype)[line]
+        margin = self._proposer.frame.reach(rows.norms[part], margin, dtype)[line]
         return proposed > (next_best + 2 * margin)[at]
 
     def _order(
@@ -159,13 +159,13 @@ class Search:
         else:
             refined = torch.full(row.shape, _SURE, dtype=torch.float64, device=row.device)
             refined[~sure] = self._proposer.refine(rows, row[~sure], column[~sure])
-        score, at, place = _padded(refined, lengths)
+        score, at, place = padded(refined, lengths)
         size = score.shape
         which = torch.zeros(size, dtype=torch.int64, device=row.device)
         which[at, place] = column
         score, best = score.sort(dim=1, descending=True)
         which = which.gather(1, best)
-        apart = 2 * self._proposer.refined_error(rows)[settled].unsqueeze(1)
+        apart = 2 * self._proposer.frame.refined_error(rows.norms)[settled].unsqueeze(1)
         alive = score > -torch.inf
         if size[1] > self._keep:
             alive &= score >= score[:, self._keep - 1, None] - apart
@@ -218,7 +218,7 @@ class Search:
         return order
 
 
-def _padded(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def padded(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return a list of lists `[c, W] float64`, padded by −∞, and the line and place of every value."""
     at = torch.repeat_interleave(lengths)
     place = torch.arange(values.shape[0], device=values.device) - (lengths.cumsum(0) - lengths)[at]

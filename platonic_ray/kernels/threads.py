@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +19,9 @@ R = TypeVar("R")
 
 Run = Callable[[Iterable[Callable[[], Any]]], list[Any]]
 """Does jobs, and returns their results in the jobs' order."""
+
+
+_LEAST_PART = 16  # of a range that is worth a thread
 
 
 @contextmanager
@@ -42,6 +46,22 @@ def workers(threads: int) -> Iterator[Run]:
         return
     with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         yield lambda jobs: list(pool.map(_call, jobs))
+
+
+Spread = Callable[[Callable[[int, int], Any], int], None]
+"""Does `function(start, stop)` for ranges that make up `range(size)`, side by side."""
+
+
+@contextmanager
+def spreading(threads: int) -> Iterator[Spread]:
+    """Cut work over a range into one part a thread; see `workers`."""
+    with workers(threads) as run:
+
+        def spread(function: Callable[[int, int], Any], size: int) -> None:
+            step = max(_LEAST_PART, -(-size // threads))
+            run(partial(function, start, min(start + step, size)) for start in range(0, size, step))
+
+        yield spread
 
 
 def _call(job: Callable[[], Any]) -> Any:

@@ -43,6 +43,7 @@ from platonic_ray.metrics.base import (
 )
 from platonic_ray.metrics.cka import kernel_rows, ordered_inner
 from platonic_ray.metrics.knn import needs_of_neighbors, neighbor_pair, neighbor_sums
+from platonic_ray.metrics.nearest import nearest
 from platonic_ray.metrics.rows import (
     NOT_ASKED,
     asked_layers,
@@ -58,7 +59,6 @@ from platonic_ray.metrics.table import (
     Tables,
     as_layers,
     cells_of,
-    nearest,
     score,
     score_tables,
 )

@@ -23,15 +23,12 @@ from platonic_ray.kernels import (
     as_rows,
     blocks_of,
     each,
-    exact_neighbors,
     median_distances,
-    prepare,
     require_finite,
     require_recipe,
     root_level,
     super_tile,
 )
-from platonic_ray.kernels.ties import Ties
 from platonic_ray.metrics.base import (
     KernelRows,
     Metric,
@@ -280,26 +277,6 @@ def score(
     (table,) = score_tables({"y": y}, {"x": x}, [chosen], recipe=recipe)
     matrices = all(getattr(side, "ndim", None) == 2 for side in (x, y))
     return float(table.scores[0, 0]) if matrices else table.best()[0]
-
-
-def nearest(x: Any, k: int = 10, similarity: str = "cosine", ties: Ties = "hash") -> tuple[Tensor, Tensor]:
-    """Return the k nearest other rows of every row of features `[n, D]`, nearest first.
-
-    :param similarity: "cosine" (inner product of normalized rows), "inner", or "euclidean".
-    :returns: ids `[n, k] int64` and similarities `[n, k] float32` (for "euclidean" the distances).
-    :raises StudyError: if k < 1 or k ≥ n, or `similarity` or `ties` is unknown.
-    :raises DataError: if the features are no finite matrix.
-    """
-    if similarity not in ("cosine", "inner", "euclidean"):
-        raise StudyError(f'similarity must be "cosine", "inner" or "euclidean" (given: {similarity!r}).')
-    rows = as_rows(x)
-    require_finite(rows, "features")
-    rows = prepare(rows, "l2" if similarity == "cosine" else "none")
-    found = exact_neighbors(
-        rows, k, rows_digest(rows), "euclidean" if similarity == "euclidean" else "inner", ties
-    )
-    values = found.values.sqrt() if similarity == "euclidean" else found.values
-    return found.ids[:, :k].contiguous(), values[:, :k].float()
 
 
 def as_layers(value: Any, name: str) -> list[Tensor]:

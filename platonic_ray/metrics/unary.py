@@ -6,14 +6,14 @@ somebody goes on with the rows, so that a table needs little memory beyond the f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from platonic_ray.digest import digest_items
+from platonic_ray.digest import digest_streams
 from platonic_ray.kernels import (
     Digest,
     TopK,
@@ -120,8 +120,14 @@ def stack_neighbors(tables: Sequence[TopK], row_sums: Sequence[Tensor] = ()) -> 
 
 def rows_digest(rows: Tensor) -> str:
     """Return the digest of an in-memory representation: of its shape and prepared float32 rows."""
-    shape = f"float32 {rows.shape[0]} {rows.shape[1]}".encode()
-    return digest_items([shape, rows.cpu().numpy().astype("<f4", copy=False).tobytes()])
+    return blocks_digest([rows], *rows.shape)
+
+
+def blocks_digest(blocks: Iterable[Tensor], n: int, width: int) -> str:
+    """Return the digest of a representation `[n, width]` whose prepared rows come block by block."""
+    shape = f"float32 {n} {width}".encode()
+    parts = (block.cpu().numpy().astype("<f4", copy=False).tobytes() for block in blocks)
+    return digest_streams([(len(shape), (shape,)), (4 * n * width, parts)])
 
 
 def _nearest(rows: Tensor, k: int, digest: Digest, wanted: Wanted) -> TopK:

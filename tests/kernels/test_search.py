@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import platonic_ray.kernels.frame as frame
 import platonic_ray.kernels.proposals as proposals
 import platonic_ray.kernels.search as search
 from platonic_ray.kernels import TieRule, exact_ids, exact_neighbors, l2_normalize, tile_neighbors
@@ -55,7 +56,7 @@ def test_every_stage_finds_what_a_dense_sort_finds(similarity, case, normalize, 
     rows = make(case)
     rows = l2_normalize(rows) if normalize else rows
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proposals, "fast_bfloat16", lambda device: low)
+        patch.setattr(frame, "fast_bfloat16", lambda device: low)
         patch.setattr(search, "_SLACK", slack)
         patch.setattr(search, "_CELLS", cells)
         found = exact_neighbors(rows, k, DIGEST, similarity)
@@ -76,7 +77,7 @@ def test_scores_are_within_their_bounds_of_canonical_values(similarity, precisio
     rows = make(case)
     before = torch.get_float32_matmul_precision()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proposals, "fast_bfloat16", lambda device: low)
+        patch.setattr(frame, "fast_bfloat16", lambda device: low)
         torch.set_float32_matmul_precision(precision)
         try:
             proposer = proposals.Proposer(rows, similarity)
@@ -85,16 +86,16 @@ def test_scores_are_within_their_bounds_of_canonical_values(similarity, precisio
             n = len(rows)
             every, own = torch.arange(n), proposer.own
             refined = proposer.refine(own, every.repeat_interleave(n), every.repeat(n)).reshape(n, n)
-            worst = {"refined": (refined, proposer.refined_error(own), 0.0)}
+            worst = {"refined": (refined, proposer.frame.refined_error(own.norms), 0.0)}
             for dtype in proposer.dtypes:
-                error = proposer._error(own.norms, rows.shape[1], dtype)
+                error = proposer.frame.error(own.norms, dtype)
                 proposed = proposer.scores(own, slice(0, n), dtype).double()
                 roundoff = 2.0**-9 if dtype == torch.bfloat16 else 0.0
-                slack = roundoff * (3 * proposed.abs() + 3 * proposer._highest)
+                slack = roundoff * (3 * proposed.abs() + 3 * proposer.frame.highest)
                 worst[str(dtype)] = (proposed, error, slack)
         finally:
             torch.set_float32_matmul_precision(before)
-    canonical = torch.from_numpy(dense(rows.numpy(), similarity)) * proposer._scale**2
+    canonical = torch.from_numpy(dense(rows.numpy(), similarity)) * proposer.frame.scale**2
     canonical = canonical if similarity == "inner" else -canonical / 2
     for scores, error, slack in worst.values():
         # What all rows of the gallery have in common is left out of a score: compare differences.

@@ -1,0 +1,156 @@
+"""What a search holds of its queries while tiles go by: their candidates, filtered while a tile is hot.
+
+A query's threshold is the score that its `keep`-th best proposal so far has, less twice the error of
+proposals (`frame`): a row whose proposal is below it is out for good. The threshold only rises, so later
+tiles yield few candidates: of a gallery of g rows in random order about keep (1 + ln(g / keep)).
+Each query has room for `room_for(keep)` candidates and no more, so that memory is fixed beforehand. A
+query that needs more, for it has many near-ties, is given up here and left to another search.
+
+`NativeCandidates` is for CPUs with numba, `TorchCandidates` for all else; both find the same neighbors.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from platonic_ray.kernels.frame import Framed, rounded_down
+from platonic_ray.kernels.threads import Spread
+
+
+class Candidates(Protocol):
+    """The candidates of the first `queries` rows of a search, `keep` neighbors of each wanted.
+
+    Rows are given by their place in the search. A row is no candidate of a query with the same id.
+    """
+
+    def offer(self, product: Tensor, row: int, col: int, both: bool, spread: Spread) -> None:
+        """Take the candidates from a tile `[r, c]` of products u_i·v_j, whose first cell is (row, col).
+
+        Its rows are queries and its columns their gallery; if `both`, also the other way round.
+        """
+
+    def full(self, rows: range) -> bool:
+        """Return whether all queries of some rows have been given up."""
+
+    def take(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries and columns `[p] int64` of the candidates of some queries, query by query, and
+        the queries `[g] int64` that were given up, which have none."""
+
+
+def candidates_for(framed: Framed, ids: Tensor, queries: int, keep: int, dtype: torch.dtype) -> Candidates:
+    """Return empty candidates, for proposals of a dtype."""
+    if ids.device.type == "cpu" and native() is not None:
+        return NativeCandidates(framed, ids, queries, keep, dtype)
+    return TorchCandidates(framed, ids, queries, keep, dtype)
+
+
+def room_for(keep: int) -> int:
+    """Return how many candidates a query has room for."""
+    return 2 * keep + 64
+
+
+def candidate_bytes(keep: int) -> int:
+    """Return the bytes that are held of a query, whatever the gallery."""
+    return 8 * room_for(keep) + 4 * keep + 32
+
+
+@cache
+def native():  # type: ignore[no-untyped-def]
+    """Return the compiled loops, None where there is no numba."""
+    try:
+        from platonic_ray.kernels import native as compiled
+    except ImportError:
+        return None
+    return compiled
+
+
+class NativeCandidates:
+    """Candidates in flat arrays, filtered by compiled loops."""
+
+    def __init__(self, framed: Framed, ids: Tensor, queries: int, keep: int, dtype: torch.dtype) -> None:
+        room = room_for(keep)
+        margin, self._share = framed.frame.margin(framed.norms[:queries], dtype)
+        self._margin, self._ids = margin.numpy(), ids.numpy()
+        self._bias = framed.biases.float().numpy()
+        self._heap = np.full((queries, keep), -np.inf, np.float32)
+        self._threshold = np.full(queries, -np.inf, np.float32)
+        self._count = np.zeros(queries, np.int32)
+        self._score = np.empty((queries, room), np.float32)
+        self._column = np.empty((queries, room), np.int32)
+
+    def offer(self, product: Tensor, row: int, col: int, both: bool, spread: Spread) -> None:
+        tile, loops = product.float().numpy(), native()
+        facts = (row, col, self._bias, self._ids, self._share, self._margin)
+        state = (self._heap, self._threshold, self._count, self._score, self._column)
+        spread(lambda start, stop: loops.offer_rows(tile, start, stop, *facts, *state), tile.shape[0])
+        if both:
+            spread(lambda start, stop: loops.offer_columns(tile, start, stop, *facts, *state), tile.shape[1])
+
+    def full(self, rows: range) -> bool:
+        return bool((self._count[rows.start : rows.stop] < 0).all())
+
+    def take(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        count = self._count[start:stop]
+        held = np.arange(self._score.shape[1]) < count[:, None]
+        held &= self._score[start:stop] >= self._threshold[start:stop, None]
+        row, place = held.nonzero()
+        column = self._column[start:stop][row, place].astype(np.int64)
+        lost = start + (count < 0).nonzero()[0]
+        return torch.from_numpy(start + row), torch.from_numpy(column), torch.from_numpy(lost)
+
+
+class TorchCandidates:
+    """Candidates as tensors on any device: each tile's are merged into what is held.
+
+    On a GPU this has been tested for its results on CPU tensors only, and not been timed.
+    """
+
+    def __init__(self, framed: Framed, ids: Tensor, queries: int, keep: int, dtype: torch.dtype) -> None:
+        self._keep, self._room, self._ids = keep, room_for(keep), ids
+        self._margin, self._share = framed.frame.margin(framed.norms[:queries], dtype)
+        self._bias = framed.biases.to(dtype)
+        device = ids.device
+        self._threshold = torch.full((queries,), -torch.inf, dtype=dtype, device=device)
+        self._lost = torch.zeros(queries, dtype=torch.bool, device=device)
+        self._score = torch.full((queries, self._room), -torch.inf, dtype=dtype, device=device)
+        self._column = torch.zeros((queries, self._room), dtype=torch.int64, device=device)
+
+    def offer(self, product: Tensor, row: int, col: int, both: bool, spread: Spread) -> None:
+        rows, cols = product.shape
+        self._merge(product + self._bias[col : col + cols], row, col)
+        if both:
+            self._merge((product + self._bias[row : row + rows].unsqueeze(1)).T, col, row)
+
+    def full(self, rows: range) -> bool:
+        return bool(self._lost[rows.start : rows.stop].all())
+
+    def take(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        held = self._score[start:stop] >= self._threshold[start:stop, None]
+        held &= (self._score[start:stop] > -torch.inf) & ~self._lost[start:stop, None]
+        row, place = held.nonzero().unbind(1)
+        lost = self._lost[start:stop].nonzero().squeeze(1)
+        return start + row, self._column[start:stop][row, place], start + lost
+
+    def _merge(self, scores: Tensor, row: int, col: int) -> None:
+        mine = slice(row, row + scores.shape[0])
+        own = self._ids[mine].unsqueeze(1) == self._ids[col : col + scores.shape[1]]
+        scores = scores.masked_fill(own, -torch.inf)
+        # As many as there is room for, and one more: whether there was room for all shows.
+        best, at = scores.topk(min(self._room + 1, scores.shape[1]), dim=1)
+        best = torch.cat([self._score[mine], best], 1)
+        at = torch.cat([self._column[mine], at + col], 1)
+        best, order = best.topk(min(self._room + 1, best.shape[1]), dim=1)
+        at = at.gather(1, order)
+        reached = best[:, self._keep - 1].double()
+        margin = self._margin[mine] + (self._share * reached.abs() if self._share else 0.0)
+        threshold = torch.where(reached.isinf(), reached, reached - margin)
+        self._threshold[mine] = rounded_down(threshold, scores.dtype)
+        if best.shape[1] > self._room:
+            over = best[:, self._room]
+            self._lost[mine] |= (over > -torch.inf) & (over >= self._threshold[mine])
+        self._score[mine], self._column[mine] = best[:, : self._room], at[:, : self._room]

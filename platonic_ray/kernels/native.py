@@ -1,0 +1,159 @@
+"""The inner loops of the tile engine, compiled by numba where it is installed; plain torch does the same.
+
+All functions release the interpreter's lock and use one thread, so that callers run them side by side
+on disjoint rows. Compiled code is kept on disk: a machine compiles once.
+
+A row's candidates live in flat arrays of fixed size, none of them ever grows:
+
+- `heap` `[n, keep] float32`: its best proposals so far, a binary heap whose root is the worst of them;
+- `threshold` `[n] float32`: what a proposal must reach to be possible still; it rises with the root;
+- `score` `[n, C] float32`, `column` `[n, C] int32`: its candidates, `count` `[n] int32` of them. When they
+  are full, those below the threshold are dropped. A row that stays full has more near-ties than there
+  is room for: it is given up (count −1, threshold +∞) and left to another search.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+_RUN = 64  # proposals that are compared before any is looked at
+_ROOM = 0.75  # a row is given up if more of its candidates than this share are possible still
+
+
+def _compiled(function):  # type: ignore[no-untyped-def]
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # there is no folder that could be written to
+        return njit(nogil=True)(function)
+
+
+@_compiled
+def _offer(r, s, c, share, margin, heap, threshold, count, score, column):  # type: ignore[no-untyped-def]
+    """Keep proposal s of column c for row r; return the row's threshold."""
+    held = count[r]
+    room = score.shape[1]
+    if held == room:
+        t = threshold[r]
+        held = 0
+        for at in range(room):
+            if score[r, at] >= t:
+                score[r, held] = score[r, at]
+                column[r, held] = column[r, at]
+                held += 1
+        if held > _ROOM * room:
+            count[r] = -1
+            threshold[r] = np.inf
+            return threshold[r]
+    score[r, held] = s
+    column[r, held] = c
+    count[r] = held + 1
+    if s > heap[r, 0]:
+        keep = heap.shape[1]
+        at = 0
+        while True:
+            child = 2 * at + 1
+            if child >= keep:
+                break
+            if child + 1 < keep and heap[r, child + 1] < heap[r, child]:
+                child += 1
+            if heap[r, child] >= s:
+                break
+            heap[r, at] = heap[r, child]
+            at = child
+        heap[r, at] = s
+        root = float(heap[r, 0])
+        if root > -np.inf:
+            wide = root - margin[r]
+            if share > 0.0:
+                wide -= share * abs(root)
+            narrow = np.float32(wide)
+            if float(narrow) > wide:
+                narrow -= np.float32(1.2e-7) * abs(narrow) + np.float32(1e-37)
+            threshold[r] = narrow
+    return threshold[r]
+
+
+@_compiled
+def _hits_in_row(products, bias, threshold):  # type: ignore[no-untyped-def]
+    hits = np.uint32(0)  # as wide as a float32, so that it vectorizes
+    for j in range(products.shape[0]):
+        hits = np.uint32(hits + np.uint32(products[j] + bias[j] >= threshold))
+    return hits
+
+
+@_compiled
+def _hits_in_columns(products, bias, thresholds):  # type: ignore[no-untyped-def]
+    hits = np.uint32(0)
+    for j in range(products.shape[0]):
+        hits = np.uint32(hits + np.uint32(products[j] + bias >= thresholds[j]))
+    return hits
+
+
+@_compiled
+def offer_rows(  # type: ignore[no-untyped-def]
+    product, first_row, last_row, row, col, bias, ids, share, margin, heap, threshold, count, score, column
+):
+    """Offer rows `first_row` … `last_row` − 1 of a tile `[r, c] float32` to their queries.
+
+    The tile's first cell is that of rows (row, col) of the search.
+    """
+    width = product.shape[1]
+    for i in range(first_row, last_row):
+        r = row + i
+        t = threshold[r]
+        for start in range(0, width, _RUN):
+            stop = min(start + _RUN, width)
+            if _hits_in_row(product[i, start:stop], bias[col + start : col + stop], t):
+                for j in range(start, stop):
+                    s = product[i, j] + bias[col + j]
+                    if s >= t and ids[r] != ids[col + j]:
+                        t = _offer(r, s, col + j, share, margin, heap, threshold, count, score, column)
+
+
+@_compiled
+def offer_columns(  # type: ignore[no-untyped-def]
+    product, first_col, last_col, row, col, bias, ids, share, margin, heap, threshold, count, score, column
+):
+    """Offer columns `first_col` … `last_col` − 1 of a tile to their queries, the tile's rows as gallery."""
+    for i in range(product.shape[0]):
+        b = bias[row + i]
+        for start in range(first_col, last_col, _RUN):
+            stop = min(start + _RUN, last_col)
+            if _hits_in_columns(product[i, start:stop], b, threshold[col + start : col + stop]):
+                for j in range(start, stop):
+                    s = product[i, j] + b
+                    r = col + j
+                    if s >= threshold[r] and ids[r] != ids[row + i]:
+                        _offer(r, s, row + i, share, margin, heap, threshold, count, score, column)
+
+
+@_compiled
+def canonical_values(a, b, row, col, euclidean, out):  # type: ignore[no-untyped-def]
+    """Put the canonical value of every pair (row of a, row of b) into `out`; see `dot`."""
+    width = a.shape[1]
+    whole = width - width % 64
+    lanes = np.empty(64, np.float64)
+    for pair in range(row.shape[0]):
+        i, j = row[pair], col[pair]
+        lanes[:] = 0.0
+        if euclidean:
+            for start in range(0, whole, 64):
+                for lane in range(64):
+                    difference = np.float64(a[i, start + lane]) - np.float64(b[j, start + lane])
+                    lanes[lane] += difference * difference
+            for lane in range(width - whole):
+                difference = np.float64(a[i, whole + lane]) - np.float64(b[j, whole + lane])
+                lanes[lane] += difference * difference
+        else:
+            for start in range(0, whole, 64):
+                for lane in range(64):
+                    lanes[lane] += np.float64(a[i, start + lane]) * np.float64(b[j, start + lane])
+            for lane in range(width - whole):
+                lanes[lane] += np.float64(a[i, whole + lane]) * np.float64(b[j, whole + lane])
+        half = 32
+        while half:
+            for lane in range(half):
+                lanes[lane] += lanes[lane + half]
+            half //= 2
+        out[pair] = lanes[0]

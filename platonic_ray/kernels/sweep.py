@@ -1,0 +1,265 @@
+"""The tile engine: the nearest rows of many queries, by one pass of tiles over rows of any number.
+
+A search is over a sequence of rows, read block by block: from memory, or from wherever `read` has them.
+Tiles of products go by, each made once and offered to the queries on both sides of it (`collect`); what
+is held is two blocks, a tile, and of every query its candidates, whatever the number of rows. When the
+tiles have gone by, every candidate gets its canonical value, and these decide: the bound on the error of
+a product (`frame`) says that no neighbor can be missing among the candidates. Queries with more near-ties
+than candidates have room for, and all if the rows are not fit for float32, go through `search` instead.
+
+The bound on its time, of a gallery of N rows against itself: N² D / 2 multiply-adds of float32, half of
+what products without symmetry take; N²/2 cells that are read twice while they are in the cache; about
+N (k + 4) canonical dots; and of rows that are not in memory, (N / block)² / 2 blocks read twice.
+
+Measured on CPUs without bfloat16 units (`jobs/benchmark.py neighbors`). What it does on others, and on a
+GPU, where torch merges the candidates of a tile, has been tested for its results and never timed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from platonic_ray.kernels.collect import Candidates, candidates_for, native
+from platonic_ray.kernels.exhaustive import Similarity, cost_of, pair_values
+from platonic_ray.kernels.frame import fast_bfloat16, measure
+from platonic_ray.kernels.search import Search, padded
+from platonic_ray.kernels.threads import Spread, spreading
+from platonic_ray.kernels.ties import TieRule
+from platonic_ray.kernels.topk import TopK, merge_neighbors
+
+Read = Callable[[int, int], Tensor]
+"""Gives rows `start` to `stop` of a search, `[stop − start, D] float32`, prepared and finite."""
+
+BLOCK_BYTES = 64 * 2**20
+"""Bytes of the rows that are read at a time; three times as many are held."""
+
+_TILE = {"cpu": 2048, "cuda": 8192}  # rows and columns of a tile
+_CORNERS = 4  # parts that a tile on the diagonal is cut into, so that little of it is made twice
+_CHUNK = 2**16  # queries whose candidates are sorted at a time
+
+
+class Sweep:
+    """A search over rows of which the first `queries` are queries, `keep` nearest of each wanted.
+
+    Rows are given by their places in the search. Use: `add` what is to be compared, then `nearest`, as
+    often as the gallery has grown.
+
+    :param read: gives rows by their places; `rows`, where they are in memory, `[n, D] float32`.
+    :param ids: `[n] int64`; a row with the query's own id is not its neighbor.
+    :param block_rows: rows that are read at a time; by default `BLOCK_BYTES` of them.
+    """
+
+    def __init__(
+        self,
+        read: Read,
+        ids: Tensor,
+        width: int,
+        keep: int,
+        rule: TieRule,
+        similarity: Similarity,
+        *,
+        rows: Tensor | None = None,
+        queries: int | None = None,
+        block_rows: int | None = None,
+        tile_rows: int | None = None,
+    ) -> None:
+        self._read, self._ids, self._keep, self._rows = read, ids, keep, rows
+        self._rule, self._similarity = rule, similarity
+        self._queries = ids.shape[0] if queries is None else queries
+        self._block = block_rows or max(64, BLOCK_BYTES // (4 * width))
+        device = ids.device.type
+        self._tile = tile_rows or _TILE.get(device, 8192)
+        self._threads = torch.get_num_threads() if device == "cpu" else 1
+        self._dtype = torch.bfloat16 if fast_bfloat16(device) else torch.float32
+        every = range(ids.shape[0])
+        self._measured = measure(
+            lambda: (self._read(s.start, s.stop) for s in self._blocks(every)), similarity
+        )
+        self._candidates: Candidates | None = None
+        if self._measured is not None:
+            self._candidates = candidates_for(self._measured, ids, self._queries, keep, self._dtype)
+            self._buffer = torch.empty(self._tile**2, dtype=self._dtype, device=ids.device)
+        self._place: Tensor | None = None
+
+    def add(self, rows: range, columns: range, both: bool = True) -> None:
+        """Let `columns` be the gallery of the queries `rows`; if `both`, also the other way round.
+
+        The same range twice are rows that are queries and gallery of each other.
+        """
+        if self._candidates is None:
+            return
+        with spreading(self._threads) as spread:
+            for right in self._blocks(columns):
+                held = self._factor(right)
+                # From near to far: rows next to each other are often alike, and early thresholds are worth most.
+                for left in reversed(self._blocks(rows)):
+                    if rows != columns or left.start <= right.start:
+                        factor = held if left == right else self._factor(left)
+                        self._block_pair(left, factor, right, held, both, spread)
+
+    def nearest(
+        self, queries: range, gallery: range, tally: Counter[str] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return ids `[q, keep] int64` and canonical values of the nearest rows of some queries.
+
+        −1 and the worst value where there are no more.
+
+        :param gallery: what has been added to all of these queries.
+        :param tally: receives how many queries were settled by tiles ("bfloat16" or "float32") and how
+            many had to be searched again ("again"), and how many pairs took a canonical value ("pairs").
+        """
+        counts = Counter() if tally is None else tally
+        worst = -torch.inf if self._similarity == "inner" else torch.inf
+        size, device = (len(queries), self._keep), self._ids.device
+        ids = torch.full(size, -1, dtype=torch.int64, device=device)
+        values = torch.full(size, worst, dtype=torch.float64, device=device)
+        lost = torch.arange(queries.start, queries.stop, device=device)
+        if self._candidates is not None:
+            row, column, lost = self._candidates.take(queries.start, queries.stop)
+            counts["pairs"] += row.shape[0]
+            value = self._canonical(row, column)
+            bounds = torch.searchsorted(row, torch.arange(queries.start, queries.stop, _CHUNK, device=device))
+            for start, stop in zip(bounds.tolist(), [*bounds.tolist()[1:], row.shape[0]], strict=True):
+                part = slice(start, stop)
+                settled, found, best = self._sorted(row[part], column[part], value[part])
+                at = settled - queries.start
+                ids[at, : found.shape[1]], values[at, : found.shape[1]] = found, best
+            counts[str(self._dtype).removeprefix("torch.")] += len(queries) - lost.shape[0]
+        if lost.shape[0]:
+            counts["again"] += lost.shape[0]
+            again = self._again(lost, gallery)
+            ids[lost - queries.start], values[lost - queries.start] = again.ids, again.values
+        return ids, values
+
+    def _block_pair(
+        self, a: range, left: Tensor, b: range, right: Tensor, both: bool, spread: Spread
+    ) -> None:
+        for columns in _pieces(b, self._tile):
+            for rows in _pieces(a, self._tile):
+                if a != b or rows.start < columns.start:
+                    self._offer(rows, left[_at(rows, a)], columns, right[_at(columns, b)], both, spread)
+                elif rows == columns:
+                    corners = _pieces(rows, max(64, -(-len(rows) // _CORNERS)))
+                    for at, corner in enumerate(corners):
+                        part = left[_at(corner, a)]
+                        self._offer(corner, part, corner, part, False, spread)
+                        if at + 1 < len(corners):
+                            beyond = range(corner.stop, rows.stop)
+                            self._offer(corner, part, beyond, left[_at(beyond, a)], True, spread)
+
+    def _offer(
+        self, rows: range, left: Tensor, columns: range, right: Tensor, both: bool, spread: Spread
+    ) -> None:
+        assert self._candidates is not None
+        if self._candidates.full(rows) and (not both or self._candidates.full(columns)):
+            return
+        tile = self._buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
+        spread(lambda start, stop: torch.mm(left[start:stop], right.T, out=tile[start:stop]), len(rows))
+        self._candidates.offer(tile, rows.start, columns.start, both, spread)
+
+    def _factor(self, rows: range) -> Tensor:
+        """Return rows as factors of products."""
+        assert self._measured is not None
+        return self._measured.frame.centered(self._read(rows.start, rows.stop)).to(self._dtype)
+
+    def _canonical(self, row: Tensor, column: Tensor) -> Tensor:
+        """Return the canonical value `[p] float64` of every pair of rows."""
+        if self._rows is not None:
+            return self._values(self._rows, self._rows, row, column)
+        # Pair by pair of blocks, either way round, so that few blocks are read.
+        low, high = torch.minimum(row, column) // self._block, torch.maximum(row, column) // self._block
+        key = high * (int(high.amax()) + 1 if high.shape[0] else 1) + low
+        order = torch.argsort(key, stable=True)
+        values = torch.empty(row.shape[0], dtype=torch.float64, device=row.device)
+        held: dict[int, Tensor] = {}
+        groups, lengths = torch.unique_consecutive(key[order], return_counts=True)
+        for chosen in order.split(lengths.tolist()) if groups.shape[0] else ():
+            first = [int(side[chosen[0]]) for side in (low, high)]
+            held = {block: held[block] if block in held else self._block_rows(block) for block in first}
+            i, j = torch.minimum(row[chosen], column[chosen]), torch.maximum(row[chosen], column[chosen])
+            a, b = (held[block] for block in first)
+            values[chosen] = self._values(a, b, i - first[0] * self._block, j - first[1] * self._block)
+        return values
+
+    def _values(self, a: Tensor, b: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        compiled = native() if a.device.type == "cpu" else None
+        if compiled is None:
+            return pair_values(a, b, row, column, self._similarity)
+        values = torch.empty(row.shape[0], dtype=torch.float64)
+        x, y, i, j, out = (each.numpy() for each in (a, b, row, column, values))
+        euclidean = self._similarity == "euclidean"
+
+        def fill(start: int, stop: int) -> None:
+            part = slice(start, stop)
+            compiled.canonical_values(x, y, i[part], j[part], euclidean, out[part])
+
+        with spreading(self._threads) as spread:
+            spread(fill, row.shape[0])
+        return values
+
+    def _sorted(self, row: Tensor, column: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries `[s]`, and ids and values `[s, ≤ keep]` of their nearest, of pairs query by query."""
+        if row.shape[0] == 0:
+            return row, row.new_empty(0, 0), value.reshape(0, 0)
+        settled, lengths = torch.unique_consecutive(row, return_counts=True)
+        score, at, place = padded(-cost_of(value, self._similarity), lengths)
+        which = torch.zeros(score.shape, dtype=torch.int64, device=row.device)
+        which[at, place] = column
+        score, order = score.sort(dim=1, descending=True, stable=True)
+        which = which.gather(1, order)
+        most = min(self._keep, score.shape[1])
+        tied = (score[:, 1:] == score[:, :-1]) & (score[:, 1:] > -torch.inf)
+        lines = tied.any(1).nonzero().squeeze(1)
+        if lines.shape[0]:
+            if self._place is None:
+                self._place = torch.argsort(self._rule.order(self._ids))
+            order = torch.argsort(self._place[which[lines]], dim=1, stable=True)
+            again = torch.argsort(score[lines].gather(1, order), dim=1, descending=True, stable=True)
+            order = order.gather(1, again)
+            score[lines], which[lines] = score[lines].gather(1, order), which[lines].gather(1, order)
+        score, which = score[:, :most], which[:, :most]
+        ids = self._ids[which].masked_fill(score == -torch.inf, -1)
+        return settled, ids, -cost_of(score, self._similarity)
+
+    def _again(self, lost: Tensor, gallery: range) -> TopK:
+        """Search the gallery for queries that tiles could not settle."""
+        rows = self._gathered(lost)
+        found: TopK | None = None
+        for block in self._blocks(gallery):
+            part = slice(block.start, block.stop)
+            searched = Search(
+                self._read(block.start, block.stop), self._ids[part], self._keep, self._rule, self._similarity
+            )
+            more = TopK(*searched.nearest(rows, self._ids[lost]))
+            found = more if found is None else merge_neighbors(found, more, self._rule, self._similarity)
+        assert found is not None
+        return found
+
+    def _gathered(self, places: Tensor) -> Tensor:
+        if self._rows is not None:
+            return self._rows[places]
+        parts = []
+        for block in self._blocks(range(int(places[-1]) + 1)):
+            inside = places[(places >= block.start) & (places < block.stop)]
+            if inside.shape[0]:
+                parts.append(self._read(block.start, block.stop)[inside - block.start])
+        return torch.cat(parts)
+
+    def _block_rows(self, block: int) -> Tensor:
+        start = block * self._block
+        return self._read(start, min(start + self._block, self._ids.shape[0]))
+
+    def _blocks(self, rows: range) -> list[range]:
+        return _pieces(rows, self._block)
+
+
+def _pieces(rows: range, size: int) -> list[range]:
+    return [range(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
+
+
+def _at(rows: range, block: range) -> slice:
+    return slice(rows.start - block.start, rows.stop - block.start)
