@@ -15,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from platonic_ray.cli import compare, metrics, models, report, run, show, table
+from platonic_ray.cli import compare, figure, metrics, models, report, run, show, table
 from platonic_ray.errors import PlatonicRayError
 
 INTERRUPTED = 130
@@ -26,6 +26,7 @@ _GROUPS = (
     table,
     show,
     report,
+    figure,
     compare,
     metrics,
     models,

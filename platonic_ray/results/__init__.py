@@ -2,7 +2,7 @@
 
 from platonic_ray.results.capability import CAPABILITY_SCHEMA, capability_frame
 from platonic_ray.results.examples import EXAMPLES_SCHEMA, SAMPLES_SCHEMA, examples_frame, samples_frame
-from platonic_ray.results.figure import heatmap, save_figure
+from platonic_ray.results.figures import draw, heatmap, save_figure
 from platonic_ray.results.growth import GROWTH_SCHEMA, growth_frame
 from platonic_ray.results.matrix import Matrix
 from platonic_ray.results.pairs import Chosen, LayerInfo, PairScores
@@ -20,6 +20,7 @@ __all__ = [
     "PairScores",
     "Result",
     "capability_frame",
+    "draw",
     "examples_frame",
     "growth_frame",
     "heatmap",

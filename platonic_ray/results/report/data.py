@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 
 from platonic_ray.metrics import metrics
+from platonic_ray.results.groups import inputs_of, views_of, with_groups
 from platonic_ray.results.order import cluster_order
-from platonic_ray.results.report.findings import inputs_of, views_of, with_groups
 from platonic_ray.results.result import Result
 
 _UNDEFINED = 0xFFFF

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from platonic_ray.models.kinds import KINDS
+from platonic_ray.results.groups import inputs_of, with_groups
 from platonic_ray.results.result import Result
 from platonic_ray.results.summary import interval_text
 
@@ -43,23 +43,6 @@ class Findings:
     meaning: tuple[str, ...]
     verdict: str
     groups: tuple[Group, ...]
-
-
-def inputs_of(result: Result) -> dict[str, str]:
-    """Return what each model reads ("text", "image"): by its kind, else by its view, else "models"."""
-    views = views_of(result)
-    identities = result.provenance.get("models") or {}
-    known = {}
-    for model in result.layers["model"].unique(maintain_order=True):
-        kind = KINDS.get((identities.get(model) or {}).get("kind", ""))
-        known[model] = (kind.modality if kind else None) or views.get(model) or "models"
-    return known
-
-
-def views_of(result: Result) -> dict[str, str]:
-    """Return the view that each model of a study reads."""
-    study = result.provenance.get("study") or {}
-    return {entry.get("name"): entry.get("view") for entry in study.get("models") or []}
 
 
 def question_of(result: Result) -> str:
@@ -99,23 +82,6 @@ def findings_of(result: Result, label: str) -> Findings:
     if any(defined["low"].is_not_nan() & defined["low"].is_not_null()):
         meaning.append("The intervals are for the layers that were chosen as the best.")
     return Findings(tuple(came_out), tuple(meaning), _verdict(defined, result.alpha), groups)
-
-
-def with_groups(result: Result, label: str) -> pl.DataFrame:
-    """Return the pairs of different models with `group` ("image – text"), `across` and `floor`."""
-    inputs, floors = inputs_of(result), set(result.provenance.get("floors") or ())
-    pairs = result.pairs(label).filter(pl.col("model_x") != pl.col("model_y"))
-    rows = pairs.select("model_x", "model_y").rows()
-    sides = [sorted((inputs[x], inputs[y])) for x, y in rows]
-    return pairs.with_columns(
-        pl.Series(
-            "group",
-            [f"{a} – {b}" if (a, b) != ("models", "models") else "models" for a, b in sides],
-            pl.String,
-        ),
-        pl.Series("across", [a != b for a, b in sides], pl.Boolean),
-        pl.Series("floor", [x in floors or y in floors for x, y in rows], pl.Boolean),
-    )
 
 
 def warnings_of(result: Result) -> list[str]:

@@ -1,25 +1,28 @@
-"""Pictures of a result, as matplotlib figures that a paper can print.
-
-Figures are made without pyplot: no global state is read or changed, and no window is opened.
-matplotlib is imported when a figure is asked for.
-"""
+"""The models × models table of a metric as a heat map, cells, names and scale measured to fit."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from platonic_ray.errors import StoreError, StudyError
+from platonic_ray.results.figures.style import (
+    COLORS,
+    FAINT,
+    INK,
+    installed_fonts,
+    missing_letters_are_boxes,
+    number_text,
+    readable_on,
+    rgba,
+)
 from platonic_ray.results.matrix import Layout
+from platonic_ray.results.order import Order, order_of
 from platonic_ray.results.result import Result
 from platonic_ray.results.text import safe, shorten
 
@@ -29,16 +32,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
-# Light to dark with even steps of lightness: safe for the colour-blind, and reads the same in grey.
-_COLORS = "YlGnBu"
-_SELF, _UNDEFINED, _INK, _FAINT = "#ececec", "#ffffff", "#1a1a1a", "#767676"
+_SELF, _UNDEFINED = "#ececec", "#ffffff"
 _WITH_LAYERS, _WITH_VALUES = 12, 20  # most models a side whose cells hold layers, and values
 _LONGEST_NAME = 30
-# Tried in this order, and only those that are installed: no one font has every script.
-_FONTS = (
-    *("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans", "Noto Sans Hebrew"),
-    *("Noto Sans Arabic", "Hiragino Sans", "Arial Unicode MS", "Microsoft YaHei", "Segoe UI"),
-)
 
 
 @dataclass(frozen=True)
@@ -61,16 +57,22 @@ class _Sizes:
         )
 
 
-def heatmap(result: Result, metric: str | None = None, *, floors: Collection[str] | None = None) -> Figure:
+def heatmap(
+    result: Result,
+    metric: str | None = None,
+    *,
+    floors: Collection[str] | None = None,
+    order: Order = "study",
+) -> Figure:
     """Draw the models × models table of a metric.
 
     A cell holds the best score over layers and, where there is room, those layers in small type:
     the row's, then the column's. Grey cells are a model with itself, hatched cells undefined, and
     empty cells were not computed; a dot in the corner marks what is not significant. Models in
     `floors` (by default those the provenance names) are labelled in grey italics and set apart by a
-    gap.
+    gap. `order` is the study's, "family" or "clustering" (`order_of`).
 
-    :raises StudyError: if the metric is not in the result.
+    :raises StudyError: if the metric is not in the result, or for an order that is not one.
 
     >>> from platonic_ray.results import LayerInfo, PairScores
     >>> layers = [LayerInfo(model, 0, "last", width=8) for model in ("a", "b")]
@@ -82,19 +84,19 @@ def heatmap(result: Result, metric: str | None = None, *, floors: Collection[str
     from matplotlib.figure import Figure
 
     label = result.metric(metric)
-    layout = result.layout(label)
+    layout = _ordered(result.layout(label), order_of(result, label, order))
     pairs = result.pairs(label)
     values = np.append(pairs["score"].to_numpy(), np.nan)[layout.index]
     itself = np.array([[row == column for column in layout.columns] for row in layout.rows])
     low, high = _limits(np.where(itself & (values.size > 1), np.nan, values))
     distance = result.direction(label) == "distance"
     # Dark is alike, whichever end of the scale that is.
-    norm, colors = Normalize(low, high, clip=True), colormaps[_COLORS + "_r" if distance else _COLORS]
+    norm, colors = Normalize(low, high, clip=True), colormaps[COLORS + "_r" if distance else COLORS]
     known = floors if floors is not None else result.provenance.get("floors") or ()
     apart = {name for name in (*layout.rows, *layout.columns) if name in known}
 
     sizes = _Sizes.of(max(len(layout.rows), len(layout.columns)))
-    fonts = _installed_fonts()
+    fonts = installed_fonts()
     figure = Figure(figsize=(4, 4), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     axes, scale = figure.add_subplot(), figure.add_axes((0.0, 0.0, 0.1, 0.1))
@@ -112,43 +114,23 @@ def heatmap(result: Result, metric: str | None = None, *, floors: Collection[str
     notes += ["italic: floors"] if apart else []
     notes += [f"dot: not significant, q > {result.alpha:g}"] if dotted else []
     title = _write_title(figure, result, label, fonts, notes)
-    with _missing_letters_are_boxes():
+    with missing_letters_are_boxes():
         _arrange(
             figure, axes, scale, title, (len(layout.columns) * sizes.cell, len(layout.rows) * sizes.cell)
         )
     return figure
 
 
-def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Save a figure in the format of the path's suffix (png, pdf, svg); return the path.
-
-    :raises StudyError: if matplotlib does not write that format.
-    :raises StoreError: if the file cannot be written.
-    """
-    path = Path(path).expanduser()
-    kinds = figure.canvas.get_supported_filetypes()
-    kind = path.suffix.lstrip(".").lower()
-    if kind not in kinds:
-        raise StudyError(
-            f"A figure cannot be saved as {path.name!r}; end the name in one of: {', '.join(kinds)}."
-        )
-    # Without a date, saving the same figure twice makes the same file.
-    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _missing_letters_are_boxes():
-            figure.savefig(path, format=kind, dpi=200, metadata=metadata)
-    except OSError as error:
-        raise StoreError(f"The figure cannot be saved as {path}: {error.strerror or error}.") from None
-    return path
-
-
-@contextmanager
-def _missing_letters_are_boxes() -> Iterator[None]:
-    """Draw a name in a script that no installed font has as boxes: seen, so not warned of for each letter."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield
+def _ordered(layout: Layout, order: list[str]) -> Layout:
+    rows, columns = (
+        [names.index(name) for name in order if name in names] for names in (layout.rows, layout.columns)
+    )
+    return Layout(
+        tuple(layout.rows[at] for at in rows),
+        tuple(layout.columns[at] for at in columns),
+        layout.index[np.ix_(rows, columns)],
+        layout.flipped[np.ix_(rows, columns)],
+    )
 
 
 def _limits(shown: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -219,7 +201,7 @@ def _draw_cells(
     image = colors(norm(np.nan_to_num(values)))  # an infinite score becomes a very large one
     image[np.isnan(values)] = (1, 1, 1, 1)
     if values.size > 1:
-        axes.imshow(np.where(itself[..., None], _rgba(_SELF), image), aspect="equal", interpolation="nearest")
+        axes.imshow(np.where(itself[..., None], rgba(_SELF), image), aspect="equal", interpolation="nearest")
     else:
         axes.imshow(image, aspect="equal", interpolation="nearest")
     for i, j in np.argwhere(np.isnan(values) & (layout.index >= 0)):
@@ -243,10 +225,10 @@ def _label_axes(axes: Axes, layout: Layout, sizes: _Sizes, apart: set[str], font
     axes.set_yticks(np.arange(len(layout.rows)), [shorten(safe(name), _LONGEST_NAME) for name in layout.rows])
     for texts, names in ((axes.get_xticklabels(), layout.columns), (axes.get_yticklabels(), layout.rows)):
         for text, name in zip(texts, names, strict=True):
-            text.set(fontfamily=fonts, fontsize=sizes.label, color=_INK)
+            text.set(fontfamily=fonts, fontsize=sizes.label, color=INK)
             text.set_parse_math(False)  # a name may hold dollar signs
             if name in apart:
-                text.set(fontstyle="italic", color=_FAINT)
+                text.set(fontstyle="italic", color=FAINT)
     dense = sizes.value is None
     for text in axes.get_xticklabels():
         text.set(
@@ -271,18 +253,20 @@ def _write_cells(
         value = float(values[i, j])
         if itself[i, j] and values.size > 1:
             axes.text(
-                j, i, _number(value), ha="center", va="center", fontsize=sizes.value - 1.5, color=_FAINT
+                j, i, number_text(value), ha="center", va="center", fontsize=sizes.value - 1.5, color=FAINT
             )
             continue
         if math.isnan(value):
             axes.text(
-                j, i, "undef.", ha="center", va="center", fontsize=sizes.value - 2, color=_FAINT,
+                j, i, "undef.", ha="center", va="center", fontsize=sizes.value - 2, color=FAINT,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
             )  # fmt: skip
             continue
-        ink = _readable_on(colors(norm(np.nan_to_num(value))))
+        ink = readable_on(colors(norm(np.nan_to_num(value))))
         raised = 0.10 if sizes.layers else 0.0
-        axes.text(j, i - raised, _number(value), ha="center", va="center", fontsize=sizes.value, color=ink)
+        axes.text(
+            j, i - raised, number_text(value), ha="center", va="center", fontsize=sizes.value, color=ink
+        )
         if sizes.layers:
             x, y = layers[layout.index[i, j]]
             pair = f"{y}, {x}" if layout.flipped[i, j] else f"{x}, {y}"
@@ -302,7 +286,7 @@ def _draw_dots(
     """Put a dot in the upper right corner of cells whose q is above alpha; say whether there are any."""
     q = np.append(pairs["q"].to_numpy(), np.nan)[layout.index]
     for i, j in np.argwhere(q > alpha):
-        ink = _readable_on(colors(norm(np.nan_to_num(values[i, j]))))
+        ink = readable_on(colors(norm(np.nan_to_num(values[i, j]))))
         axes.plot(j + 0.36, i - 0.36, marker="o", markersize=5 * cell, color=ink, markeredgewidth=0)
     return bool((q > alpha).any())
 
@@ -331,10 +315,10 @@ def _draw_scale(
         labels[chance] = f"{chance:.2g} chance"
         # White beside the ink: the mark shows on every colour of the scale, and in grey.
         scale.axhline(chance, color="white", linewidth=3.2)
-        scale.axhline(chance, color=_INK, linewidth=1.4)
+        scale.axhline(chance, color=INK, linewidth=1.4)
     places = sorted(labels)
     bar.set_ticks(places, labels=[labels[place] for place in places])
-    scale.tick_params(labelsize=7.5, length=2, color=_FAINT, labelcolor=_INK)
+    scale.tick_params(labelsize=7.5, length=2, color=FAINT, labelcolor=INK)
     for spine in scale.spines.values():
         spine.set_visible(False)
 
@@ -346,41 +330,11 @@ def _write_title(
     dataset = (result.provenance.get("dataset") or {}).get("name")
     facts = [safe(str(dataset))] if dataset else []
     lines: tuple[tuple[str, dict[str, Any]], ...] = (
-        (safe(metric), {"fontsize": 10, "fontweight": "bold", "color": _INK}),
-        (" · ".join([*facts, result.facts(metric)]), {"fontsize": 8, "color": _INK}),
-        (" · ".join(notes), {"fontsize": 7, "color": _FAINT}),
+        (safe(metric), {"fontsize": 10, "fontweight": "bold", "color": INK}),
+        (" · ".join([*facts, result.facts(metric)]), {"fontsize": 8, "color": INK}),
+        (" · ".join(notes), {"fontsize": 7, "color": FAINT}),
     )
     return [
         figure.text(0, 1, text, ha="left", va="top", fontfamily=fonts, parse_math=False, **style)
         for text, style in lines
     ]
-
-
-def _number(value: float) -> str:
-    return "undef." if math.isnan(value) else f"{value:.3f}".replace("-", "−")
-
-
-def _readable_on(color: Any) -> str:
-    """Return the ink, dark or white, that stands out more from a colour (WCAG 2.1 contrast)."""
-    background, dark = _luminance(color), _luminance(_INK)
-    return _INK if (background + 0.05) / (dark + 0.05) >= 1.05 / (background + 0.05) else "white"
-
-
-def _luminance(color: Any) -> float:
-    """Return the relative luminance of a colour, 0 (black) to 1 (white) (WCAG 2.1)."""
-    parts = np.asarray(_rgba(color)[:3])
-    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-    return float(linear @ (0.2126, 0.7152, 0.0722))
-
-
-def _rgba(color: Any) -> tuple[float, float, float, float]:
-    from matplotlib.colors import to_rgba
-
-    return to_rgba(color)
-
-
-def _installed_fonts() -> list[str]:
-    from matplotlib.font_manager import fontManager
-
-    installed = {font.name for font in fontManager.ttflist}
-    return [font for font in _FONTS if font in installed] or ["sans-serif"]

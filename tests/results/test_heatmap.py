@@ -9,7 +9,7 @@ import pytest
 
 from platonic_ray.errors import StoreError, StudyError
 from platonic_ray.results import LayerInfo, PairScores, Result, heatmap, save_figure
-from platonic_ray.results.figure import _readable_on
+from platonic_ray.results.figures.style import readable_on
 
 
 def texts(figure) -> list[str]:
@@ -111,5 +111,5 @@ def test_a_format_that_does_not_exist_and_a_place_that_cannot_be_written_are_err
 
 
 def test_text_is_white_on_dark_and_dark_on_light():
-    assert _readable_on("black") == "white"
-    assert _readable_on("white") != "white"
+    assert readable_on("black") == "white"
+    assert readable_on("white") != "white"
