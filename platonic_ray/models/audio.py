@@ -28,7 +28,8 @@ import transformers
 from platonic_ray.datasets import decode_audio
 from platonic_ray.errors import DataError, WeightsError
 from platonic_ray.models.base import Description, Features, ModelSpec, configuration, described
-from platonic_ray.models.pooling import batches_by_length, pool_tokens
+from platonic_ray.models.batches import batches_by_length
+from platonic_ray.models.pooling import pool_tokens
 from platonic_ray.models.pretrained import explained, load_network, states_of
 from platonic_ray.models.weights import locate
 

@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 from efficientnet_lite_pytorch import EfficientNet
+from numpy.typing import NDArray
 from PIL import Image
 
 from platonic_ray.datasets.images import decode_image
 from platonic_ray.errors import WeightsError
 from platonic_ray.models.base import Description, Features, ModelSpec, described
+from platonic_ray.models.batches import ready_ahead
 from platonic_ray.models.kinds import IMAGE_SIZES
 from platonic_ray.models.weights import locate
 
@@ -55,19 +57,24 @@ class EfficientNetModel:
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
         with torch.inference_mode(), exact:
-            for start in range(0, len(items), self._batch_images):
-                rows = slice(start, start + self._batch_images)
+            starts = range(0, len(items), self._batch_images)
+            batches = [slice(start, start + self._batch_images) for start in starts]
+            decoded = ready_ahead(lambda rows: self._decode(items[rows]), batches, self._device)
+            for rows, rgb in zip(batches, decoded, strict=True):
                 means = {
                     place: state.mean(dim=(2, 3)).cpu().numpy()
-                    for place, state in enumerate(self._states(self._pixels(items[rows])))
+                    for place, state in enumerate(self._states(self._pixels(rgb)))
                     if place in wanted
                 }
                 kept.put(rows, lambda place, _, means=means: means[place])  # type: ignore[misc]
         return Features(kept.features())
 
-    def _pixels(self, images: Sequence[bytes]) -> torch.Tensor:
+    def _decode(self, images: Sequence[bytes]) -> NDArray[np.uint8]:
+        """Return the pixels of encoded images, cut and scaled: uint8 `[n, size, size, 3]`."""
+        return np.stack([np.asarray(square(decode_image(image), self._size)) for image in images])
+
+    def _pixels(self, rgb: NDArray[np.uint8]) -> torch.Tensor:
         """Return the network's input, float32 `[n, 3, size, size]`."""
-        rgb = np.stack([np.asarray(square(decode_image(image), self._size)) for image in images])
         pixels = torch.from_numpy(rgb).to(self._device).permute(0, 3, 1, 2).float()  # channels last
         return (pixels - self._mean) / self._std
 

@@ -52,13 +52,13 @@ _TEXT_FILES = (
 KINDS: Mapping[str, Kind] = {
     "transformers-text": Kind(
         module="text",
-        version=1,
+        version=2,
         modality="text",
         settings={
             **{"pooling": "mean", "prompt": "{text}", "max_tokens": 512, "batch_tokens": 2048, **_LAYERS},
             **{"bos": None, "bits_per_byte": False},
         },
-        constants={"dtype": "float32", "padding": "right", "batches": "by length"},
+        constants={"dtype": "float32", "padding": "right", "batches": "by length, least padding"},
         files=(*_TEXT_FILES, "*.safetensors", "*.safetensors.index.json"),
         trained=("*.safetensors", "*.safetensors.index.json"),
         poolings=("mean", "last", "first", "max", "pooler"),
@@ -77,7 +77,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "transformers-audio": Kind(
         module="audio",
-        version=1,
+        version=2,
         modality="audio",
         settings={"pooling": "mean", "max_seconds": 30.0, "batch_seconds": 60.0, **_LAYERS},
         constants={"dtype": "float32", "channels": "averaged", "resampling": "polyphase"},

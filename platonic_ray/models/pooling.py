@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 
@@ -26,17 +24,3 @@ def pool_tokens(state: torch.Tensor, mask: torch.Tensor, pooling: str | None) ->
         return state.masked_fill(mask.unsqueeze(-1) == 0, -torch.inf).amax(1)
     weight = mask.unsqueeze(-1).float()
     return (state * weight).sum(1) / count.unsqueeze(-1)
-
-
-def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Cut items, shortest first, into batches of at most `budget` tokens once padded (one item at least).
-
-    >>> batches_by_length([5, 1, 2, 2], budget=6)
-    [[1, 2, 3], [0]]
-    """
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
-        if not batches or (len(batches[-1]) + 1) * lengths[index] > budget:
-            batches.append([])
-        batches[-1].append(index)
-    return batches

@@ -27,10 +27,11 @@ import transformers
 
 from platonic_ray.errors import StudyError
 from platonic_ray.models.base import Description, Features, ModelSpec, configuration, described
+from platonic_ray.models.batches import batches_by_length
 from platonic_ray.models.gguf_files import describe_gguf, read_gguf
 from platonic_ray.models.layers import POOLER
 from platonic_ray.models.likelihood import Likelihood, bits_of_texts
-from platonic_ray.models.pooling import batches_by_length, pool_tokens
+from platonic_ray.models.pooling import pool_tokens
 from platonic_ray.models.pretrained import explained, load_network, random_network, states_of
 from platonic_ray.models.tokens import Tokenizer, Tokens
 from platonic_ray.models.weights import locate

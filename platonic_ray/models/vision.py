@@ -26,6 +26,7 @@ from PIL import Image
 from platonic_ray.datasets.images import decode_image
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.models.base import Description, Features, ModelSpec, configuration, described
+from platonic_ray.models.batches import ready_ahead
 from platonic_ray.models.layers import POOLER
 from platonic_ray.models.pretrained import explained, load_network, states_of
 from platonic_ray.models.weights import locate
@@ -73,8 +74,15 @@ class VisionModel:
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
         with exact:
-            for start in range(0, len(items), self._batch):
-                pixels = [self._pixels(self._decode(item)) for item in items[start : start + self._batch]]
+            starts = range(0, len(items), self._batch)
+            ready = ready_ahead(
+                lambda start: [
+                    self._pixels(self._decode(item)) for item in items[start : start + self._batch]
+                ],
+                starts,
+                self._device,
+            )
+            for start, pixels in zip(starts, ready, strict=True):
                 for rows, batch in _same_shapes(pixels, start):
                     kept.put(rows, self._pooled(batch))
         return Features(kept.features())

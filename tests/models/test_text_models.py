@@ -12,7 +12,6 @@ from model_samples import TEXTS, entry
 
 from platonic_ray.errors import DataError, WeightsError
 from platonic_ray.models import load, resolve
-from platonic_ray.models.pooling import batches_by_length
 from platonic_ray.models.weights import locate
 
 TINY = ["a red apple", "dog", "a b a b dog hat", "face with hat", "unknown words", "b"]
@@ -130,13 +129,6 @@ def test_random_weights_are_the_same_in_every_process_and_leave_torchs_state_alo
     assert said.split() == [spec.key, here[-1].tobytes().hex()]
     trained = load(resolve(entry(kind="transformers-text", weights=str(tiny_llama)))).embed(TINY).layers
     assert not np.allclose(here[-1], trained[-1], atol=1e-2)
-
-
-def test_batches_keep_to_the_budget_and_hold_every_item_once() -> None:
-    lengths = [7, 1, 30, 4, 4, 2, 9]
-    batches = batches_by_length(lengths, 12)
-    assert sorted(index for batch in batches for index in batch) == list(range(7))
-    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 12 for batch in batches)
 
 
 @pytest.mark.weights
