@@ -68,7 +68,7 @@ def test_stages_are_those_of_the_library_and_the_head_is_its_extract_features(lo
         network._blocks[last].register_forward_hook(lambda _, __, output: seen.append(output.mean((2, 3))))
     model = loaded("efficientnet-lite0")
     with torch.inference_mode():
-        head = network.extract_features(model._pixels(IMAGES)).mean((2, 3))
+        head = network.extract_features(model._pixels(model._decode(IMAGES))).mean((2, 3))
     got = model.embed(IMAGES).layers
     for a, b in zip(got[1:], [*seen, head], strict=True):
         np.testing.assert_allclose(a, b.numpy(), atol=1e-4)
