@@ -11,6 +11,10 @@ minyoungg/platonic-rep it times that on random layer pairs of the same features 
 parts: `--part neighbor-metrics` and `--part null` start from neighbors; `--part kernel-metrics` is end
 to end with the CKA family. `--scale 0.1` takes a tenth of the layers.
 
+    python jobs/benchmark.py embed --part recipe
+
+times how features are made from texts and images (`embed --help`).
+
     python jobs/benchmark.py scorer
 
 times `pr.Scorer` on features of one layer against ten models of one layer, beside `pr.score`.
@@ -25,6 +29,7 @@ import json
 import sys
 from typing import Any
 
+from bench.embed import time_embedding
 from bench.end_to_end import time_table
 from bench.given_neighbors import time_neighbor_metrics, time_null
 from bench.neighbors import time_neighbors
@@ -36,7 +41,7 @@ from platonic_ray.metrics import metrics
 PARTS = ("end-to-end", "neighbor-metrics", "kernel-metrics", "null")
 
 
-OTHERS = {"neighbors": time_neighbors}
+OTHERS = {"neighbors": time_neighbors, "embed": time_embedding}
 """Benchmarks with options of their own: they print their lines, and return the report."""
 
 

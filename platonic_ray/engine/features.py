@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -22,7 +23,7 @@ from platonic_ray.datasets import items_digest
 from platonic_ray.engine.context import Context, MissingInputError
 from platonic_ray.errors import DataError
 from platonic_ray.kernels import CLAMPED, clamp_bounds, prepare, prepare_layers
-from platonic_ray.models import Model, load
+from platonic_ray.models import Features, Model, load
 from platonic_ray.plan import Clamp, Embed, features_key
 from platonic_ray.store import (
     CorruptArtifactError,
@@ -33,6 +34,7 @@ from platonic_ray.store import (
     table_arrays,
 )
 
+_WRITERS = 8  # layers of a shard that are written at a time
 _PEEKED = 8  # shards of which a clamp is guessed before it is counted
 
 
@@ -63,9 +65,39 @@ class ModelRunner:
         """Yield a table of features `[n, D]` for every layer, each durable already, then a report.
 
         The manifest is written after the last layer and before the report: only then does the
-        shard exist.
+        shard exist. Layers are written several at a time: a disk's flush or a bucket's answer is
+        waited for once, not once a layer.
 
         :raises DataError: naming model, layer and sample of a feature that is NaN or infinite.
+        """
+        assert self._loaded is not None, "load the model first"
+        context, layers = self._context, self._loaded.layers
+        span = context.plan.shards[shard]
+        features = self.compute(shard)
+        draft = context.store.draft("features", context.plan.models[self._model].shard_keys[shard])
+        tables = [feature_table(rows) for rows in features.layers]
+        names = [f"layer.{layer.index:04d}" for layer in layers]
+        with ThreadPoolExecutor(_WRITERS) as writers:
+            for table, _ in zip(tables, writers.map(draft.add, names, tables), strict=True):
+                yield table
+        draft.commit(
+            {
+                "layers": [vars(layer) for layer in layers],
+                "rows": len(span),
+                "truncated": features.truncated,
+                "likelihood": None if features.likelihood is None else asdict(features.likelihood),
+                "zero_rows": [int((~rows.any(axis=1)).sum()) for rows in features.layers],
+                "made_by": made_by(self._device, context.run.threads),
+            }
+        )
+        size = sum(table.nbytes for table in tables)
+        yield {"bytes_out": size, "rows": len(span), "layers": len(features.layers)}
+
+    def compute(self, shard: int) -> Features:
+        """Return the features of a shard; nothing is written.
+
+        :raises DataError: if its samples are no longer those that were planned for, or naming model,
+            layer and sample of a feature that is NaN or infinite.
         """
         assert self._loaded is not None, "load the model first"
         context, planned = self._context, self._context.plan.models[self._model]
@@ -85,24 +117,7 @@ class ModelRunner:
         features = self._loaded.embed(items)
         for layer, rows in zip(self._loaded.layers, features.layers, strict=True):
             self._refuse_nan(rows, planned.name, layer.name, span.start)
-        draft = context.store.draft("features", planned.shard_keys[shard])
-        size = 0
-        for layer, rows in zip(self._loaded.layers, features.layers, strict=True):
-            table = feature_table(rows)
-            draft.add(f"layer.{layer.index:04d}", table)
-            size += table.nbytes
-            yield table
-        draft.commit(
-            {
-                "layers": [vars(layer) for layer in self._loaded.layers],
-                "rows": len(span),
-                "truncated": features.truncated,
-                "likelihood": None if features.likelihood is None else asdict(features.likelihood),
-                "zero_rows": [int((~rows.any(axis=1)).sum()) for rows in features.layers],
-                "made_by": made_by(self._device, context.run.threads),
-            }
-        )
-        yield {"bytes_out": size, "rows": len(span), "layers": len(features.layers)}
+        return features
 
     def _refuse_nan(self, rows: NDArray[np.float32], model: str, layer: str, first: int) -> None:
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))

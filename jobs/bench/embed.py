@@ -1,0 +1,49 @@
+"""How features are made, timed against what others do: from texts, from images, and with shards written."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import torch
+
+from bench.images import time_images
+from bench.shards import time_writing
+from bench.texts import time_encode, time_recipe
+
+PARTS = {
+    "recipe": "all layers over texts of the lengths of captions, against the recipe of Huh et al. (2024)",
+    "encode": "the last layer, against `encode` of sentence_transformers, which has to be installed",
+    "images": "from encoded images, against a DataLoader loop",
+    "writing": "with shards written, against without",
+}
+
+
+def time_embedding(arguments: list[str]) -> dict[str, Any]:
+    """Parse, time, return the report; for people the same as lines on standard error."""
+    parser = argparse.ArgumentParser(prog="benchmark.py embed", description=__doc__)
+    parts = "; ".join(f"{part}: {what}" for part, what in PARTS.items())
+    parser.add_argument("--part", choices=PARTS, default="recipe", help=parts)
+    parser.add_argument("--model", help="of the catalog; or vit-b, with random weights")
+    parser.add_argument("--texts", type=int, default=4096)
+    parser.add_argument("--images", type=int, default=2048)
+    parser.add_argument("--recipe-texts", type=int, default=64, help="that the recipe is timed on each time")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="of torch, for all sides"
+    )
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    of_texts = given.model or "minilm-l6"
+    if given.part == "recipe":
+        report = time_recipe(of_texts, given.texts, given.repetitions, given.recipe_texts)
+    elif given.part == "encode":
+        report = time_encode(of_texts, given.texts, given.repetitions)
+    elif given.part == "images":
+        report = time_images(given.model or "efficientnet-lite0", given.images, given.repetitions)
+    else:
+        report = time_writing(of_texts, given.texts, given.threads)
+    for name, value in report.items():
+        print(f"{name:<28} {value}", file=sys.stderr)
+    return report
