@@ -30,25 +30,50 @@ class _Frozen(BaseModel):
 
 
 class ViewEntry(_Frozen):
-    """How a column of the user's Parquet file is to be read, where its type does not say it."""
+    """How a column of the user's table is to be read, where its type does not say it.
+
+    Of a column of lists (several captions an image) `items` says which is taken, counted from 0 ("first"
+    is 0, the default), or "mean": the features of all are averaged.
+    """
 
     column: Name
     kind: Literal["text", "image", "audio", "video"]
+    items: Literal["first", "mean"] | Annotated[int, Field(ge=0)] | None = None
 
 
 class DatasetEntry(_Frozen):
     """`[dataset]`: where the samples come from.
 
-    `source` is the name of an embedded dataset ("emoji") or the path of a file (Parquet, Arrow, CSV,
-    JSON lines) or folder (Parquet shards, what `datasets` saved, images with their metadata) whose
-    columns are views; a path has a slash or an ending. `samples` keeps that many samples, drawn
-    without replacement by the study's seed; None keeps all.
+    `source` is the name of an embedded dataset ("emoji"), `hub:org/name@revision`, or the path or URI of a
+    file (Parquet, Arrow, CSV, JSON lines, WebDataset tar) or folder (Parquet shards, tars, what `datasets`
+    saved, images with their metadata) whose columns are views; a path has a slash or an ending. `config`
+    and `split` choose of a dataset that has several. `join` names further sources, whose rows are paired
+    with those of the first by the ids in the column `on`. `ids` or `rows` (from, to: the last is left out)
+    select samples; `samples` keeps that many of them, drawn without replacement by the study's seed.
     """
 
     source: Name = "emoji"
+    config: Name | None = None
+    split: Name | None = None
+    join: tuple[Name, ...] = ()
+    on: Name = "id"
+    ids: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    rows: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None = None
     samples: Annotated[int, Field(ge=2)] | None = None
     views: dict[str, ViewEntry] = {}
     on_bad_sample: Literal["refuse", "drop"] = "refuse"
+
+    @model_validator(mode="after")
+    def _what_is_given_does_something(self) -> DatasetEntry:
+        if self.on != "id" and not self.join:
+            raise ValueError("'on' is the column by which 'join' pairs tables; there is no 'join'")
+        if self.config is not None and not any(name.startswith("hub:") for name in (self.source, *self.join)):
+            raise ValueError("'config' is for a dataset of the hub")
+        if self.rows is not None and self.rows[1] - self.rows[0] < 2:
+            raise ValueError("'rows' should name two rows at least, as [0, 1000] for the first thousand")
+        if self.rows is not None and self.ids is not None:
+            raise ValueError("give either 'rows' or 'ids'")
+        return self
 
 
 Pooling = Literal["mean", "last", "first", "max", "pooler"]
@@ -300,10 +325,12 @@ class Study(_Frozen):
     def _with_paths_from(self, folder: Path) -> Study:
         """Resolve relative paths of dataset, weights and store against the study file's folder."""
         dataset, run = self.dataset, self.run
-        if (
-            re.search(r"[./\\]", dataset.source) and "://" not in dataset.source
-        ):  # else an embedded one's name
-            dataset = dataset.model_copy(update={"source": _absolute(dataset.source, folder)})
+        dataset = dataset.model_copy(
+            update={
+                "source": _sample_path(dataset.source, folder),
+                "join": tuple(_sample_path(source, folder) for source in dataset.join),
+            }
+        )
         if run.store is not None and "://" not in run.store:
             run = run.model_copy(update={"store": _absolute(run.store, folder)})
         models = tuple(
@@ -313,6 +340,13 @@ class Study(_Frozen):
             for model in self.models
         )
         return self.model_copy(update={"dataset": dataset, "run": run, "models": models})
+
+
+def _sample_path(source: str, folder: Path) -> str:
+    """Resolve a source of samples that is a path: neither an embedded one's name, nor a URI, nor on a hub."""
+    if source.startswith("hub:") or "://" in source or not re.search(r"[./\\]", source):
+        return source
+    return _absolute(source, folder)
 
 
 def _absolute(path: str, folder: Path) -> str:

@@ -4,7 +4,8 @@ Not here: what a model makes of an item (`models`), and where features are kept 
 """
 
 from platonic_ray.datasets.audio import decode_audio
-from platonic_ray.datasets.base import Dataset, Kind, Problem, items_digest
+from platonic_ray.datasets.base import Dataset, Problem, items_digest
+from platonic_ray.datasets.columns import Kind
 from platonic_ray.datasets.emoji import LANGUAGES, read_emoji
 from platonic_ray.datasets.images import decode_image
 from platonic_ray.datasets.sources import check_samples, dataset_of, open_dataset

@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
 from platonic_ray.datasets.audio import decode_audio
+from platonic_ray.datasets.columns import Kind, is_list
 from platonic_ray.datasets.images import decode_image
 from platonic_ray.datasets.video import decode_video
 from platonic_ray.digest import digest, digest_items
 from platonic_ray.errors import DataError, StudyError
 
-Kind = Literal["text", "image", "audio", "video"]
 CHUNK_ROWS = 256
 _FILES = {"image": "an image file", "audio": "an audio file", "video": "a video file"}
 _DECODERS: Mapping[str, Callable[[bytes], object]] = {
@@ -31,8 +31,8 @@ _DECODERS: Mapping[str, Callable[[bytes], object]] = {
 }
 
 
-def items_digest(items: Sequence[str] | Sequence[bytes] | Sequence[int]) -> str:
-    """Return the sha256 of the content of samples, texts or encoded images (or row numbers), in their order."""
+def items_digest(items: Sequence[Any]) -> str:
+    """Return the sha256 of the content of samples in their order: texts, encoded files, row numbers, or lists."""
     return digest_items(_encoded(item) for item in items)
 
 
@@ -55,7 +55,7 @@ class Dataset:
     `views` maps the name of a column to what it holds: "text" (a string column), "image", "audio" or
     "video". A column of the last three is of encoded bytes, of paths (strings, relative to `folder`), or
     of structs {bytes, path} of which the bytes are taken where they are not null. Files are read when
-    asked for.
+    asked for. In a column of lists a sample has several items.
     Columns of the table that are no views may be labels of the samples.
 
     >>> table = pa.table({"caption": ["a cat", "a dog", "a fox"]})
@@ -144,8 +144,16 @@ class Dataset:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise StudyError(f"{self.name} has no view {view!r}.{hint} It has: {', '.join(self._views)}.")
 
-    def read(self, view: str, start: int = 0, stop: int | None = None) -> list[str] | list[bytes]:
-        """Return the items of rows `start` to `stop` (as a list slices): texts, or encoded files.
+    def several(self, view: str) -> bool:
+        """Whether a view holds a list of items for every sample.
+
+        :raises StudyError: for a name that is not a view.
+        """
+        self.kind(view)
+        return is_list(self._table.schema.field(view).type)
+
+    def read(self, view: str, start: int = 0, stop: int | None = None) -> list[Any]:
+        """Return the items of rows `start` to `stop` (as a list slices): texts, encoded files, or lists of them.
 
         :raises StudyError: for a name that is not a view.
         :raises DataError: at the first item that is null or whose file cannot be read.
@@ -234,6 +242,21 @@ class Dataset:
             source_rows=self._source_rows,
         )
 
+    def of_ids(self, ids: Sequence[str]) -> Dataset:
+        """Return the samples of these ids, in this order.
+
+        :raises StudyError: naming ids that are not there.
+        :raises DataError: for an id given twice.
+        """
+        places = {name: row for row, name in enumerate(self._ids)}
+        unknown = [name for name in ids if name not in places]
+        if unknown:
+            raise StudyError(
+                f"{self.name} has no sample of {len(unknown)} of the ids given: {', '.join(map(repr, unknown[:5]))}"
+                f"{', …' if len(unknown) > 5 else ''}."
+            )
+        return self.take([places[name] for name in ids])
+
     def sample(self, n: int, seed: int) -> Dataset:
         """Return `n` samples drawn without replacement, in the order they were drawn.
 
@@ -250,9 +273,9 @@ class Dataset:
     def problems(self, views: Sequence[str]) -> list[Problem]:
         """Return every bad item of the named views, by row, then in the views' order.
 
-        Bad is: missing, empty or blank text; an image, a sound or a video that does not decode or has no
-        pixels, no length or no motion; a file that cannot be read. Everything is decoded, so this reads
-        all of the views.
+        Bad is: missing, an empty list of items; empty or blank text; an image, a sound or a video that
+        does not decode or has no pixels, no length or no motion; a file that cannot be read. Everything is
+        decoded, so this reads all of the views.
 
         :raises StudyError: for a name that is not a view.
         """
@@ -265,9 +288,7 @@ class Dataset:
         ]
         return sorted(found, key=lambda problem: problem.row)
 
-    def _items(
-        self, view: str, start: int = 0, stop: int | None = None
-    ) -> Iterator[tuple[int, str | bytes | None, str]]:
+    def _items(self, view: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Any, str]]:
         """Yield (row, item, "") or (row, None, why there is none), a few rows in memory at a time."""
         kind = self.kind(view)
         column = self._table.column(view)
@@ -275,8 +296,20 @@ class Dataset:
         for at in range(first, last, CHUNK_ROWS):
             values = column.slice(at, min(CHUNK_ROWS, last - at)).to_pylist()
             for row, value in enumerate(values, at):
-                item, reason = (value, "") if kind == "text" else self._encoded_file(value, kind)
-                yield row, item, reason or ("missing (null)" if item is None else "")
+                yield row, *self._item(value, kind)
+
+    def _item(self, value: Any, kind: Kind) -> tuple[Any, str]:
+        """Return a column's value as an item, or a list of items, and ""; or None and why there is none."""
+        if not isinstance(value, list):
+            item, reason = (value, "") if kind == "text" else self._encoded_file(value, kind)
+            return item, reason or ("missing (null)" if item is None else "")
+        items = []
+        for number, one in enumerate(value, 1):
+            item, reason = self._item(one, kind)
+            if item is None:
+                return None, f"item {number} of {len(value)}: {reason}"
+            items.append(item)
+        return (items, "") if items else (None, "an empty list of items")
 
     def _encoded_file(self, value: Any, kind: Kind) -> tuple[bytes | None, str]:
         """Return the value of a column of files as encoded bytes, or None and why there are none."""
@@ -296,8 +329,13 @@ class Dataset:
             return None, f"{kind} file {path} cannot be read ({why})"
 
 
-def _fault(item: str | bytes | None, kind: Kind) -> str:
+def _fault(item: Any, kind: Kind) -> str:
     """Return why an item that is there cannot be used, or ""."""
+    if isinstance(item, list):
+        faults = (
+            f"item {at} of {len(item)}: {why}" for at, one in enumerate(item, 1) if (why := _fault(one, kind))
+        )
+        return next(faults, "")
     if isinstance(item, bytes):
         try:
             _DECODERS[kind](item)
@@ -309,7 +347,9 @@ def _fault(item: str | bytes | None, kind: Kind) -> str:
     return "" if item.strip() else "blank text (only white space)"
 
 
-def _encoded(item: str | bytes | int) -> bytes:
+def _encoded(item: Any) -> bytes:
+    if isinstance(item, list):  # a list of one is another content than that one
+        return b"[" + digest_items(map(_encoded, item)).encode()
     return item if isinstance(item, bytes) else str(item).encode()
 
 

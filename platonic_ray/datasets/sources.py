@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from platonic_ray.datasets.base import Dataset, Kind, Problem
+from platonic_ray.datasets.base import Dataset, Problem
+from platonic_ray.datasets.columns import (
+    Kind,
+    can_hold,
+    canonical,
+    is_label,
+    is_list,
+    is_string,
+    kind_of,
+    selected,
+)
 from platonic_ray.datasets.emoji import read_emoji
-from platonic_ray.datasets.tables import FILE_NAME, is_image_folder, read_table
+from platonic_ray.datasets.hub import PREFIX, read_hub
+from platonic_ray.datasets.mapped import fetch
+from platonic_ray.datasets.pairing import ids_of, paired
+from platonic_ray.datasets.tables import FILE_NAME, is_image_folder, read_table, split_of
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.study import DatasetEntry, ViewEntry
 
@@ -20,36 +34,60 @@ ID_COLUMN = "id"
 PROBLEMS_SHOWN = 20
 
 
-def open_dataset(entry: DatasetEntry, seed: int) -> Dataset:
-    """Open what `[dataset]` names and draw `entry.samples` of it by the study's seed.
+@dataclass(frozen=True)
+class _Source:
+    """A table of samples, where its paths are relative to, and the views that its form declares."""
 
-    Files are Parquet, Arrow, CSV or JSON lines; folders hold Parquet shards, what `datasets` saved, or
-    images with a `metadata.csv`, `.jsonl` or `.parquet`, whose images then are the view `image`
-    (`tables.read_table`).
+    name: str
+    table: pa.Table
+    folder: Path | None = None
+    views: Mapping[str, ViewEntry] = field(default_factory=dict)
+
+
+def open_dataset(entry: DatasetEntry, seed: int) -> Dataset:
+    """Open what `[dataset]` names, pair it with what it joins, and keep the rows that it selects.
+
+    A source is an embedded dataset, a dataset of the hub (`hub`), a path, or a URI that pyarrow knows,
+    which is fetched once a machine (`mapped`). Files are Parquet, Arrow, CSV, JSON lines or WebDataset
+    tars; folders hold Parquet shards, tars, what `datasets` saved, or images with a `metadata.csv`,
+    `.jsonl` or `.parquet`, whose images then are the view `image` (`tables.read_table`). Tables of
+    `entry.join` are paired with it by the ids in the column `entry.on` (`pairing`).
 
     Columns of integers or booleans are labels (`Dataset.labels`), string columns are that too.
     Views are all string columns (text), binary columns and structs {bytes, path} (images: encoded,
-    as Hugging Face stores them), but for `id`, and what `entry.views` declares: for example
-    `photo = {column = "file", kind = "image"}` for a string column of paths, which are relative to
-    the file's folder; audio and video are always declared. With `samples`, rows come in the order they are
-    drawn, so that a larger sample begins with the smaller one; without, in the file's order. Samples are
-    not checked here: `check_samples`.
+    as Hugging Face stores them), lists of any of these, but for `id`, and what `entry.views` declares: for
+    example `photo = {column = "file", kind = "image"}` for a string column of paths, which are relative to
+    the file's folder; audio and video are always declared. Of a list the first item is taken, unless the
+    view's `items` says which, or that the features of all are averaged ("mean"). With `samples`, rows come
+    in the order they are drawn, so that a larger sample begins with the smaller one; without, in the
+    source's order, or that of `ids`. Samples are not checked here: `check_samples`.
 
-    :raises StudyError: for a source, view or number of samples that is not there.
+    :raises StudyError: for a source, view, id or number of samples that is not there.
     :raises DataError: for a file that is missing, of no known format, cut off, or without usable columns.
     """
-    if entry.source in EMBEDDED:
-        dataset = dataset_of(EMBEDDED[entry.source](), entry.source, views=entry.views)
-    else:
-        path = Path(entry.source).expanduser()
-        table = _read(path, entry.source)
-        images = {"image": ViewEntry(column=FILE_NAME, kind="image")} if is_image_folder(path) else {}
-        dataset = dataset_of(
-            table,
-            str(path),
-            views={**images, **entry.views},
-            folder=path if path.is_dir() else path.parent,
-        )
+    first = _opened(entry.source, entry)
+    table, views = first.table, {**first.views}
+    for source in entry.join:
+        other = _opened(source, entry)
+        other_views = {**other.views, **entry.views}
+        table = paired(table, _with_whole_paths(other, other_views), entry.on, first.name, other.name)
+        views |= other.views
+    dataset = dataset_of(
+        table,
+        first.name,
+        views={**views, **entry.views},
+        folder=first.folder,
+        id_column=entry.on if entry.join else ID_COLUMN,
+    )
+    if entry.ids is not None:
+        dataset = dataset.of_ids(entry.ids)
+    if entry.rows is not None:
+        start, stop = entry.rows
+        if stop > len(dataset):
+            raise StudyError(
+                f"dataset.rows: {dataset.name} has {len(dataset)} rows (given: {start} to {stop})."
+            )
+        dataset = dataset.take(range(start, stop))
     return dataset if entry.samples is None else dataset.sample(entry.samples, seed)
 
 
@@ -59,6 +97,7 @@ def dataset_of(
     *,
     views: Mapping[str, ViewEntry] | None = None,
     folder: str | Path | None = None,
+    id_column: str = ID_COLUMN,
 ) -> Dataset:
     """Make a dataset of a table, by the rules of `open_dataset`.
 
@@ -76,10 +115,11 @@ def dataset_of(
     kinds: dict[str, Kind] = {}
     labels: dict[str, pa.ChunkedArray] = {}
     for column in table.column_names:
-        kind = _kind_of(table.schema.field(column).type)
-        if kind is not None and column != ID_COLUMN and column not in declared:
-            kinds[column], columns[column] = kind, _canonical(table[column], kind, name, column)
-        elif _is_label(table.schema.field(column).type) and column not in {ID_COLUMN, *declared}:
+        kind = kind_of(table.schema.field(column).type)
+        if kind is not None and column != id_column and column not in declared:
+            kinds[column] = kind
+            columns[column] = canonical(_of_each(table[column], None, column), kind, name, column)
+        elif is_label(table.schema.field(column).type) and column not in {id_column, *declared}:
             labels[column] = table[column]
     for view, given in declared.items():
         if given.column not in table.column_names:
@@ -90,19 +130,20 @@ def dataset_of(
                 f"It has: {', '.join(table.column_names)}."
             )
         found = table.schema.field(given.column).type
-        if not (_is_string(found) or _is_binary(found) or (given.kind != "text" and _is_file_struct(found))):
+        if not can_hold(found, given.kind):
             raise StudyError(
                 f"dataset.views.{view}: column {given.column!r} of {name} is {found}, not {given.kind}. "
                 + _EXPECTED
             )
-        kinds[view], columns[view] = (
-            given.kind,
-            _canonical(table[given.column], given.kind, name, given.column),
+        kinds[view] = given.kind
+        columns[view] = canonical(
+            _of_each(table[given.column], given.items, view), given.kind, name, given.column
         )
     if not columns:
         there = ", ".join(f"{field.name} ({field.type})" for field in table.schema) or "none"
         raise DataError(f"{name} has no column that a model could read. Its columns: {there}. {_EXPECTED}")
-    return Dataset(name, pa.table(columns | labels), kinds, ids=_ids(table, name), folder=folder)
+    ids = ids_of(table, id_column, name).to_pylist() if id_column in table.column_names else None
+    return Dataset(name, pa.table(columns | labels), kinds, ids=ids, folder=folder)
 
 
 def check_samples(
@@ -142,11 +183,12 @@ _EXPECTED = (
 )
 
 
-def _read(path: Path, source: str) -> pa.Table:
-    if "://" in source:
-        raise StudyError(
-            f"dataset.source: {source} is a URI; give the path of a file or folder on this machine."
-        )
+def _opened(source: str, entry: DatasetEntry) -> _Source:
+    if source in EMBEDDED:
+        return _Source(source, EMBEDDED[source]())
+    if source.startswith(PREFIX):
+        return _Source(source, read_hub(source, entry.config, entry.split))
+    path = fetch(source) if "://" in source else Path(source).expanduser()
     if not path.exists():
         if path.suffix or len(path.parts) > 1:
             raise DataError(f"There is no dataset file at {path}.")
@@ -154,73 +196,42 @@ def _read(path: Path, source: str) -> pa.Table:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise StudyError(
             f"dataset.source: there is no embedded dataset {source!r}.{hint} Give one of: "
-            f"{', '.join(EMBEDDED)}; or the path of a file or folder."
+            f"{', '.join(EMBEDDED)}; the path or URI of a file or folder; or 'hub:org/name@revision'."
         )
-    return read_table(path)
+    if entry.split is not None:
+        path = split_of(path, entry.split)
+    images = {"image": ViewEntry(column=FILE_NAME, kind="image")} if is_image_folder(path) else {}
+    folder = path if path.is_dir() else path.parent
+    return _Source(source if "://" in source else str(path), read_table(path), folder, images)
 
 
-def _ids(table: pa.Table, name: str) -> list[str] | None:
-    """Return the column `id` as strings; None where there is no such column."""
-    if ID_COLUMN not in table.column_names:
-        return None
-    column = table[ID_COLUMN]
-    if column.null_count:
-        raise DataError(f"{name}: {column.null_count} ids are missing (null); every row needs one.")
-    try:
-        return pc.cast(column, pa.large_string()).to_pylist()
-    except (pa.ArrowException, UnicodeDecodeError):
-        raise DataError(
-            f"{name}: the column {ID_COLUMN!r} is {column.type}; ids are strings or integers."
-        ) from None
+def _with_whole_paths(source: _Source, views: Mapping[str, ViewEntry]) -> pa.Table:
+    """Return a source's table with paths that no longer depend on its folder."""
+    table = source.table
+    for column in {view.column for view in views.values() if view.kind != "text"} & set(table.column_names):
+        if source.folder is not None and is_string(table.schema.field(column).type):
+            folder = pa.scalar(f"{source.folder.absolute()}/", pa.large_string())
+            paths = pc.cast(table[column], pa.large_string())
+            whole = pc.if_else(
+                pc.match_substring_regex(paths, r"^(/|~|$|[A-Za-z]:)"),
+                paths,
+                pc.binary_join_element_wise(folder, paths, pa.scalar("", pa.large_string())),
+            )
+            table = table.set_column(table.column_names.index(column), column, whole)
+    return table
 
 
-def _canonical(column: pa.ChunkedArray, kind: Kind, name: str, label: str) -> pa.ChunkedArray:
-    """Return a column with 64-bit offsets; as a text, image bytes, paths or a struct of both."""
-    try:
-        if kind != "text" and _is_file_struct(column.type):
-            parts = {field.name: pc.struct_field(column, field.name) for field in column.type}
-            content = _canonical(parts["bytes"], kind, name, label)
-            if content.null_count == 0 or "path" not in parts:
-                return content
-            paths = _canonical(parts["path"], kind, name, label)
-            if content.null_count == len(content):
-                return paths
-            return pa.chunked_array(pa.table({"bytes": content, "path": paths}).to_struct_array())
-        wide = pa.large_string() if kind == "text" or _is_string(column.type) else pa.large_binary()
-        column = pc.cast(column, wide)
-        if wide == pa.large_string():
-            column.validate(full=True)  # a file may hold anything; Arrow does not check it on reading
+def _of_each(column: pa.ChunkedArray, items: int | str | None, view: str) -> pa.ChunkedArray:
+    """Return a column with one item a sample, or with all where they are to be averaged.
+
+    :raises StudyError: if items are chosen where there is one.
+    """
+    if not is_list(column.type):
+        if items is not None:
+            raise StudyError(f"dataset.views.{view}: it has one item a sample; remove 'items'.")
         return column
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{name}: column {label!r} cannot be read as {kind}: {str(error).strip()}.") from None
-
-
-def _kind_of(found: pa.DataType) -> Kind | None:
-    if _is_string(found):
-        return "text"
-    return "image" if _is_binary(found) or _is_file_struct(found) else None
-
-
-def _is_string(found: pa.DataType) -> bool:
-    if pa.types.is_dictionary(found):
-        return _is_string(found.value_type)
-    return pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found)
-
-
-def _is_label(found: pa.DataType) -> bool:
-    return pa.types.is_integer(found) or pa.types.is_boolean(found)
-
-
-def _is_binary(found: pa.DataType) -> bool:
-    if pa.types.is_dictionary(found):
-        return _is_binary(found.value_type)
-    return pa.types.is_binary(found) or pa.types.is_large_binary(found) or pa.types.is_binary_view(found)
-
-
-def _is_file_struct(found: pa.DataType) -> bool:
-    """Whether a type is how Hugging Face keeps an image or a sound: a struct with bytes, and perhaps a path."""
-    if not pa.types.is_struct(found):
-        return False
-    fields = {field.name: field.type for field in found}
-    content, path = fields.get("bytes"), fields.get("path")
-    return content is not None and _is_binary(content) and (path is None or _is_string(path))
+    if items == "mean":
+        return column
+    return selected(
+        pc.cast(column, pa.large_list(column.type.value_type)), items if isinstance(items, int) else 0
+    )

@@ -1,8 +1,8 @@
-"""Files and folders of samples to one Arrow table: Parquet, Arrow, CSV, JSON lines, and folders of them.
+"""Files and folders of samples to one Arrow table: Parquet, Arrow, CSV, JSON lines, tars, and folders of them.
 
 A folder is one of three: `datasets.save_to_disk`'s (Arrow shards listed in `state.json`), images beside
-a `metadata.csv`, `.jsonl` or `.parquet` whose column `file_name` names them, or Parquet shards, which are
-read in the order of their names. What the columns mean is not known here (`sources`).
+a `metadata.csv`, `.jsonl` or `.parquet` whose column `file_name` names them, or shards, Parquet or
+WebDataset tars, which are read in the order of their names. What the columns mean is not known here (`sources`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from platonic_ray.errors import DataError
+from platonic_ray.datasets.mapped import LARGE_BYTES, mapped
+from platonic_ray.datasets.webdataset import read_tar
+from platonic_ray.errors import DataError, StudyError
 
 MAGIC = b"PAR1"
 FILE_NAME = "file_name"
 """The column of an image folder's metadata that names the image files."""
 _LONGEST_LINE = 1 << 24
+_ROWS_AT_A_TIME = 1024
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -40,6 +43,7 @@ def read_table(path: Path) -> pa.Table:
         ".csv": _read_csv,
         ".jsonl": _read_json_lines,
         ".ndjson": _read_json_lines,
+        ".tar": read_tar,
     }
     reader = readers.get(path.suffix.lower(), _read_parquet)
     try:
@@ -54,6 +58,18 @@ def read_table(path: Path) -> pa.Table:
 def is_image_folder(path: Path) -> bool:
     """Whether a folder holds images and a table of metadata that names them."""
     return path.is_dir() and any((path / name).is_file() for name in METADATA)
+
+
+def split_of(path: Path, split: str) -> Path:
+    """Return the folder of one split of what `datasets` saved.
+
+    :raises StudyError: if the path holds no splits, or not this one.
+    """
+    splits = sorted(state.parent.name for state in path.glob("*/state.json"))
+    if split not in splits:
+        there = f"it has: {', '.join(splits)}" if splits else "it has no splits; remove 'split'"
+        raise StudyError(f"dataset.split: {path} has no split {split!r}; {there}.")
+    return path / split
 
 
 def _read_folder(path: Path) -> pa.Table:
@@ -72,12 +88,12 @@ def _read_folder(path: Path) -> pa.Table:
         return table
     if (path / "dataset_dict.json").is_file():
         splits = sorted(state.parent.name for state in path.glob("*/state.json"))
-        raise DataError(f"{path} holds several splits; give the folder of one: {', '.join(splits)}.")
-    shards = sorted(path.glob("*.parquet"))
+        raise DataError(f"dataset.split: {path} holds several splits; give one of: {', '.join(splits)}.")
+    shards = sorted(path.glob("*.parquet")) or sorted(path.glob("*.tar"))
     if not shards:
         raise DataError(
-            f"{path} is a folder without samples. It should hold Parquet files, a data set that `datasets` "
-            f"saved (state.json), or images and a {METADATA[0]} whose column {FILE_NAME!r} names them."
+            f"{path} is a folder without samples. It should hold Parquet files, WebDataset tars, a data set "
+            f"that `datasets` saved (state.json), or images and a {METADATA[0]} whose column {FILE_NAME!r} names them."
         )
     return _together(shards, path)
 
@@ -129,7 +145,11 @@ def _read_parquet(path: Path) -> pa.Table:
         raise DataError(f"{path} is not a Parquet file.")
     if tail != MAGIC:
         raise DataError(f"{path} is a Parquet file that was cut off: its end is missing. Copy it again.")
-    return pq.ParquetFile(path, memory_map=True).read()
+    file = pq.ParquetFile(path, memory_map=True)
+    groups = range(file.metadata.num_row_groups)
+    if sum(file.metadata.row_group(group).total_byte_size for group in groups) < LARGE_BYTES:
+        return file.read()
+    return mapped(path, file.schema_arrow, file.iter_batches(_ROWS_AT_A_TIME))
 
 
 def _read_arrow(path: Path) -> pa.Table:

@@ -117,7 +117,7 @@ def _described(dataset: Dataset, views: Sequence[str], samples: Sequence[int]) -
 def _thumbnail(dataset: Dataset, view: str, sample: int) -> bytes | None:
     """Return a small WebP of an image; None where a model of row numbers never needed it to be one."""
     try:
-        image = decode_image(dataset.read(view, sample, sample + 1)[0])  # type: ignore[arg-type]
+        image = decode_image(dataset.read(view, sample, sample + 1)[0])
     except DataError:
         return None
     image.thumbnail(_THUMBNAIL)

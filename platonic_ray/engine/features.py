@@ -6,7 +6,9 @@ fixes, not on who computes it: a model runs on a fixed number of threads, one sh
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
+import itertools
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +59,8 @@ class ModelRunner:
         self._dataset = self._context.open_dataset()
         view = self._context.plan.models[self._model].view
         corpus = self._dataset.read(view, 0, len(self._dataset)) if spec.fits else None
+        if corpus is not None and self._dataset.several(view):
+            corpus = list(itertools.chain.from_iterable(corpus))
         self._corpus_digest = self._dataset.fingerprint([view]) if spec.fits else None
         self._loaded = load(spec, corpus=corpus, device=self._device)
         return len(self._loaded.layers)
@@ -114,7 +118,10 @@ class ModelRunner:
                 f"Samples {span.start} to {span.stop - 1} of {self._dataset.name} changed while the study ran. "
                 "Run again: what did not change is kept."
             )
-        features = self._loaded.embed(items)
+        if self._dataset.several(planned.view) and not spec.by_row:
+            features = averaged(self._loaded.embed(list(itertools.chain.from_iterable(items))), items)
+        else:
+            features = self._loaded.embed(items)
         for layer, rows in zip(self._loaded.layers, features.layers, strict=True):
             self._refuse_nan(rows, planned.name, layer.name, span.start)
         return features
@@ -127,6 +134,20 @@ class ModelRunner:
                 f"Model {model!r}, layer {layer!r}: {bad.size} features are NaN or infinite, of sample {ids}"
                 f"{', …' if bad.size > 20 else ''}. Leave these samples out, or run the model in float32."
             )
+
+
+def averaged(features: Features, groups: Sequence[Sequence[Any]]) -> Features:
+    """Return the mean of the features of each group's items, in float64, rounded once.
+
+    :param features: `[items, D_l]` a layer: those of all groups, one after another; no group is empty.
+    """
+    counts = np.array([len(group) for group in groups])
+    starts = np.concatenate([[0], counts.cumsum()[:-1]])
+    layers = [
+        (np.add.reduceat(rows, starts, axis=0, dtype=np.float64) / counts[:, None]).astype(np.float32)
+        for rows in features.layers
+    ]
+    return dataclasses.replace(features, layers=layers)
 
 
 def made_by(device: str, threads: int) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from platonic_ray import cache
 from platonic_ray.digest import digest
 from platonic_ray.errors import StudyError, WeightsError
 
@@ -61,9 +62,8 @@ class Weights:
 
 
 def cache_folder() -> Path:
-    """Return the folder of cached weights: `$PLATONIC_RAY_CACHE/weights`, by default below `~/.cache`."""
-    given = os.environ.get("PLATONIC_RAY_CACHE")
-    return (Path(given).expanduser() if given else Path.home() / ".cache" / "platonic-ray") / "weights"
+    """Return the folder of cached weights."""
+    return cache.cache_folder("weights")
 
 
 def pin(

@@ -183,7 +183,8 @@ def test_columns_become_views_by_their_type(saved: Callable[..., DatasetEntry]) 
         "tags": pa.array([["a"], ["b"]]),
     }
     dataset = open_dataset(saved(columns), seed=0)
-    assert dict(dataset.views) == {"caption": "text", "label": "text", "image": "image", "hub": "image"}
+    kinds = {"caption": "text", "label": "text", "image": "image", "hub": "image", "tags": "text"}
+    assert dict(dataset.views) == kinds
     assert dataset.ids == ("10", "20")
     assert dataset.read("label") == ["x", "x"]
     assert dataset.read("hub") == dataset.read("image") == [png(), png("blue")]
@@ -278,7 +279,7 @@ def test_files_that_are_no_parquet_are_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
     assert "is a folder without samples" in refused(tmp_path / "bare")
     assert "Did you mean 'emoji'?" in refused("emojis")
-    assert "is a URI" in refused("s3://bucket/data.parquet")
+    assert "a URI that pyarrow knows" in refused("nosuch://bucket/data.parquet")
 
 
 def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_what_cannot_be_read_is_one_clear_error(tmp_path) -> None:
         (splits / split).mkdir(parents=True)
         (splits / split / "state.json").touch()
     (splits / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    assert "give the folder of one: test, train" in refused(splits)
+    assert "give one of: test, train" in refused(splits)
 
     images = tmp_path / "images"
     images.mkdir()
