@@ -237,13 +237,15 @@ class RunEntry(_Frozen):
 
     `store` is a path or URI (None: the user's cache folder); `engine` "auto" takes Ray; `threads`
     is the number of torch threads a model computes with; `block_rows` overrides the planner's
-    choice (a power of two times the micro-tile).
+    choice (a power of two times the micro-tile), which keeps what a task on tiles holds below
+    `task_memory_gib` (GiB); another choice finds none of the blocks that are in the store.
     """
 
     store: str | None = None
     engine: Literal["auto", "ray", "local"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     block_rows: Annotated[int, Field(ge=1)] | None = None
+    task_memory_gib: Annotated[float, Field(gt=0, le=1024)] = 2.0
     gpus_per_model: Annotated[float, Field(gt=0, le=64)] = 1.0
 
     @field_validator("gpus_per_model")

@@ -15,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from platonic_ray.cli import compare, figure, metrics, models, report, run, show, table
+from platonic_ray.cli import compare, figure, metrics, models, plan, report, run, show, table
 from platonic_ray.errors import PlatonicRayError
 
 INTERRUPTED = 130
@@ -23,6 +23,7 @@ INTERRUPTED = 130
 # In the order of `platonic-ray --help`.
 _GROUPS = (
     run,
+    plan,
     table,
     show,
     report,

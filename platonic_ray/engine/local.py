@@ -80,10 +80,10 @@ class LocalRunner:
     def _do(self, task: Task) -> dict[str, Any]:
         if isinstance(task, Embed):
             runner = self._runner(task.model)
-            start = time.time()
+            start, cpu = time.time(), time.process_time()
             *_, report = runner.embed(task.shard)
             assert isinstance(report, dict)
-            return {"start": start, "end": time.time(), **report}
+            return {"start": start, "end": time.time(), "cpu_s": time.process_time() - cpu, **report}
         needs = self.graph.needs(task)
         given = {need: (self._partials[need],) for need in needs if need in self._partials}
         report, result = perform(self.context, task, given)

@@ -17,7 +17,7 @@ from platonic_ray.engine.winners import curves_of
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import MICRO, MOST_PERMUTED, Kernel
 from platonic_ray.metrics import Metric, get_metric, needs_of_neighbors, resolve_winners, winners_of
-from platonic_ray.models import ModelSpec, check_rows, resolve
+from platonic_ray.models import ModelSpec, check_rows, describe, resolve
 from platonic_ray.plan import Plan, PlannedModel, choose_block_rows, cut, features_key, permuted_kernels
 from platonic_ray.statistics import Groups, Null, choose_permutations, has_cheap_null, has_null
 from platonic_ray.store import Store
@@ -74,7 +74,7 @@ def prepare(study: Study, store: Store) -> Prepared:
         groups = Groups.of(f"null.groups = {study.null.groups!r}", labels, len(dataset))
     null, notes = null_of(study.null, metrics, different, len(dataset), study.seed, groups)
     curves = curves_of(study.growth, metrics, len(dataset), study.seed)
-    plan = _plan(study, dataset, specs, metrics, null)
+    plan = _plan(study, store, dataset, specs, metrics, null)
     context = Context(
         store=store,
         plan=plan,
@@ -193,8 +193,23 @@ def _checked(
     return kept, tuple(sorted({problem.row for problem in dropped}))
 
 
+def widths_of(spec: ModelSpec, store: Store) -> tuple[int, ...]:
+    """Return the widths of the layers that are kept of a model; described once, then read.
+
+    :raises PlatonicRayError: as `describe`.
+    """
+    key = digest({"kind": "shapes", "version": 1, "model": spec.key})
+    manifest = store.manifest("shapes", key)
+    if manifest is not None:
+        return tuple(manifest.meta["widths"])
+    widths = tuple(layer.width for layer in describe(spec).layers)
+    store.put("shapes", key, {}, {"widths": list(widths)})
+    return widths
+
+
 def _plan(
     study: Study,
+    store: Store,
     dataset: Dataset,
     specs: tuple[ModelSpec, ...],
     metrics: tuple[Metric, ...],
@@ -226,7 +241,12 @@ def _plan(
             drawn[metric.kernel] = max(drawn.get(metric.kernel, 0), null.count(metric))
     of_neighbors = [metric for metric in metrics if metric.joint is not None]
     k, row_sums = needs_of_neighbors(of_neighbors) if of_neighbors else (None, False)
-    rows = study.run.block_rows or choose_block_rows(len(dataset))
+    kernels = tuple(dict.fromkeys(kernel for metric in metrics if (kernel := metric.kernel) is not None))
+    rows = study.run.block_rows
+    if rows is None:
+        # Blocks of few samples are small whatever the models are.
+        widths = [widths_of(spec, store) for spec in specs] if len(dataset) > 4 * MICRO else []
+        rows = choose_block_rows(len(dataset), widths, k, bool(kernels), study.run.task_memory_gib * 2**30)
     if rows % MICRO or (rows // MICRO).bit_count() != 1:
         raise StudyError(f"run.block_rows must be {MICRO} times a power of two (given: {rows}).")
     return Plan(
@@ -234,7 +254,7 @@ def _plan(
         shard_rows=study.shard_rows,
         block_rows=rows,
         recipe=study.recipe,
-        kernels=tuple(dict.fromkeys(kernel for metric in metrics if (kernel := metric.kernel) is not None)),
+        kernels=kernels,
         k=k,
         row_sums=row_sums,
         models=tuple(models),

@@ -76,8 +76,8 @@ def timed_store(uri: str) -> TimedStore:
 def perform(context: Context, task: Task, given: Given) -> tuple[dict[str, Any], pa.Table]:
     """Do one task other than `Embed`; return a report and its result.
 
-    The report has `start` and `end` (seconds since the epoch), `store_s` of them in the store, and the
-    bytes of features read from objects and from the store.
+    The report has `start` and `end` (seconds since the epoch), `cpu_s` of the processor,
+    `store_s` of the store, and the bytes of features read from objects and from the store.
 
     :param given: results of the tasks it reads, as far as they are at hand. Of a shard, a `RowState` is
         given the tables of `wanted_layers`, in their order.
@@ -86,9 +86,10 @@ def perform(context: Context, task: Task, given: Given) -> tuple[dict[str, Any],
     store = timed_store(context.store.uri)
     store.seconds = 0.0
     context = replace(context, store=store)
-    start = time.time()
+    start, cpu = time.time(), time.process_time()
     result, read = _DO[type(task)](context, task, given)
-    return {"start": start, "end": time.time(), "store_s": store.seconds, **read}, result
+    spent = {"cpu_s": time.process_time() - cpu, "store_s": store.seconds}
+    return {"start": start, "end": time.time(), **spent, **read}, result
 
 
 def _clamp(context: Context, task: Clamp, given: Given) -> tuple[pa.Table, dict[str, int]]:

@@ -14,6 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from platonic_ray.kernels import MICRO
+from platonic_ray.plan.blocks import (
+    ID_BYTES,
+    PANEL_BYTES,
+    SCRATCH_BYTES,
+    kernel_tile_bytes,
+    neighbor_tile_bytes,
+)
 from platonic_ray.plan.machines import Cluster, Machine
 from platonic_ray.plan.tasks import permuted_kernels
 from platonic_ray.plan.workload import ModelShape, Workload
@@ -21,10 +28,6 @@ from platonic_ray.plan.workload import ModelShape, Workload
 PROCESS_BYTES = 450 * 2**20
 """What a worker process takes before it has read anything: Python, torch, Arrow and Ray."""
 
-ID_BYTES = 16
-"""An id and its similarity."""
-
-_SCRATCH_BYTES = 256 * 2**20
 _FAN_IN = 8  # of trees that merge partial results
 _SUMS_BYTES = 32 * 2**30
 
@@ -170,7 +173,7 @@ class _Groups:
         if of.clamped:
             whole = 4.0 * of.n * model.width
             clamp = Work(entries=of.n * model.width, store_bytes=whole, written_bytes=8.0 * model.layers,
-                         peak_bytes=4 * held + _SCRATCH_BYTES)  # fmt: skip
+                         peak_bytes=4 * held + SCRATCH_BYTES)  # fmt: skip
             self._clamps.append(self._add("Clamp", model.name, 1, clamp, (at, "all")))
 
     def _neighbors_of(self, at: int, model: ModelShape) -> None:
@@ -192,15 +195,15 @@ class _Groups:
             sides = 1 if diagonal else 2
             rows = of.n / self._blocks if diagonal else of.n * (self._blocks - 1) / 2 / count
             output = sides * rows * layers * (keep * ID_BYTES + (8 if of.row_sums else 0))
-            held = sides * min(of.n, of.block_rows)
+            held = min(of.n, of.block_rows)
+            peak = neighbor_tile_bytes(held, round(width), round(layers), of.k, sides)
             tile = Work(
                 flops=2.0 * sides * cells * width,
                 cells=sides * cells * layers,
                 entries=sides * rows * keep * layers,
                 object_bytes=4.0 * sides * rows * width,
                 output_bytes=output,
-                # Shards as they came, the rows prepared, and one block on its way from one to the other.
-                peak_bytes=4.0 * held * 2.5 * width + output + _SCRATCH_BYTES,
+                peak_bytes=peak,
             )
             after = self._rows(at, "tiles")
             tiles.append(self._add("NeighborTile", model.name, count * parts, tile, *after, durable=False))
@@ -230,7 +233,7 @@ class _Groups:
             entries=entries,
             local_bytes=4.0 * rows * model.width,
             output_bytes=entries * ID_BYTES,
-            peak_bytes=4.0 * (of.queries + 2 * of.shard_rows) * model.width + _SCRATCH_BYTES,
+            peak_bytes=4.0 * (of.queries + 2 * of.shard_rows) * model.width + SCRATCH_BYTES,
         )
         after = self._rows(at, "rows")
         strips = self._add("NeighborStrip", model.name, self._shards, strip, *after, durable=False)
@@ -273,9 +276,7 @@ class _Groups:
                     object_bytes=4.0 * rows * width * (2 if diagonal else 3),
                     written_bytes=written,
                     output_bytes=written,
-                    peak_bytes=4.0 * held * 2.5 * width * (1 if diagonal else 3)
-                    + min(2.0**30, 4 * 4 * MICRO**2 * layers)
-                    + _SCRATCH_BYTES,
+                    peak_bytes=kernel_tile_bytes(held, width, layers, 2 if diagonal else 3),
                 )
                 after = [need for at in range(len(of.models)) for need in self._rows(at, "tiles")]
                 self._kernels.append(
@@ -292,7 +293,7 @@ class _Groups:
                 object_bytes=4.0 * of.n * width,
                 written_bytes=8.0 * drawn * different,
                 output_bytes=8.0 * drawn * different,
-                peak_bytes=12.0 * of.n * width + 2.0**30,
+                peak_bytes=12.0 * of.n * width + PANEL_BYTES,
             )
             after = [need for at in range(len(of.models)) for need in self._rows(at, "all")]
             self._permuted.append(self._add("PermutedKernel", kernel.label, len(tasks), task, *after))
@@ -349,7 +350,7 @@ class _Groups:
             cells=pairs * self._blocks**2 * len(of.kernels) / 2,
             object_bytes=2.0 * read,
             output_bytes=8.0 * pairs,
-            peak_bytes=2.0 * read * 2.5 + _SCRATCH_BYTES,
+            peak_bytes=2.0 * read * 2.5 + SCRATCH_BYTES,
         )
         before = (*self._neighbors, *self._kernels, *self._states, *self._permuted)
         self._add("Score", f"{len(of.models)} models", of.pairs, score, *((at, "all") for at in before))

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from platonic_ray.kernels import CLAMPED, Kernel
-from platonic_ray.plan.blocks import choose_block_rows
+from platonic_ray.kernels import CLAMPED, MOST_PERMUTED, Kernel
+from platonic_ray.plan.blocks import TASK_BYTES, choose_block_rows
 from platonic_ray.plan.plan import Plan
 
 
@@ -116,7 +116,10 @@ class Workload:
         """Pairs of models, each with itself included."""
         return len(self.models) * (len(self.models) + 1) // 2
 
-    def at(self, n: int, block_rows: int | None = None) -> Workload:
+    def at(self, n: int, task_bytes: float = TASK_BYTES) -> Workload:
         """Return the same study of n samples, in blocks that the planner would choose for them."""
-        rows = block_rows or choose_block_rows(n)
-        return replace(self, n=n, block_rows=rows)
+        widths = [model.widths for model in self.models]
+        kernels = bool(self.kernels) and not self.covariances
+        rows = choose_block_rows(n, widths, self.k, kernels, task_bytes)
+        permuted = self.permuted if n <= MOST_PERMUTED else ()  # there is no such null beyond
+        return replace(self, n=n, block_rows=rows, permuted=permuted)

@@ -1,6 +1,7 @@
 """Costs describe the plan that runs, and take as long for a billion samples as for a thousand."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,8 @@ from platonic_ray.plan import (
     cut,
     permuted_kernels,
 )
-from platonic_ray.plan.costs import ID_BYTES, Work, groups_of, task_seconds
+from platonic_ray.plan.blocks import ID_BYTES, choose_block_rows
+from platonic_ray.plan.costs import PROCESS_BYTES, Work, groups_of, task_seconds
 from platonic_ray.plan.machines import Cluster, Machine, Speed, gpu_machine
 from platonic_ray.plan.scales import corpus, internet
 from platonic_ray.plan.workload import ModelShape, Workload
@@ -93,8 +95,8 @@ def test_the_plan_of_a_billion_samples_is_as_small_as_that_of_a_thousand():
     groups = groups_of(internet())
     assert len(groups) < 50
     assert sum(group.count for group in groups) > 10**6
-    every = groups_of(Workload.of(made(1000, 100, 256), SHAPES).at(10**9, 256))
-    assert sum(group.count for group in every) > 10**13
+    every = groups_of(Workload.of(made(1000, 100, 256), SHAPES).at(10**9))
+    assert len(every) < 50
 
 
 def test_queries_against_a_streamed_gallery_cost_their_own_products_alone():
@@ -135,3 +137,34 @@ def test_a_node_is_named_by_its_gpus():
     cluster = Cluster(machine, 16)
     assert (cluster.workers, cluster.of(12).busy_nodes, cluster.of(4).workers_a_node) == (128, 2, 4)
     assert sum(isinstance(task, Embed) for task in made(100, 50, 256).prerequisites) == 4
+
+
+@given(
+    n=st.integers(2, 10**9),
+    widths=st.lists(st.lists(st.integers(1, 8192), min_size=1, max_size=40), min_size=1, max_size=3),
+    k=st.sampled_from([None, 10, 1000]),
+    gib=st.sampled_from([1.0, 2.0, 16.0]),
+)
+def test_blocks_fit_the_memory_of_a_task_unless_even_the_smallest_does_not(n, widths, k, gib):
+    rows = choose_block_rows(n, widths, k, kernels=True, task_bytes=gib * 2**30)
+    assert rows % MICRO == 0
+    assert (rows // MICRO).bit_count() == 1
+    shapes = tuple(ModelShape(str(at), tuple(of)) for at, of in enumerate(widths))
+    work = Workload(n, 256, rows, shapes, k, kernels=(LINEAR,))
+    peaks = [
+        group.work.peak_bytes - PROCESS_BYTES
+        for group in groups_of(work)
+        if group.kind in ("NeighborTile", "KernelTile")
+    ]
+    assert rows == MICRO or max(peaks) <= gib * 2**30
+
+
+def test_partial_results_of_a_million_samples_are_under_a_tenth_of_the_features():
+    shapes = (ModelShape("a", (384,)), ModelShape("b", (384,)))
+    work = Workload(2, 256, 256, shapes, 10, kernels=(LINEAR,)).at(1_000_000)
+    written = sum(group.total("written_bytes") for group in groups_of(work) if group.partial)
+    assert 0 < written < work.feature_bytes / 10
+    usual = sum(
+        group.total("written_bytes") for group in groups_of(replace(work, block_rows=4096)) if group.partial
+    )
+    assert usual > work.feature_bytes / 2  # what blocks of 4,096 rows would leave

@@ -1,0 +1,129 @@
+"""From a study to its forecast: what is there, what is left, and what that takes on a cluster.
+
+Opens the samples and pins the models as a run does, and describes the models without loading any. No
+task is run and nothing but the check of the samples is written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from platonic_ray.datasets import Dataset
+from platonic_ray.engine.prepare import Prepared, prepare
+from platonic_ray.engine.run import default_store
+from platonic_ray.models import ModelSpec, describe
+from platonic_ray.plan import Embed, KernelTile, PermutedKernel, Score, Task, found, needed
+from platonic_ray.plan.forecast import Forecast, forecast
+from platonic_ray.plan.machines import Cluster
+from platonic_ray.plan.simulate import Losses
+from platonic_ray.plan.workload import ModelShape, Workload
+from platonic_ray.store import Store
+from platonic_ray.study import Study
+
+_NETWORKS = ("transformers-", "efficientnet-")
+_PATCHES = 197
+_LETTERS_A_TOKEN = 4
+_PEEKED = 256
+
+ASSUMED = (
+    f"tokens of a text: its letters / {_LETTERS_A_TOKEN}, as the first {_PEEKED} samples have them; of anything else "
+    f"{_PATCHES}; a network takes two operations for each parameter and token",
+    "starting processes and loading models, growth, intervals and metrics at the layers where another is best are "
+    "not in it",
+)
+
+
+@dataclass(frozen=True)
+class StudyForecast:
+    """A forecast of a study; `finished` where its result is in the store already."""
+
+    study: Study
+    store: str
+    forecast: Forecast
+    finished: bool
+    assumptions: tuple[str, ...]
+
+
+def forecast_study(
+    study: Study,
+    cluster: Cluster,
+    samples: int | None = None,
+    losses: Losses | None = None,
+    price_h: float | None = None,
+) -> StudyForecast:
+    """Forecast a study on a cluster, without running any of it.
+
+    :param samples: as if the dataset had so many samples; nothing is looked up in the store then.
+    :raises PlatonicRayError: for whatever `prepare` refuses.
+    """
+    store = Store.open(default_store() if study.run.store is None else study.run.store)
+    prepared = prepare(study, store)
+    workload = workload_of(prepared)
+    task_bytes = study.run.task_memory_gib * 2**30
+    todo: Counter[tuple[str, str]] | None = None
+    finished = False
+    if samples is None:
+        plan = prepared.context.plan
+        there = found(plan, lambda kind, key: store.manifest(kind, key) is not None)
+        finished = store.manifest("results", prepared.key) is not None
+        todo = Counter() if finished else Counter(_named(prepared, task) for task in needed(plan, there))
+    else:
+        workload = workload.at(samples, task_bytes)
+    told = forecast(workload, cluster, todo, losses, price_h, task_bytes)
+    return StudyForecast(study, store.uri, told, finished, (*cluster.machine.assumptions, *ASSUMED))
+
+
+def workload_of(prepared: Prepared) -> Workload:
+    """Return the shapes of a prepared study."""
+    context = prepared.context
+    neighbor_metrics = [metric for metric in context.metrics if metric.joint is not None]
+    drawn = context.null.counts if context.null is not None else {}
+    rows = [metric for metric in context.metrics if metric.family == "rows"]
+    return Workload.of(
+        context.plan,
+        shapes_of(context.specs, context.open_dataset(), [model.view for model in context.plan.models]),
+        neighbor_metrics=len(neighbor_metrics),
+        permutations=max((drawn.get(metric.label, 0) for metric in neighbor_metrics), default=0),
+        row_layers=len(rows),
+    )
+
+
+def shapes_of(specs: Sequence[ModelSpec], dataset: Dataset, views: Sequence[str]) -> tuple[ModelShape, ...]:
+    """Return what each model costs, from its description and a look at the samples."""
+    return tuple(
+        shape_of(spec, _tokens(spec, dataset, view)) for spec, view in zip(specs, views, strict=True)
+    )
+
+
+def shape_of(spec: ModelSpec, tokens: float) -> ModelShape:
+    """Return what a model costs. What is no network costs its bytes alone."""
+    description = describe(spec)
+    network = spec.kind.startswith(_NETWORKS)
+    return ModelShape(
+        name=spec.name,
+        widths=tuple(layer.width for layer in description.layers),
+        parameters=description.parameters if network else 0,
+        weight_bytes=description.weight_bytes,
+        tokens=tokens,
+    )
+
+
+def _tokens(spec: ModelSpec, dataset: Dataset, view: str) -> float:
+    if spec.by_row or dataset.kind(view) != "text":
+        return _PATCHES
+    texts = dataset.read(view, 0, min(_PEEKED, len(dataset)))
+    longest = dict(spec.settings).get("max_tokens", 512)
+    return sum(min(longest, 2 + len(text) / _LETTERS_A_TOKEN) for text in texts) / len(texts)
+
+
+def _named(prepared: Prepared, task: Task) -> tuple[str, str]:
+    """Return the kind and label of the group that a task belongs to."""
+    kind = type(task).__name__
+    if isinstance(task, KernelTile | PermutedKernel):
+        return kind, task.kernel.label
+    if isinstance(task, Score):
+        return kind, ""
+    assert isinstance(task, Embed) or hasattr(task, "model")
+    return kind, prepared.context.plan.models[task.model].name
