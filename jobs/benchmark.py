@@ -19,6 +19,12 @@ times how features are made from texts and images (`embed --help`).
 
 times `pr.Scorer` on features of one layer against ten models of one layer, beside `pr.score`.
 
+    python jobs/benchmark.py plan
+    python jobs/benchmark.py scales
+
+the first runs studies of features in one process of one core and through Ray on one and two, beside the
+planner's forecast of them; the second simulates runs that nobody has made yet, on up to 1,024 GPUs.
+
 Prints JSON, and for people the same as lines on standard error.
 """
 
@@ -33,6 +39,7 @@ from bench.embed import time_embedding
 from bench.end_to_end import time_table
 from bench.given_neighbors import time_neighbor_metrics, time_null
 from bench.neighbors import time_neighbors
+from bench.plan import compare_plan, forecast_scales
 from bench.reference import Reference
 from bench.scorer import time_scorer
 
@@ -41,7 +48,12 @@ from platonic_ray.metrics import metrics
 PARTS = ("end-to-end", "neighbor-metrics", "kernel-metrics", "null")
 
 
-OTHERS = {"neighbors": time_neighbors, "embed": time_embedding}
+OTHERS = {
+    "neighbors": time_neighbors,
+    "embed": time_embedding,
+    "plan": compare_plan,
+    "scales": forecast_scales,
+}
 """Benchmarks with options of their own: they print their lines, and return the report."""
 
 
