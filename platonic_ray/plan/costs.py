@@ -191,14 +191,14 @@ class _Groups:
             if not count:
                 continue
             cells = self._cells(diagonal) / count
-            # Each side of a tile is searched by itself, so off the diagonal the product is made twice.
+            # One product serves both sides of a tile; each side's rows are filtered by themselves.
             sides = 1 if diagonal else 2
             rows = of.n / self._blocks if diagonal else of.n * (self._blocks - 1) / 2 / count
             output = sides * rows * layers * (keep * ID_BYTES + (8 if of.row_sums else 0))
             held = min(of.n, of.block_rows)
             peak = neighbor_tile_bytes(held, round(width), round(layers), of.k, sides)
             tile = Work(
-                flops=2.0 * sides * cells * width,
+                flops=2.0 * cells * width,
                 cells=sides * cells * layers,
                 entries=sides * rows * keep * layers,
                 object_bytes=4.0 * sides * rows * width,
