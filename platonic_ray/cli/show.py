@@ -11,6 +11,8 @@ from platonic_ray.cli.common import Commands, add_command, add_json
 if TYPE_CHECKING:
     from platonic_ray.results import Result
 
+_UNSEEN = ("scores", "growth", "examples", "samples")  # frames that are not printed
+
 
 def add(commands: Commands) -> None:
     show = add_command(
@@ -31,7 +33,7 @@ def add(commands: Commands) -> None:
 def _show(given: argparse.Namespace) -> None:
     from platonic_ray.results import load_result
 
-    print_result(load_result(given.result), given.metric, as_json=given.json)
+    print_result(load_result(given.result, leave_out=_UNSEEN), given.metric, as_json=given.json)
 
 
 def print_result(result: Result, metric: str | None, *, as_json: bool) -> None:

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +62,18 @@ def write_folder(path: str | Path, frames: dict[str, pl.DataFrame], provenance: 
 
 
 def read_folder(
-    path: str | Path, schemas: dict[str, pl.Schema]
+    path: str | Path, schemas: dict[str, pl.Schema], leave_out: Collection[str] = ()
 ) -> tuple[dict[str, pl.DataFrame], dict[str, Any]]:
     """Read what `write_folder` wrote: the frames named in `schemas`, and the provenance.
+
+    Frames named in `leave_out` are not read, but empty.
 
     :raises StoreError: if the folder is missing, is not a finished result, was cut short, or was
         written with another schema version.
     """
     folder = local(path)
     index = _read_index(folder)
-    absent = _OLDER.get(index["schema"], ())
+    absent = {*_OLDER.get(index["schema"], ()), *leave_out}
     frames = {name: pl.DataFrame(schema=schemas[name]) for name in absent if name in schemas}
     for name, schema in schemas.items():
         if name in absent:

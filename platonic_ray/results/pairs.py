@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from platonic_ray.errors import StudyError
-from platonic_ray.metrics import NOT_ASKED, best
-from platonic_ray.statistics import Calibration, Interval, benjamini_hochberg
+
+if TYPE_CHECKING:  # making a result needs these; reading one does not, and is quick
+    from platonic_ray.statistics import Calibration, Interval
 
 SCORES_SCHEMA = pl.Schema(
     {
@@ -157,6 +158,8 @@ class _Cells:
         if chosen is not None:
             at = chosen.layer_x * columns + chosen.layer_y
             return (float(self.scores[at]), at) if chosen.known else (np.nan, None)
+        from platonic_ray.metrics import best
+
         table = self.scores.reshape(-1, max(1, columns))
         score, i, j = best(table, self.pair.direction, self.pair.compat)
         return score, None if i < 0 else i * columns + j
@@ -280,6 +283,8 @@ def _models_frame(cells: Sequence[_Cells], listed: pl.DataFrame) -> pl.DataFrame
 
 def _significance(pairs: Sequence[PairScores]) -> dict[str, pl.Series]:
     """Return the columns that a null gives; q over all pairs of different models of a metric."""
+    from platonic_ray.statistics import benjamini_hochberg
+
     nulls = [pair.null for pair in pairs]
     q: list[float | None] = [None] * len(pairs)
     for metric in dict.fromkeys(pair.metric for pair in pairs):
@@ -323,6 +328,8 @@ def _labels(x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], listed: pl.DataF
 
 def _why(cell: _Cells, place: int | None) -> str | None:
     """Say what there is to know about a pair: its best cell's status, and how much is undefined."""
+    from platonic_ray.metrics import NOT_ASKED
+
     asked = np.array([not (text or "").startswith(NOT_ASKED) for text in cell.status], dtype=bool)
     undefined = np.flatnonzero(np.isnan(cell.scores) & asked)
     said = [] if place is None else [cell.status[place]]

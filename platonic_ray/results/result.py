@@ -351,13 +351,16 @@ class Result:
         return Matrix(metric, tuple(rows), tuple(columns), values)
 
 
-def load_result(path: str | Path) -> Result:
+def load_result(path: str | Path, *, leave_out: Collection[str] = ()) -> Result:
     """Read a result that `Result.save` wrote.
+
+    :param leave_out: names of frames that are not read, nor checked, but left empty: `scores` has
+        millions of rows where there are many layers, and not everybody needs them.
 
     :raises StoreError: if the folder is missing, is not a finished result, was cut short, or was
         written with another schema version.
     """
-    frames_read, provenance = files.read_folder(path, _SCHEMAS)
+    frames_read, provenance = files.read_folder(path, _SCHEMAS, leave_out)
     return Result(**frames_read, provenance=provenance)
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from platonic_ray.cli import main
 from platonic_ray.errors import StudyError
 from platonic_ray.results import LayerInfo, PairScores, Result, examples_frame, growth_frame, samples_frame
+from platonic_ray.results.capability import capability_frame
 from platonic_ray.results.report import render_report, save_report
 from platonic_ray.results.report.data import pack_cells
 from platonic_ray.statistics import Calibration, Interval
@@ -78,7 +79,10 @@ def studied(names: list[str] = NAMES, depth: int = 3) -> Result:
         "notes": [f"a note with {HOSTILE}"],
     }
     made = Result.from_pairs(pairs, layers, provenance, growth)
-    return replace(made, examples=examples_of_all(names, depth), samples=pictured(8))
+    able = capability_frame(
+        {"model": name, "capability": "bits_per_byte", "value": 1 + at / 10} for at, name in enumerate(names)
+    )
+    return replace(made, examples=examples_of_all(names, depth), samples=pictured(8), capability=able)
 
 
 def examples_of_all(names: list[str], depth: int) -> pl.DataFrame:
@@ -240,6 +244,17 @@ def test_growth_follows_the_pair_that_is_chosen(opened):
     assert "all against all" in find(opened, "#growth-pair").text
     rows = opened.find_elements("css selector", "#growth-table tbody tr")
     assert rows[0].get_property("textContent") == "125100.30000.01000.0200"
+
+
+@in_browser
+def test_capability_stands_beside_the_mean_alignment_with_what_reads_something_else(opened, result):
+    rows = opened.find_elements("css selector", "#capability-table tbody tr")
+    assert len(rows) == 6
+    matrix = result.matrix()
+    mean = np.mean([matrix.at(NAMES[4], other) for other in NAMES[:3]])
+    said = rows[4].get_property("textContent")
+    assert said.startswith("plain1.4000")
+    assert float(said.removeprefix("plain1.4000")) == pytest.approx(mean, abs=6e-5)
 
 
 @in_browser

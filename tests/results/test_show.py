@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -115,3 +117,15 @@ def test_all_of_a_hundred_models_are_shown(make):
     table = render_table(make(names), width=120)
     assert all(name in table for name in names)
     assert max(map(len, table.splitlines())) <= 120
+
+
+def test_showing_a_result_needs_neither_torch_nor_its_scores(make, tmp_path):
+    folder = make(["a", "b", "c"]).save(tmp_path)
+    (folder / "scores.parquet").unlink()
+    script = (
+        "import sys; from platonic_ray.cli import main; "
+        f"assert main(['show', {str(folder)!r}]) == 0; assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "mutual_knn" in done.stdout

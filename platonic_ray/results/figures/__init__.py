@@ -1,6 +1,6 @@
 """Pictures of a result, as matplotlib figures that a paper can print: a module a family.
 
-`heatmap` is the models × models table, `maps` are layers against layers and metrics against metrics,
+`table` has the models × models heat map, `maps` are layers against layers and metrics against metrics,
 `scatter` has points, `curves` growth and the sweep of k, `panels` examples of neighbors; `style` is what
 they share.
 """
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from platonic_ray.errors import StudyError
 from platonic_ray.results.figures.curves import growth, k_sweep
-from platonic_ray.results.figures.heatmap import heatmap
 from platonic_ray.results.figures.maps import layer_map, metric_map
 from platonic_ray.results.figures.panels import neighbor_panels
 from platonic_ray.results.figures.scatter import SIZE, calibrated, capability, plane
 from platonic_ray.results.figures.style import save_figure
+from platonic_ray.results.figures.table import heatmap
 from platonic_ray.results.order import Order
 from platonic_ray.results.result import Result
 

@@ -83,7 +83,7 @@ def capability(
     points = [
         (value, score, model)
         for model, value in rows.select("model", "value").rows()
-        if model != against and not math.isnan(score := _alignment(result, label, model, against))
+        if model != against and not math.isnan(score := alignment_of(result, label, model, against))
     ]
     if len(points) < 2:
         raise StudyError(f"A picture of {label} against {name} needs at least two models that have both.")
@@ -214,8 +214,11 @@ def scaled(apart: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], flo
     return leading * np.sqrt(top), float(top.sum() / total) if total > 0 else 0.0
 
 
-def _alignment(result: Result, label: str, model: str, against: str | None) -> float:
-    """Return a model's alignment with another, or its mean with those that read something else."""
+def alignment_of(result: Result, label: str, model: str, against: str | None = None) -> float:
+    """Return a model's alignment with another, or its mean with trained ones that read something else.
+
+    With all other trained ones, where all read the same; NaN where there is no score.
+    """
     matrix, inputs = result.matrix(label), inputs_of(result)
     rows, columns = matrix.rows, matrix.columns
     floors = set(result.provenance.get("floors") or ())

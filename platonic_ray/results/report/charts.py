@@ -34,7 +34,7 @@ def chart_items() -> dict[str, Any]:
     """Return every chart as what Bokeh's script embeds, by name."""
     from bokeh.embed import json_item
 
-    charts = {"strip": _strip(), "map": _layer_map(), "growth": _growth()}
+    charts = {"strip": _strip(), "map": _layer_map(), "growth": _growth(), "capability": _capability()}
     return {name: json_item(chart, f"chart-{name}") for name, chart in charts.items()}
 
 
@@ -144,4 +144,20 @@ def _growth() -> Figure:
     chart.line("n", "score", source=one, line_width=2.5, name="curve")
     points = chart.scatter("n", "score", source=one, size=8, name="points")
     chart.hover[0].renderers = [points]
+    return chart
+
+
+def _capability() -> Figure:
+    """How good models are at something, against how alike they are to others."""
+    chart = _figure(
+        300,
+        "<b>@model</b><br>@value{0.000}, alignment @alignment{0.0000}",
+        "able",
+        x_axis_label="capability",
+        y_axis_label="alignment",
+    )
+    points = _source("able", "value", "alignment", "model")
+    marks = chart.scatter("value", "alignment", source=points, size=9, fill_alpha=0.6, name="able")
+    chart.text("value", "alignment", text="model", source=points, x_offset=8, y_offset=4, name="able-names")
+    chart.hover[0].renderers = [marks]
     return chart

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from platonic_ray.metrics import metrics
+from platonic_ray.results.figures.scatter import alignment_of
 from platonic_ray.results.groups import inputs_of, views_of, with_groups
 from platonic_ray.results.order import cluster_order
 from platonic_ray.results.result import Result
@@ -42,6 +43,7 @@ def page_data(result: Result) -> dict[str, Any]:
         "metrics": packed,
         "growth": _growth(result, place),
         "examples": _examples(result, place),
+        "capability": _capability(result, place),
     }
 
 
@@ -139,6 +141,18 @@ def _growth(result: Result, place: dict[str, int]) -> list[dict[str, Any]]:
             | {name: [_short(value) for value in points[name]] for name in _GROWTH}
         )
     return curves
+
+
+def _capability(result: Result, place: dict[str, int]) -> list[dict[str, Any]]:
+    """Return every capability of a model that was compared, with its mean alignment by each metric."""
+    return [
+        {
+            **{"model": place[row["model"]], "name": row["capability"], "value": _short(row["value"])},
+            "alignment": [_short(alignment_of(result, label, row["model"])) for label in result.metrics],
+        }
+        for row in result.capability.iter_rows(named=True)
+        if row["model"] in place
+    ]
 
 
 def _examples(result: Result, place: dict[str, int]) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def render_report(result: Result) -> str:
         models=[(name, _said(found)) for name, found in (result.provenance.get("models") or {}).items()],
         study=json.dumps(study, indent=2, ensure_ascii=False),
         growth=not result.growth.is_empty(),
+        capability=not result.capability.is_empty(),
         style=_asset("page.css"),
         library=library,
         script=script,

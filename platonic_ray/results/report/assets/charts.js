@@ -21,7 +21,9 @@ async function embedCharts() {
   }
 }
 
-const partsOf = (chart) => [...charts[chart].roots()[0].references()];
+// The parts of a chart do not change; to find them anew would walk through all of its numbers.
+const parts = {};
+const partsOf = (chart) => (parts[chart] ??= [...charts[chart].roots()[0].references()]);
 const part = (chart, name) => partsOf(chart).find((model) => model.name === name);
 const source = (chart, name) => partsOf(chart).find((model) => model.type === "ColumnDataSource" && model.name === name);
 const renderer = (chart, name) => partsOf(chart).find((model) => model.type === "GlyphRenderer" && model.name === name);
@@ -115,19 +117,39 @@ function drawGrowth(curves, at) {
   $("growth-table").replaceChildren(h("thead", {}, h("tr", {}, ...["samples", "k", "score", "standard error", "chance"].map((text) => h("th", { scope: "col", class: "n" }, text)))), h("tbody", {}, ...rows));
 }
 
+function renderCapability() {
+  if (!charts.capability) return;
+  const list = $("capability-name");
+  if (!list.options.length) {
+    list.append(...[...new Set(data.capability.map((row) => row.name))].map((name) => h("option", { value: name }, name)));
+    list.onchange = renderCapability;
+  }
+  const rows = data.capability.filter((row) => row.name === list.value);
+  const drawn = rows.filter((row) => row.value !== null && row.alignment[state.metric] !== null);
+  source("capability", "able").data = {
+    value: drawn.map((row) => row.value), alignment: drawn.map((row) => row.alignment[state.metric]), model: drawn.map((row) => models[row.model].name),
+  };
+  const figure = charts.capability.roots()[0];
+  figure.below[0].axis_label = list.value;
+  figure.left[0].axis_label = `mean ${metric().label}`;
+  $("capability-table").replaceChildren(
+    h("thead", {}, h("tr", {}, ...["model", list.value, `mean ${metric().label}`].map((text, at) => h("th", { scope: "col", class: at ? "n" : null }, text)))),
+    h("tbody", {}, ...rows.map((row) => h("tr", {}, h("th", { scope: "row" }, name(row.model)), h("td", { class: "n" }, number(row.value, 4)), h("td", { class: "n" }, number(row.alignment[state.metric], 4))))));
+}
+
 // Color every chart from the page's own variables: it has a light and a dark theme.
 function paintCharts() {
   const style = getComputedStyle(document.documentElement);
   const color = (name) => style.getPropertyValue(`--${name}`).trim();
   const [ink, quiet, line, card, accent] = ["ink", "quiet", "line", "card", "accent"].map(color);
-  for (const document_ of Object.values(charts)) {
+  for (const [chart, document_] of Object.entries(charts)) {
     const figure = document_.roots()[0];
     for (const property of ["background_fill_color", "border_fill_color", "outline_line_color"]) figure[property] = card;
     for (const axis of [...figure.left, ...figure.below]) {
       Object.assign(axis, { axis_label_text_color: ink, axis_label_text_font_style: "normal", major_label_text_color: ink, axis_line_color: line, major_tick_line_color: line, minor_tick_line_color: null });
     }
     for (const grid of figure.center) if ("grid_line_color" in grid && grid.grid_line_color !== null) grid.grid_line_color = line;
-    for (const model of figure.references()) if (model.type === "ColorBar") Object.assign(model, { major_label_text_color: ink, major_tick_line_color: line, bar_line_color: null });
+    for (const model of partsOf(chart)) if (model.type === "ColorBar") Object.assign(model, { major_label_text_color: ink, major_tick_line_color: line, bar_line_color: null });
   }
   const paint = (chart, name, options) => { const found = charts[chart] && renderer(chart, name); if (found) Object.assign(found.glyph, options); };
   paint("strip", "trained", { line_color: accent, fill_color: accent });
@@ -137,6 +159,8 @@ function paintCharts() {
   paint("map", "ring", { line_color: "#ff8c1a" });
   paint("growth", "others", { line_color: quiet });
   for (const name of ["errors", "curve", "points"]) paint("growth", name, { line_color: accent, ...(name === "points" ? { fill_color: accent } : {}) });
+  paint("capability", "able", { line_color: accent, fill_color: accent });
+  paint("capability", "able-names", { text_color: ink, text_font_size: "11px" });
   paint("growth", "chance-line", { line_color: quiet });
   part("strip", "chance").line_color = quiet;
   part("map", "ramp").palette = palette();

@@ -2,7 +2,7 @@
 
 const unpacked = new Map();
 
-// Scores of all layer pairs of the metric, unpacked once: 16-bit steps, high bytes first.
+// What returns the scores of some layer pairs of a metric, unpacked once: 16-bit steps, high bytes first.
 async function cellsOf(at) {
   if (!unpacked.has(at)) unpacked.set(at, unpack(data.metrics[at].cells));
   return unpacked.get(at);
@@ -10,17 +10,21 @@ async function cellsOf(at) {
 
 async function unpack(packed) {
   if (packed === null) return null;
-  const text = atob(packed.bytes);
-  const bytes = Uint8Array.from(text, (letter) => letter.charCodeAt(0));
+  const bytes = bytesOf(packed.bytes);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   const planes = new Uint8Array(await new Response(stream).arrayBuffer());
   const count = planes.length / 2;
-  const scores = new Float64Array(count);
-  for (let i = 0; i < count; i += 1) {
-    const step = planes[i] * 256 + planes[count + i];
-    scores[i] = step === 0xffff ? NaN : packed.low + step * packed.step;
-  }
-  return scores;
+  return (start, size) => Array.from({ length: size }, (_, at) => {
+    const step = planes[start + at] * 256 + planes[count + start + at];
+    return step === 0xffff ? NaN : packed.low + step * packed.step;
+  });
+}
+
+function bytesOf(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+  const letters = atob(text), bytes = new Uint8Array(letters.length);
+  for (let at = 0; at < letters.length; at += 1) bytes[at] = letters.charCodeAt(at);
+  return bytes;
 }
 
 // Pairs lie one after the other, each with its layers row by row.
@@ -65,7 +69,7 @@ async function showPair(at, go) {
   } else {
     figure.hidden = table.hidden = false;
     const start = offsetsOf(pairs)[at];
-    const scores = Array.from(cells.subarray(start, start + size));
+    const scores = cells(start, size);
     const best = pairs.layer_x[at] === null ? null : [pairs.layer_x[at], pairs.layer_y[at]];
     renderMap(x, y, scores, best);
     $("map-caption").replaceChildren(`${size.toLocaleString("en")} layer pairs: layers of `, name(x), " down, of ", name(y), " across; the framed one is the score of the pair.");

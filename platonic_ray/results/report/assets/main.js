@@ -17,6 +17,7 @@ function chooseMetric(at) {
   state.pair = same >= 0 ? same : firstPair();
   renderMatrix();
   renderStrip();
+  renderCapability();
   return state.pair >= 0 ? showPair(state.pair, false) : renderPairs();
 }
 
