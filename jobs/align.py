@@ -15,9 +15,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parent.parent)
 )  # a job's working directory may be all there is
 
-from platonic_ray.cli import main
+from platonic_ray.cli import run_as_job
 
 if __name__ == "__main__":
-    status = main(["run", *sys.argv[1:]])
-    print("done" if status == 0 else f"failed with exit status {status}", flush=True)
-    sys.exit(status)
+    run_as_job(["run", *sys.argv[1:]])

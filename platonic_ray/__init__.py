@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from platonic_ray.api import load as load
     from platonic_ray.api import neighbors as neighbors
     from platonic_ray.api import score as score
+    from platonic_ray.api import submit as submit
     from platonic_ray.api import table as table
     from platonic_ray.engine.scorer import Scorer as Scorer
     from platonic_ray.errors import PlatonicRayError as PlatonicRayError
@@ -35,6 +36,7 @@ _HOME = {
     "load": "platonic_ray.api",
     "neighbors": "platonic_ray.api",
     "score": "platonic_ray.api",
+    "submit": "platonic_ray.api",
     "table": "platonic_ray.api",
     "PlatonicRayError": "platonic_ray.errors",
     "Result": "platonic_ray.results",

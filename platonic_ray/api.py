@@ -308,6 +308,30 @@ def align(study: Study | str | Path, *, quiet: bool = False) -> Result:
     return run_study(study if isinstance(study, Study) else Study.from_toml(study), quiet=quiet)
 
 
+def submit(
+    study: Study | str | Path,
+    address: str | None = None,
+    *,
+    say: Callable[[str], None] = print,
+    python: str = "python",
+) -> Result:
+    """Run a study on a cluster from here: send what it needs as a job, follow its log, return its result.
+
+    The package holds this library, the study and the files of this machine that it names; the store must
+    be a URI that the cluster's nodes and this machine reach. Submitted again, a study goes on.
+
+    :param address: of the cluster's Jobs API, as `http://127.0.0.1:8265`; by default what
+        $RAY_API_SERVER_ADDRESS or $RAY_ADDRESS say.
+    :param say: is handed the lines of the job's log as they come.
+    :param python: the interpreter's name on the cluster.
+    :raises PlatonicRayError: if it cannot be sent, or failed; its log has said why.
+    """
+    from platonic_ray.engine.submit import submit_study
+
+    given = study if isinstance(study, Study) else Study.from_toml(study)
+    return submit_study(given, address, say, python)
+
+
 def load(path: str | Path) -> Result:
     """Read a result that `Result.save` wrote.
 

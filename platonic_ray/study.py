@@ -8,6 +8,7 @@ Whether a metric, a model of the catalog or a column exists is checked by the la
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -317,6 +318,12 @@ class Study(_Frozen):
         study = cls.from_dict(given, where=str(path))
         return study._with_paths_from(path.parent)
 
+    def to_toml(self) -> str:
+        """Return a study file of this study, without what stands at its default."""
+        given = self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        metrics = [{"name": metric.name, **metric.options} for metric in self.metrics]
+        return "".join(f"{key} = {_toml(value)}\n" for key, value in {**given, "metrics": metrics}.items())
+
     def replace(self, **changes: Any) -> Study:
         """Return a validated copy with some fields changed.
 
@@ -349,6 +356,17 @@ def _sample_path(source: str, folder: Path) -> str:
     if source.startswith("hub:") or "://" in source or not re.search(r"[./\\]", source):
         return source
     return _absolute(source, folder)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        inside = (
+            f"{json.dumps(k, ensure_ascii=False)} = {_toml(v)}" for k, v in value.items() if v is not None
+        )
+        return "{" + ", ".join(inside) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _absolute(path: str, folder: Path) -> str:

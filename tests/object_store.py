@@ -71,6 +71,10 @@ class ObjectStore:
         found = self.files.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
         return {info.path: info for info in found}
 
+    def files_below(self, uri: str) -> list[str]:
+        """The paths of all objects of a store."""
+        return [path for path, info in self.objects(uri).items() if info.type == fs.FileType.File]
+
     def flip(self, path: str, at: int | None = None) -> None:
         """Flip one bit of an object, by default in its middle."""
         with self.files.open_input_file(path) as stream:

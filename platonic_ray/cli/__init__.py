@@ -12,10 +12,12 @@ not finish; 130 interrupted (finished work is kept).
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from platonic_ray.cli import compare, figure, metrics, models, plan, report, run, show, table
+from platonic_ray.cli import cluster, compare, figure, metrics, models, plan, report, run, show, table
 from platonic_ray.errors import PlatonicRayError
 
 INTERRUPTED = 130
@@ -31,6 +33,7 @@ _GROUPS = (
     compare,
     metrics,
     models,
+    cluster,
 )
 
 
@@ -52,6 +55,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()  # the reader of our output has left, for example `| head`
         return 0
     return 0
+
+
+def run_as_job(arguments: Sequence[str]) -> NoReturn:
+    """Run one command as a script of its own, for instance one that `ray job submit` starts, and exit.
+
+    The last line of its output says how it ended. SIGTERM (`ray job stop`, a machine that is taken back)
+    ends it like Ctrl-C: what was finished is kept.
+    """
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    status = main(arguments)
+    ended = {0: "done", INTERRUPTED: "stopped: submit the same job again to go on"}
+    print(ended.get(status, f"failed with exit status {status}"), flush=True)
+    sys.exit(status)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -17,6 +17,8 @@ from platonic_ray.store import Store
 
 _FLUSH_S = 1.0
 _FLUSH_LINES = 200
+ALIVE_S = 10.0
+"""A driver that lives writes at least this often."""
 
 
 class EventLog:
@@ -33,7 +35,7 @@ class EventLog:
         self._store = store
         self._segment = 0
         self._lines: list[str] = []
-        self._flushed = time.monotonic()
+        self._flushed = self._said = time.monotonic()
 
     def add(self, event: str, **facts: Any) -> None:
         """Record an event; `facts` are JSON values."""
@@ -43,7 +45,9 @@ class EventLog:
         self.flush_if_due()
 
     def flush_if_due(self) -> None:
-        """Flush if there is much to flush, or if it was a second ago."""
+        """Flush if there is much to flush, or if it was a second ago; after ten silent ones, a sign of life."""
+        if not self._lines and time.monotonic() - self._said >= ALIVE_S:
+            self._lines.append(json.dumps({"event": "alive", "time": time.time()}))
         if len(self._lines) >= _FLUSH_LINES or time.monotonic() - self._flushed >= _FLUSH_S:
             self.flush()
 
@@ -53,4 +57,5 @@ class EventLog:
             self._store.append_events(self.run, self._segment, self._lines)
             self._segment += 1
             self._lines = []
+            self._said = time.monotonic()
         self._flushed = time.monotonic()

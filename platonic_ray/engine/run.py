@@ -67,18 +67,8 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
         graph = TaskGraph(
             plan.prerequisites, done=[task for task in plan.prerequisites if task not in wanted]
         )
-        events = EventLog(
-            store, run=time.strftime("%Y%m%dT%H%M%S", time.gmtime(started)) + f"-{uuid.uuid4().hex[:6]}"
-        )
-        events.add("started", study=study.name, key=prepared.key, todo=_counts(wanted), found=_counts(there))
-        _announce(progress, plan, wanted, there)
-        try:
-            scores, engine = _execute(prepared, graph, events, progress)
-        except BaseException as error:
-            events.add("stopped", error=type(error).__name__)
-            raise
-        finally:
-            events.flush()
+        events = _log(prepared, started, wanted, there)
+        scores, engine = _logged(prepared, graph, events, progress, wanted, there)
         result = assemble(prepared, scores, engine, started)
         examples, samples = examples_of(prepared, result)
         result = replace(result, examples=examples, samples=samples)
@@ -88,6 +78,67 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
         events.flush()
         progress.say(_summary(events, there, seconds))
     return result
+
+
+def embed_study(study: Study, *, quiet: bool = False) -> None:
+    """Embed what a study's models have not embedded yet, and compute nothing else.
+
+    A run of the study, or of any that shares models and samples with it, finds the features.
+
+    :raises PlatonicRayError: as `run_study`.
+    """
+    started = time.time()
+    store = Store.open(default_store() if study.run.store is None else study.run.store)
+    with ProgressDisplay(quiet=quiet) as progress:
+        prepared = prepare(study, store)
+        plan = prepared.context.plan
+        embeds = frozenset(task for task in plan.prerequisites if isinstance(task, Embed))
+        there = embeds & found(plan, lambda kind, key: store.manifest(kind, key) is not None)
+        if there < embeds:
+            events = _log(prepared, started, embeds - there, there)
+            graph = TaskGraph({task: () for task in plan.prerequisites if task in embeds}, done=there)
+            _logged(prepared, graph, events, progress, embeds - there, there)
+            seconds = time.time() - started
+            events.add("finished", seconds=seconds, counts=dict(events.counts), totals=dict(events.totals))
+            events.flush()
+        progress.say(
+            f"Embedded {len(embeds) - len(there)} shards of {len(plan.models)} models in "
+            f"{time.time() - started:.0f} s; {len(there)} were in the store ({store.uri})."
+        )
+
+
+def _log(prepared: Prepared, started: float, wanted: frozenset[Task], there: frozenset[Task]) -> EventLog:
+    """Begin the log of a run that was started then."""
+    name = time.strftime("%Y%m%dT%H%M%S", time.gmtime(started)) + f"-{uuid.uuid4().hex[:6]}"
+    events = EventLog(prepared.context.store, run=name)
+    events.add(
+        "started",
+        study=prepared.study.name,
+        key=prepared.key,
+        todo=_counts(wanted),
+        found=_counts(there),
+    )
+    events.flush()
+    return events
+
+
+def _logged(
+    prepared: Prepared,
+    graph: TaskGraph,
+    events: EventLog,
+    progress: ProgressDisplay,
+    wanted: frozenset[Task],
+    there: frozenset[Task],
+) -> tuple[dict[Score, pa.Table], str]:
+    """Run the graph; the log says if it is stopped."""
+    _announce(progress, prepared.context.plan, wanted, there)
+    try:
+        return _execute(prepared, graph, events, progress)
+    except BaseException as error:
+        events.add("stopped", error=type(error).__name__)
+        raise
+    finally:
+        events.flush()
 
 
 def _execute(
@@ -104,11 +155,14 @@ def _execute(
 
     from platonic_ray.engine import cluster
     from platonic_ray.engine.scheduler import Scheduler
+    from platonic_ray.engine.sharing import Sharing, local_paths
 
     started_here = cluster.connect()
     try:
         _end_on_sigterm()  # after connecting: Ray replaces handlers
-        scheduler = Scheduler(prepared.context, graph, events, progress)
+        sharing = Sharing(prepared.context.store, local_paths(prepared.study.dataset, prepared.study.models))
+        sharing.check()
+        scheduler = Scheduler(prepared.context, graph, events, progress, sharing)
         scores = scheduler.run()
         events.add("driver", fetched_bytes=scheduler.fetched_bytes)
         return scores, f"ray {ray.__version__}"
@@ -162,7 +216,12 @@ def _keep_result(store: Store, key: str, result: Result) -> None:
 
 
 def _stored_result(store: Store, prepared: Prepared) -> Result | None:
-    key = prepared.key
+    result = read_result(store, prepared.key)
+    return None if result is None else replace(result, provenance={**result.provenance, **asked(prepared)})
+
+
+def read_result(store: Store, key: str) -> Result | None:
+    """Return a result that is in a store, as its own run described it; None if it is not there, whole."""
     manifest = store.manifest("results", key)
     if manifest is None:
         return None
@@ -171,7 +230,7 @@ def _stored_result(store: Store, prepared: Prepared) -> Result | None:
     except CorruptArtifactError:
         store.discard("results", key)
         return None
-    return Result(**frames, provenance={**manifest.meta, **asked(prepared)})
+    return Result(**frames, provenance=dict(manifest.meta))
 
 
 _TILES = (NeighborTile, KernelTile, PermutedKernel, RowState)

@@ -29,6 +29,7 @@ from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.failures import Failure, Loss, classify
 from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.engine.rows import wanted_layers
+from platonic_ray.engine.sharing import Sharing
 from platonic_ray.engine.work import OBJECTS_ONLY
 from platonic_ray.errors import RunError, StudyError
 from platonic_ray.plan import (
@@ -66,13 +67,19 @@ class Scheduler:
     """Runs a plan's graph to its end on the Ray that is connected."""
 
     def __init__(
-        self, context: Context, graph: TaskGraph, events: EventLog, progress: ProgressDisplay
+        self,
+        context: Context,
+        graph: TaskGraph,
+        events: EventLog,
+        progress: ProgressDisplay,
+        sharing: Sharing,
     ) -> None:
         self.context = context
         self.plan = context.plan
         self.graph = graph
         self.events = events
         self.progress = progress
+        self._sharing = sharing
         self.scores: dict[Score, pa.Table] = {}
         self.replicas: list[Replica] = []
         self.running: dict[ObjectRef, Task] = {}
@@ -111,6 +118,7 @@ class Scheduler:
             self._next_shard(replica)
         if time.monotonic() - self._resources_read > 2.0:
             self._resources, self._resources_read = cluster.resources(), time.monotonic()
+            self._sharing.check_joined()
         while len(self.replicas) < self._model_slots():
             model = self._next_model()
             if model is None:

@@ -20,7 +20,6 @@ import contextlib
 import hashlib
 import json
 import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -140,7 +139,7 @@ class Store:
                 f"The store {uri} has format {version}; this version of platonic_ray reads {FORMAT}. "
                 "Choose another store, or the version that made it."
             )
-        probe = f"{store._root}/.probe-{uuid.uuid4().hex[:12]}"
+        probe = f"{store._root}/.probe"  # one name, so that killed openers do not fill a bucket
         files.write_atomic(store._fs, probe, b"")
         files.remove(store._fs, probe)
         return store
@@ -209,6 +208,15 @@ class Store:
     def is_local(self) -> bool:
         """Whether it is a folder of this machine's file system (which others may or may not share)."""
         return files.is_local(self._fs)
+
+    def write_word(self, word: str) -> None:
+        """Leave a word, which shows another process that it sees the same store."""
+        self.write(f"{self._root}/.word", word.encode())
+
+    def read_word(self) -> str | None:
+        """Return the word that was left last, or None."""
+        found = files.read_bytes(self._fs, f"{self._root}/.word")
+        return None if found is None else found.to_pybytes().decode(errors="replace")
 
     def discard(self, kind: str, key: str) -> None:
         """Let an artifact cease to exist: its manifest goes, its parts may stay."""

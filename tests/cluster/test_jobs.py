@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from support import changed, score_bytes
 
 import platonic_ray as pr
+from platonic_ray.store import Store
 
 pytestmark = pytest.mark.cluster
 
@@ -68,13 +70,14 @@ def test_the_job_script_fails_with_the_statuses_of_the_command_line(small_study,
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory):
-    """A Ray head with its dashboard, on free ports: the address of its Jobs API."""
+def head(tmp_path_factory, object_store):
+    """A Ray head with its dashboard, on free ports, that asks for a token: its Jobs API and an environment."""
     ports = []
     for _ in range(2):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             ports.append(probe.getsockname()[1])
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "planted-token-of-the-tests" * 2}
     log = (tmp_path_factory.mktemp("head") / "log").open("w+")
     process = subprocess.Popen(
         [
@@ -84,55 +87,127 @@ def head(tmp_path_factory):
         ],
         stdout=log,
         stderr=log,
-        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        env=environment,
     )
-    from ray.job_submission import JobSubmissionClient
-
-    until = time.monotonic() + 60
-    while True:
-        try:
-            client = JobSubmissionClient(f"http://127.0.0.1:{ports[1]}")
-            client.list_jobs()
-            break
-        except (ConnectionError, RuntimeError):
-            log.seek(0)
-            assert time.monotonic() < until, log.read()
-            time.sleep(0.5)
-    yield client
+    address = f"http://127.0.0.1:{ports[1]}"
+    until = time.monotonic() + 90
+    while ray_job(address, environment, "list").returncode:
+        log.seek(0)
+        assert time.monotonic() < until, log.read()
+        time.sleep(0.5)
+    yield address, environment
     process.terminate()
     process.wait(30)
     log.close()
 
 
-def test_a_submitted_job_ends_with_the_scores_of_a_run_here(head, small_study, tmp_path):
-    toml = write_toml(small_study, tmp_path / "study.toml", store="store", block_rows=256)
-    job = head.submit_job(
-        entrypoint=f"{sys.executable} jobs/align.py {toml} --out {tmp_path / 'out'}",
-        runtime_env={"working_dir": str(ROOT), "excludes": [".git", "tests", "*.parquet.tmp"]},
+def ray_job(address, environment, verb, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "ray.scripts.scripts", "job", verb, "--address", address, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    until = time.monotonic() + 240
-    while not head.get_job_status(job).is_terminal():
-        assert time.monotonic() < until, head.get_job_logs(job)
-        time.sleep(1)
-    logs = head.get_job_logs(job)
-    assert head.get_job_info(job).driver_exit_code == 0, logs
-    assert re.search(r"^done$", logs, re.MULTILINE)
-    expected = pr.align(small_study, quiet=True)
-    result = pr.load(tmp_path / "out")
-    assert score_bytes(result) == score_bytes(expected)
+
+
+def submitted(head, toml, *options, python=sys.executable):
+    address, environment = head
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "platonic_ray.cli", "submit", str(toml), "--address", address),
+            *("--python", python, *options),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_study_sent_from_here_comes_back_as_the_result_of_a_run_here(
+    head, object_store, tiny_study, tiny_undisturbed, tmp_path
+):
+    toml = tmp_path / "study.toml"
+    toml.write_text(tiny_study.to_toml())
+    store, out = object_store.new_uri(), tmp_path / "out"
+    ran = submitted(head, toml, "--store", store, "--out", str(out))
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"^done$", ran.stderr, re.MULTILINE)
+    result = pr.load(out)
+    assert score_bytes(result) == tiny_undisturbed
     assert result.provenance["engine"].startswith("ray")
+    # What was planted as a secret is nowhere: not in what was printed, the store, or the result.
+    kept = [object_store.files.open_input_file(p).readall() for p in object_store.files_below(store)]
+    kept += [path.read_bytes() for path in out.iterdir()]
+    for secret in (object_store.environment["AWS_SECRET_ACCESS_KEY"], head[1]["RAY_AUTH_TOKEN"]):
+        assert secret not in ran.stdout + ran.stderr
+        assert not any(secret.encode() in content for content in kept)
 
 
-def test_a_submitted_job_that_fails_says_why_in_its_log(head, small_study, tmp_path):
-    small = small_study.replace(metrics=[{"name": "mutual_knn", "k": 600}])
-    toml = write_toml(small, tmp_path / "study.toml", store="store")
-    job = head.submit_job(
-        entrypoint=f"{sys.executable} jobs/align.py {toml}",
-        runtime_env={"working_dir": str(ROOT), "excludes": [".git", "tests"]},
+def test_a_job_without_the_token_is_refused(head, tiny_study, tmp_path):
+    toml = tmp_path / "study.toml"
+    toml.write_text(tiny_study.to_toml())
+    address, environment = head
+    wrong = {**environment, "RAY_AUTH_TOKEN": "x" * 52}
+    for refused in ({**environment, "RAY_AUTH_MODE": "disabled"}, wrong):
+        ran = submitted((address, refused), toml, "--store", "s3://bucket/store")
+        assert ran.returncode == 6, ran.stderr
+        assert "RAY_AUTH_MODE=token" in ran.stderr
+        assert "Traceback" not in ran.stderr
+
+
+def test_a_job_that_fails_says_why_and_keeps_its_exit_status(head, object_store, tiny_study, tmp_path):
+    toml = tmp_path / "study.toml"
+    toml.write_text(tiny_study.replace(metrics=[{"name": "mutual_knn", "k": 600}]).to_toml())
+    ran = submitted(head, toml, "--store", object_store.new_uri())
+    assert ran.returncode == 6
+    assert "k = 600" in ran.stderr
+    assert "ended as FAILED (exit status 2)" in ran.stderr
+
+
+def test_features_alone_as_a_job_of_this_folder(head, object_store, tiny_study, tmp_path):
+    toml = tmp_path / "study.toml"
+    toml.write_text(tiny_study.to_toml())
+    address, environment = head
+    store = object_store.new_uri()
+    ran = ray_job(
+        *(address, environment, "submit", "--working-dir", "."),
+        *("--runtime-env-json", json.dumps({"excludes": [".git", ".venv", "tests", "docs"]})),
+        *("--", sys.executable, "jobs/embed.py", str(toml), "--store", store),
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "\ndone\n" in ran.stdout
+    assert len(Store(store).keys("features")) == 8
+
+
+@pytest.mark.parametrize("job", ["align", "embed"])
+def test_a_job_that_is_told_to_end_does_so_within_two_seconds_and_says_how_to_go_on(
+    small_study, tmp_path, job
+):
+    toml = tmp_path / "study.toml"
+    store = tmp_path / "store"
+    toml.write_text(changed(small_study, engine="ray", store=str(store)).to_toml())
+    process = subprocess.Popen(
+        [sys.executable, f"jobs/{job}.py", str(toml), "--quiet"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     until = time.monotonic() + 120
-    while not head.get_job_status(job).is_terminal():
+    while not Store(str(store)).keys("features"):
         assert time.monotonic() < until
-        time.sleep(0.5)
-    assert head.get_job_info(job).driver_exit_code == 2
-    assert "k = 600" in head.get_job_logs(job)
+        time.sleep(0.05)
+    start = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    said, errors = process.communicate(timeout=60)
+    took = time.monotonic() - start
+    assert process.returncode == 130, errors
+    assert said.strip().endswith("stopped: submit the same job again to go on")
+    assert "Traceback" not in errors
+    last = Store(str(store)).events(Store(str(store)).runs()[-1])[-1]
+    assert (last["event"], last["error"]) == ("stopped", "KeyboardInterrupt")
+    print(f"{job} ended {took:.1f} s after SIGTERM")
+    assert took < 10  # a busy machine; alone it is below two seconds
