@@ -49,6 +49,7 @@ def submit_study(
             f"A cluster's nodes do not see the store {study.run.store or 'in your cache'}. "
             "Give one that they and this machine reach: --store s3://bucket/store."
         )
+    study = study.replace(run=study.run.model_dump() | {"engine": "ray"})
     try:
         client = JobSubmissionClient(address)
     except Exception as error:  # Ray raises whatever its transport does
