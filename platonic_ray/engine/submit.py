@@ -44,9 +44,10 @@ def submit_study(
 
     from platonic_ray.engine.follow import fetch_result
 
-    if study.run.store is None or "://" not in study.run.store:
+    store = study.run.store
+    if store is None or "://" not in store:
         raise StudyError(
-            f"A cluster's nodes do not see the store {study.run.store or 'in your cache'}. "
+            f"A cluster's nodes do not see the store {store or 'in your cache'}. "
             "Give one that they and this machine reach: --store s3://bucket/store."
         )
     study = study.replace(run=study.run.model_dump() | {"engine": "ray"})
@@ -73,10 +74,10 @@ def submit_study(
     if info.status != JobStatus.SUCCEEDED:
         code = "" if info.driver_exit_code is None else f" (exit status {info.driver_exit_code})"
         raise RunError(
-            f"The job {job} ended as {info.status}{code}: its log is above. What it finished is in {study.run.store}; "
+            f"The job {job} ended as {info.status}{code}: its log is above. What it finished is in {store}; "
             "submit it again to go on."
         )
-    return fetch_result(Store(study.run.store))
+    return fetch_result(Store(store))
 
 
 def _submitted(client: JobSubmissionClient, entrypoint: str, folder: str, name: str) -> str:
