@@ -2,10 +2,12 @@
 
     python jobs/benchmark.py table --reference ~/platonic-rep
     python jobs/benchmark.py neighbors --samples 32768 --width 1024 --data low-rank
+    python jobs/benchmark.py kernels --samples 262144 --width 768 --models 4
 
-`neighbors` finds the exact neighbor graph beside FAISS (`pip install faiss-cpu`); its options are in its
-own --help. `table` is the size of the published table (Huh et al. 2024): it scores the 454 layers of 12
-language models against the 352 layers of 17 vision models (1,024 samples, 159,808 layer pairs), whole,
+`neighbors` finds the exact neighbor graph beside FAISS (`pip install faiss-cpu`), `kernels` scores linear
+CKA of many samples in one pass, `growth` follows two representations to many samples; their options are in
+their own --help. `table` is the size of the published table (Huh et al. 2024): it scores the 454 layers of
+12 language models against the 352 layers of 17 vision models (1,024 samples, 159,808 layer pairs), whole,
 from raw float32 features: exact clamp, normalizing, neighbors, scores. With a checkout of
 minyoungg/platonic-rep it times that on random layer pairs of the same features and compares scores. Other
 parts: `--part neighbor-metrics` and `--part null` start from neighbors; `--part kernel-metrics` is end
@@ -38,6 +40,8 @@ from typing import Any
 from bench.embed import time_embedding
 from bench.end_to_end import time_table
 from bench.given_neighbors import time_neighbor_metrics, time_null
+from bench.growth import time_growth
+from bench.kernels import time_kernels
 from bench.neighbors import time_neighbors
 from bench.plan import compare_plan, forecast_scales
 from bench.reference import Reference
@@ -50,6 +54,8 @@ PARTS = ("end-to-end", "neighbor-metrics", "kernel-metrics", "null")
 
 OTHERS = {
     "neighbors": time_neighbors,
+    "kernels": time_kernels,
+    "growth": time_growth,
     "embed": time_embedding,
     "plan": compare_plan,
     "scales": forecast_scales,

@@ -90,6 +90,16 @@ def test_the_other_parts_report_every_metric_asked_for(jobs: Any) -> None:
     assert null["mutual_knn"]["ratio"] > 0
 
 
+def test_neighbors_and_kernels_check_what_they_time(jobs: Any) -> None:
+    size = ["--samples", "2100", "--width", "16", "--repeats", "1"]
+    kinds = [word for kind in ("low-rank", "duplicates") for word in ("--data", kind)]
+    found = jobs.main(["neighbors", *size, *kinds, "--without-faiss", "--from-file"])
+    assert [row["data"] for row in found["rows"]] == ["low-rank", "duplicates"]
+    assert all(row["from_file_s"] > 0 for row in found["rows"])
+    kernels = jobs.main(["kernels", "--samples", "2100", "--width", "16", "--models", "2"])
+    assert kernels["largest_difference_from_float64"] < 1e-5
+
+
 def _neighbors(layers: list[Any], k: int) -> list[list[int]]:
     """The k nearest of the only layer, as the published recipe prepares it, in plain numpy."""
     rows = layers[0].double().numpy()

@@ -6,8 +6,10 @@ import argparse
 import resource
 import statistics
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -32,9 +34,10 @@ def time_neighbors(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--without-faiss", action="store_true", help="time this library alone")
+    parser.add_argument("--from-file", action="store_true", help="also read the features block by block")
     given = parser.parse_args(arguments)
     rows = [
-        _timed(kind, n, width, given.k, given.repeats, not given.without_faiss)
+        _timed(kind, n, width, given)
         for n in given.samples or [8192]
         for width in given.width or [384, 1024]
         for kind in given.data or ["low-rank"]
@@ -44,23 +47,26 @@ def time_neighbors(arguments: list[str]) -> dict[str, Any]:
     return {"what": "neighbors", "threads": torch.get_num_threads(), "k": given.k, "rows": rows}
 
 
-def _timed(kind: str, n: int, width: int, k: int, repeats: int, faiss_too: bool) -> dict[str, Any]:
+def _timed(kind: str, n: int, width: int, given: argparse.Namespace) -> dict[str, Any]:
+    k, faiss_too = given.k, not given.without_faiss
     x = features(kind, n, width)
     rows = l2_normalize(torch.from_numpy(x))
     pr.neighbors(x[:3000], min(k, 100))  # what is loaded and compiled once
-    start_bytes = _peak_bytes()
-    ours, theirs, peaks = [], [], []
-    for repeat in range(repeats):
+    start_bytes = peak_bytes()
+    ours, theirs, read, peaks = [], [], [], []
+    for repeat in range(given.repeats):
         start = perf_counter()
         ids, _ = pr.neighbors(x, k)
         ours.append(perf_counter() - start)
         if repeat == 0:
-            grown = _peak_bytes() - start_bytes
-        peaks.append(_peak_flops())
+            grown = peak_bytes() - start_bytes
+        peaks.append(peak_flops())
         if faiss_too:
             start = perf_counter()
             found = _faiss(rows.numpy(), k)
             theirs.append(perf_counter() - start)
+        if given.from_file:
+            read.append(_from_file(x, k, np.asarray(ids)))
     tally: Counter[str] = Counter()
     state = exact_neighbors(rows, k, "0" * 64, tally=tally)
     _check_sample(rows, state.ids[:, :k], k)
@@ -76,6 +82,12 @@ def _timed(kind: str, n: int, width: int, k: int, repeats: int, faiss_too: bool)
         "values_a_row": round(tally["pairs"] / n, 2),
         "memory_beyond_features_mb": round(grown / 2**20),
     }
+    if given.from_file:
+        slower = [b / a for a, b in zip(ours, read, strict=True)]
+        report |= {
+            "from_file_s": round(statistics.median(read), 3),
+            "from_file_ratio": round(statistics.median(slower), 2),
+        }
     if faiss_too:
         ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
         report |= {
@@ -84,6 +96,19 @@ def _timed(kind: str, n: int, width: int, k: int, repeats: int, faiss_too: bool)
             **_compared(rows, torch.from_numpy(np.asarray(ids)), torch.from_numpy(found)),
         }
     return report
+
+
+def _from_file(x: np.ndarray, k: int, expected: np.ndarray) -> float:
+    """Return the seconds that features in a file take, of which the same neighbors must come."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "features.npy"
+        np.save(path, x)
+        start = perf_counter()
+        ids, _ = pr.neighbors(path, k)
+        seconds = perf_counter() - start
+    if not np.array_equal(ids, expected):
+        raise AssertionError("neighbors of features in a file differ from those in memory")
+    return seconds
 
 
 def _faiss(rows: np.ndarray, k: int) -> np.ndarray:
@@ -122,7 +147,7 @@ def _check_sample(rows: torch.Tensor, ids: torch.Tensor, k: int) -> None:
         raise AssertionError("neighbors differ from those of float64 products")
 
 
-def _peak_flops(size: int = 3072) -> float:
+def peak_flops(size: int = 3072) -> float:
     """Return the operations a second of a float32 matrix product, the best of three."""
     a, times = torch.randn(size, size), []
     for _ in range(3):
@@ -132,7 +157,7 @@ def _peak_flops(size: int = 3072) -> float:
     return 2 * size**3 / min(times)
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -38,6 +38,7 @@ from platonic_ray.kernels.lists import (
     rank_sums,
 )
 from platonic_ray.kernels.medians import median_distances
+from platonic_ray.kernels.moments import linear_sums, worthwhile
 from platonic_ray.kernels.neighbors import (
     TopK,
     exact_ids,
@@ -108,6 +109,7 @@ __all__ = [
     "kernel_tile",
     "l2_normalize",
     "lcs_counts",
+    "linear_sums",
     "linked_products",
     "masked_kernel_sums",
     "median_distances",
@@ -141,5 +143,6 @@ __all__ = [
     "tile_neighbors",
     "tile_neighbors_of_both",
     "tree_sum",
+    "worthwhile",
     "zero_rows",
 ]

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from platonic_ray.kernels.frame import Framed, rounded_down
-from platonic_ray.kernels.threads import Spread
 
 
 class Candidates(Protocol):
@@ -28,11 +27,14 @@ class Candidates(Protocol):
     Rows are given by their place in the search. A row is no candidate of a query with the same id.
     """
 
-    def offer(self, product: Tensor, row: int, col: int, both: bool, spread: Spread) -> None:
-        """Take the candidates from a tile `[r, c]` of products u_i·v_j, whose first cell is (row, col).
+    def offer_rows(self, tile: Tensor, start: int, stop: int, row: int, col: int) -> None:
+        """Take the candidates of queries from rows `start` to `stop` of a tile `[r, c]` of products u_i·v_j.
 
-        Its rows are queries and its columns their gallery; if `both`, also the other way round.
+        Its first cell is that of rows (row, col). Calls for different queries may run side by side.
         """
+
+    def offer_columns(self, tile: Tensor, start: int, stop: int, row: int, col: int) -> None:
+        """The same of some of its columns, which are queries as well, and the tile's rows their gallery."""
 
     def full(self, rows: range) -> bool:
         """Return whether all queries of some rows have been given up."""
@@ -74,22 +76,22 @@ class NativeCandidates:
 
     def __init__(self, framed: Framed, ids: Tensor, queries: int, keep: int, dtype: torch.dtype) -> None:
         room = room_for(keep)
-        margin, self._share = framed.frame.margin(framed.norms[:queries], dtype)
-        self._margin, self._ids = margin.numpy(), ids.numpy()
-        self._bias = framed.biases.float().numpy()
+        margin, share = framed.frame.margin(framed.norms[:queries], dtype)
         self._heap = np.full((queries, keep), -np.inf, np.float32)
         self._threshold = np.full(queries, -np.inf, np.float32)
         self._count = np.zeros(queries, np.int32)
         self._score = np.empty((queries, room), np.float32)
         self._column = np.empty((queries, room), np.int32)
+        facts = (framed.biases.float().numpy(), ids.numpy(), share, margin.numpy())
+        self._state = (*facts, self._heap, self._threshold, self._count, self._score, self._column)
 
-    def offer(self, product: Tensor, row: int, col: int, both: bool, spread: Spread) -> None:
-        tile, loops = product.float().numpy(), native()
-        facts = (row, col, self._bias, self._ids, self._share, self._margin)
-        state = (self._heap, self._threshold, self._count, self._score, self._column)
-        spread(lambda start, stop: loops.offer_rows(tile, start, stop, *facts, *state), tile.shape[0])
-        if both:
-            spread(lambda start, stop: loops.offer_columns(tile, start, stop, *facts, *state), tile.shape[1])
+    def offer_rows(self, tile: Tensor, start: int, stop: int, row: int, col: int) -> None:
+        # A part of the tile, so that what is converted is what is looked at.
+        part = tile[start:stop].float().numpy()
+        native().offer_rows(part, 0, stop - start, row + start, col, *self._state)
+
+    def offer_columns(self, tile: Tensor, start: int, stop: int, row: int, col: int) -> None:
+        native().offer_columns(tile.float().numpy(), start, stop, row, col, *self._state)
 
     def full(self, rows: range) -> bool:
         return bool((self._count[rows.start : rows.stop] < 0).all())
@@ -120,11 +122,12 @@ class TorchCandidates:
         self._score = torch.full((queries, self._room), -torch.inf, dtype=dtype, device=device)
         self._column = torch.zeros((queries, self._room), dtype=torch.int64, device=device)
 
-    def offer(self, product: Tensor, row: int, col: int, both: bool, spread: Spread) -> None:
-        rows, cols = product.shape
-        self._merge(product + self._bias[col : col + cols], row, col)
-        if both:
-            self._merge((product + self._bias[row : row + rows].unsqueeze(1)).T, col, row)
+    def offer_rows(self, tile: Tensor, start: int, stop: int, row: int, col: int) -> None:
+        self._merge(tile[start:stop] + self._bias[col : col + tile.shape[1]], row + start, col)
+
+    def offer_columns(self, tile: Tensor, start: int, stop: int, row: int, col: int) -> None:
+        bias = self._bias[row : row + tile.shape[0]].unsqueeze(1)
+        self._merge((tile[:, start:stop] + bias).T, col + start, row)
 
     def full(self, rows: range) -> bool:
         return bool(self._lost[rows.start : rows.stop].all())

@@ -37,7 +37,7 @@ Read = Callable[[int, int], Tensor]
 BLOCK_BYTES = 64 * 2**20
 """Bytes of the rows that are read at a time; three times as many are held."""
 
-_TILE = {"cpu": 2048, "cuda": 8192}  # rows and columns of a tile
+TILE = {"cpu": 2048, "cuda": 8192}  # rows and columns of a tile
 _CORNERS = 4  # parts that a tile on the diagonal is cut into, so that little of it is made twice
 _CHUNK = 2**16  # queries whose candidates are sorted at a time
 
@@ -72,7 +72,7 @@ class Sweep:
         self._queries = ids.shape[0] if queries is None else queries
         self._block = block_rows or max(64, BLOCK_BYTES // (4 * width))
         device = ids.device.type
-        self._tile = tile_rows or _TILE.get(device, 8192)
+        self._tile = tile_rows or TILE.get(device, 8192)
         self._threads = torch.get_num_threads() if device == "cpu" else 1
         self._dtype = torch.bfloat16 if fast_bfloat16(device) else torch.float32
         every = range(ids.shape[0])
@@ -157,9 +157,16 @@ class Sweep:
         assert self._candidates is not None
         if self._candidates.full(rows) and (not both or self._candidates.full(columns)):
             return
+        candidates, row, col = self._candidates, rows.start, columns.start
         tile = self._buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
-        spread(lambda start, stop: torch.mm(left[start:stop], right.T, out=tile[start:stop]), len(rows))
-        self._candidates.offer(tile, rows.start, columns.start, both, spread)
+
+        def make(start: int, stop: int) -> None:
+            torch.mm(left[start:stop], right.T, out=tile[start:stop])
+            candidates.offer_rows(tile, start, stop, row, col)
+
+        spread(make, len(rows))
+        if both:
+            spread(lambda start, stop: candidates.offer_columns(tile, start, stop, row, col), len(columns))
 
     def _factor(self, rows: range) -> Tensor:
         """Return rows as factors of products."""

@@ -23,11 +23,13 @@ from platonic_ray.kernels import (
     as_rows,
     blocks_of,
     each,
+    linear_sums,
     median_distances,
     require_finite,
     require_recipe,
     root_level,
     super_tile,
+    worthwhile,
 )
 from platonic_ray.metrics.base import (
     KernelRows,
@@ -342,7 +344,10 @@ def _kernels(
         if kernel.median is not None:
             medians = median_distances(partial(_whole, rows[side]), n, kernel, level)
         about[side] = anchors(rows[side], kernel, medians)
-    sums = super_tile(rows, rows, pairs, level, 0, 0, n, kernel, about, unary=models)
+    if worthwhile(rows, pairs, n, kernel):
+        sums = linear_sums(rows, pairs, n, kernel, about, unary=models)
+    else:
+        sums = super_tile(rows, rows, pairs, level, 0, 0, n, kernel, about, unary=models)
     return sums.inner, kernel_rows(sums), about
 
 

@@ -26,7 +26,7 @@ def x() -> np.ndarray:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "BLOCK_BYTES", 4 * 9 * 100)
-    monkeypatch.setitem(sweep._TILE, "cpu", 37)
+    monkeypatch.setitem(sweep.TILE, "cpu", 37)
 
 
 def equal(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.ndarray]) -> bool:
