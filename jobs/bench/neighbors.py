@@ -36,14 +36,16 @@ def time_neighbors(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--without-faiss", action="store_true", help="time this library alone")
     parser.add_argument("--from-file", action="store_true", help="also read the features block by block")
     given = parser.parse_args(arguments)
-    rows = [
-        _timed(kind, n, width, given)
-        for n in given.samples or [8192]
-        for width in given.width or [384, 1024]
-        for kind in given.data or ["low-rank"]
-    ]
-    for row in rows:
-        print("  ".join(f"{name} {value}" for name, value in row.items()), file=sys.stderr)
+    rows = []
+    for n in given.samples or [8192]:
+        for width in given.width or [384, 1024]:
+            for kind in given.data or ["low-rank"]:
+                rows.append(_timed(kind, n, width, given))
+                print(
+                    "  ".join(f"{name} {value}" for name, value in rows[-1].items()),
+                    file=sys.stderr,
+                    flush=True,
+                )
     return {"what": "neighbors", "threads": torch.get_num_threads(), "k": given.k, "rows": rows}
 
 

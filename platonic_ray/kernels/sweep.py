@@ -233,7 +233,11 @@ class Sweep:
         return settled, ids, -cost_of(score, self._similarity)
 
     def _again(self, lost: Tensor, gallery: range) -> TopK:
-        """Search the gallery for queries that tiles could not settle."""
+        """Search the gallery for queries that tiles could not settle, a block of them at a time."""
+        groups = [self._searched(group, gallery) for group in lost.split(self._block)]
+        return TopK(torch.cat([top.ids for top in groups]), torch.cat([top.values for top in groups]))
+
+    def _searched(self, lost: Tensor, gallery: range) -> TopK:
         rows = self._gathered(lost)
         found: TopK | None = None
         for block in self._blocks(gallery):
