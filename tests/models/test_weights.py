@@ -169,12 +169,13 @@ def test_a_snapshot_of_which_only_the_configuration_is_there_is_completed(tmp_pa
 
     (tmp_path / "config.json").write_text("{}")
 
-    def snapshot(repo: str, *, local_files_only: bool = False, **_: object) -> str:
-        if not local_files_only:
+    def snapshot(repo: str, *, local_files_only: bool = False, allow_patterns: list[str], **_: object) -> str:
+        if not local_files_only and "*.safetensors" in allow_patterns:
             (tmp_path / "model.safetensors").write_bytes(b"weights")
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.setattr("platonic_ray.models.hub.reachable", lambda: True)
     address = "hub:org/model@" + "0123456789" * 4
     assert not (locate(pin(address, ("config.json",))) / "model.safetensors").exists()
     assert (locate(pin(address, ("config.json", "*.safetensors"))) / "model.safetensors").exists()

@@ -1,0 +1,165 @@
+"""Models on a hub: a revision pinned to a commit, its files fetched, and what went wrong in one line.
+
+All access is huggingface_hub's: its cache, tokens, offline mode, retries, and downloads that go on where they
+stopped. Only whether the hub can be reached is asked here first, because its client tries for half a
+minute before it takes what is in its cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from platonic_ray import cache
+from platonic_ray.digest import digest
+from platonic_ray.errors import StudyError, WeightsError
+
+_ADDRESS = re.compile(r"(?P<repo>[\w-][\w.-]*(?:/[\w-][\w.-]*)?)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_REACH_S = 5.0
+_REMEMBERED_S = 60
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+
+
+def pin(address: str) -> str:
+    """Return an address with its revision resolved to a commit, from the hub, else from its local cache.
+
+    :raises StudyError: if the address is none of a hub.
+    :raises WeightsError: if the commit cannot be had.
+    """
+    repo, revision = _parse(address)
+    if revision and _COMMIT.fullmatch(revision):
+        return address
+    import huggingface_hub
+
+    try:
+        if not reachable():
+            raise ConnectionError("offline")
+        commit = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=20).sha
+    except Exception as online:
+        if _is_verdict(online):
+            raise WeightsError(_explain(address, online)) from None
+        commit = _known(repo, revision)
+        if commit is None:
+            raise WeightsError(_explain(address, online)) from None
+        return f"hub:{repo}@{commit}"
+    _remember(repo, revision, str(commit))
+    return f"hub:{repo}@{commit}"
+
+
+def fetch(address: str, patterns: tuple[str, ...]) -> Path:
+    """Return the folder of an address with the files that fit the patterns, downloaded if need be.
+
+    Where the hub cannot be reached, what its local cache has of the commit.
+
+    :raises WeightsError: if they cannot be had.
+    """
+    repo, revision = _parse(address)
+    import huggingface_hub
+
+    wanted: dict[str, Any] = {"revision": revision, "allow_patterns": list(patterns)}
+    cached = _cached(repo, **wanted)
+    if not reachable():
+        if cached is None:
+            raise WeightsError(_explain(address, ConnectionError("offline")))
+        return cached
+    try:
+        return Path(huggingface_hub.snapshot_download(repo, **wanted))
+    except Exception as error:
+        raise WeightsError(_explain(address, error)) from None
+
+
+def is_cached(address: str, patterns: tuple[str, ...]) -> bool:
+    """Whether the local cache has what `fetch` would give, as far as it knows what there is."""
+    repo, revision = _parse(address)
+    return _cached(repo, revision=revision, allow_patterns=list(patterns)) is not None
+
+
+def reachable() -> bool:
+    """Whether the hub answers at its port; behind a proxy, that is left to the proxy. Known for a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if any(os.environ.get(name) for name in _PROXIES):
+        return True
+    return _answers(constants.ENDPOINT, int(time.monotonic() // _REMEMBERED_S))
+
+
+@lru_cache(maxsize=8)
+def _answers(endpoint: str, minute: int) -> bool:
+    parts = urlsplit(endpoint)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=_REACH_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _cached(repo: str, **wanted: Any) -> Path | None:
+    """Return the snapshot in the local cache; None where there is none, or one known to be incomplete."""
+    import huggingface_hub
+
+    with contextlib.suppress(Exception):
+        return Path(huggingface_hub.snapshot_download(repo, local_files_only=True, **wanted))
+    return None
+
+
+def _remember(repo: str, revision: str | None, commit: str) -> None:
+    """Note which commit a revision was: what is downloaded by its commit leaves no such note in the hub's cache."""
+    note = _note(repo, revision)
+    with contextlib.suppress(
+        OSError
+    ):  # a note that cannot be written costs the next offline run, nothing else
+        note.parent.mkdir(parents=True, exist_ok=True)
+        fresh = note.with_suffix(f".{os.getpid()}")
+        fresh.write_text(commit)
+        fresh.replace(note)
+
+
+def _known(repo: str, revision: str | None) -> str | None:
+    """Return the commit that a revision last was, if the local cache has it."""
+    with contextlib.suppress(OSError):
+        commit = _note(repo, revision).read_text()
+        if _COMMIT.fullmatch(commit) and _cached(repo, revision=commit) is not None:
+            return commit
+    cached = _cached(repo, revision=revision)
+    return None if cached is None else cached.name
+
+
+def _note(repo: str, revision: str | None) -> Path:
+    return cache.cache_folder("weights") / "hub" / f"{digest([repo, revision])}.commit"
+
+
+def _parse(address: str) -> tuple[str, str | None]:
+    match = _ADDRESS.fullmatch(address.removeprefix("hub:"))
+    if match is None:
+        raise StudyError(f"{address!r} is not an address of the form 'hub:org/name@revision'.")
+    return match["repo"], match["revision"]
+
+
+def _is_verdict(error: Exception) -> bool:
+    """Whether the hub itself said no: then an old copy in the cache is not what was asked for."""
+    return any(word in type(error).__name__ for word in ("Gated", "RepositoryNotFound", "RevisionNotFound"))
+
+
+def _explain(address: str, error: Exception) -> str:
+    cause = type(error).__name__
+    if "Gated" in cause:
+        remedy = "Accept its terms on the hub and log in with `hf auth login`."
+    elif "NotFound" in cause and "Local" not in cause:
+        remedy = "Check its name and revision; if it is private, log in with `hf auth login`."
+    else:
+        remedy = (
+            "The hub cannot be reached from here, and its cache does not have it. Download it elsewhere and give "
+            "its folder as the address, or use a model of the catalog."
+        )
+    return f"{address} cannot be had ({cause}). {remedy}"
