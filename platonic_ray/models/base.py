@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -82,7 +82,7 @@ class ModelSpec:
 
     @property
     def modality(self) -> Modality | None:
-        """What the model reads; None for stored features, which read nothing."""
+        """What the model reads; None for what reads any view, or, as stored features do, none."""
         return KINDS[self.kind].modality
 
     @property
@@ -109,6 +109,13 @@ class ModelSpec:
         """Whether the output of the model's own head is among what is kept."""
         return POOLER in self.poolings
 
+    def in_float32(self) -> ModelSpec | None:
+        """Return what runs a shard again where this model gives NaN; None where that is not asked for."""
+        settings = dict(self.settings)
+        if settings.get("on_nan", "refuse") == "refuse" or settings["dtype"] == "float32":
+            return None
+        return replace(self, settings=tuple(sorted((settings | {"dtype": "float32"}).items())))
+
     def keep(self, states: Sequence[tuple[str, int]]) -> Readout:
         """Return what is kept of a model's states, given the (name, width) of each.
 
@@ -129,6 +136,7 @@ class ModelSpec:
         Neither the model's name in the study, nor the view, nor the place where the weights lie.
         """
         kind = KINDS[self.kind]
+        image_size = IMAGE_SIZES.get(self.architecture or "")
         settings = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in self.settings
@@ -141,7 +149,7 @@ class ModelSpec:
             **({"seed": self.seed} if self.init == "random" else {}),
             **({"weights": self.weights.identity()} if self.weights else {}),
             **({"architecture": self.architecture} if self.architecture else {}),
-            **({"image_size": IMAGE_SIZES[self.architecture]} if self.architecture else {}),
+            **({"image_size": image_size} if image_size else {}),
         }
 
     @cached_property
@@ -190,13 +198,16 @@ def load(spec: ModelSpec, *, corpus: Iterable[Any] | None = None, device: str = 
     """Load a model. Downloads what is missing, checks every hash, changes no global state of torch.
 
     :param corpus: all items of the view, for a model that `fits`; others take none.
-    :raises WeightsError: if the weights cannot be had or do not fit the architecture.
+    :raises WeightsError: if the weights cannot be had, do not fit the architecture, or not the device.
     :raises DataError: if a model that fits is given no corpus.
     """
     if spec.fits and corpus is None:
         raise DataError(
             f"Model {spec.name!r} ({spec.kind}) is fitted: load(spec, corpus=…) needs all items of its view."
         )
+    from platonic_ray.models.fit import refuse_too_large
+
+    refuse_too_large(spec, device)
     model: Model = _module(spec).load(spec, corpus=corpus, device=device)
     return model
 

@@ -18,7 +18,7 @@ class Kind:
     its other choices that determine features. `files` are those read below `weights` (globs); `trained`
     are those of them that random weights do not need. A kind that `fits` needs all items of its view.
     One `by_row` takes row numbers of the dataset's source as its items, whatever the view holds
-    (`modality` None).
+    (`modality` None); one `imported` is code, whose `weights` are an import path, and takes any view.
     """
 
     module: str
@@ -30,6 +30,7 @@ class Kind:
     trained: tuple[str, ...] = ()
     fits: bool = False
     by_row: bool = False
+    imported: bool = False
     poolings: tuple[str, ...] = ()
     poolings_of_some: tuple[str, ...] = ()
 
@@ -40,9 +41,14 @@ NEUTRAL: Mapping[str, Any] = {
     "concatenate": False,
     "bits_per_byte": False,
     "bos": None,
+    "attention": None,
+    "trust_remote_code": False,
+    "on_nan": "refuse",
 }
 """Settings that change nothing at these values, and then enter no key."""
 _LAYERS = {"layers": "all", "concatenate": False}
+_NETWORK = {"dtype": "float32", "attention": None, "trust_remote_code": False, "on_nan": "refuse"}
+_TRAINED = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _TEXT_FILES = (
     *("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
@@ -57,47 +63,67 @@ KINDS: Mapping[str, Kind] = {
         settings={
             **{"pooling": "mean", "prompt": "{text}", "max_tokens": 512, "batch_tokens": 2048, **_LAYERS},
             **{"bos": None, "bits_per_byte": False},
+            **_NETWORK,
         },
-        constants={"dtype": "float32", "padding": "right", "batches": "by length, least padding"},
+        constants={"padding": "right", "batches": "by length, least padding"},
         files=(*_TEXT_FILES, "*.safetensors", "*.safetensors.index.json"),
-        trained=("*.safetensors", "*.safetensors.index.json"),
-        poolings=("mean", "last", "first", "max", "pooler"),
-        poolings_of_some=("pooler",),
+        trained=_TRAINED,
+        poolings=("mean", "last", "first", "max", "pooler", "model"),
+        poolings_of_some=("pooler", "model"),
     ),
     "transformers-vision": Kind(
         module="vision",
         version=1,
         modality="image",
-        settings={"pooling": "mean", "batch_images": 8, **_LAYERS},
-        constants={"dtype": "float32", "image_processor": "pil", "states": "before any final norm"},
+        settings={"pooling": "mean", "batch_images": 8, **_LAYERS, **_NETWORK},
+        constants={"image_processor": "pil", "states": "before any final norm"},
         files=("config.json", *_PROCESSORS, "*.safetensors", "*.safetensors.index.json"),
-        trained=("*.safetensors", "*.safetensors.index.json"),
+        trained=_TRAINED,
         poolings=("mean", "first", "max", "pooler"),
         poolings_of_some=("first", "pooler"),
+    ),
+    "timm": Kind(
+        module="timm_vision",
+        version=1,
+        modality="image",
+        settings={"pooling": "mean", "batch_images": 8, **_LAYERS},
+        constants={"dtype": "float32", "states": "before any final norm"},
+        files=("config.json", "*.safetensors"),
+        trained=("*.safetensors",),
+        poolings=("mean", "first", "max"),
     ),
     "transformers-audio": Kind(
         module="audio",
         version=2,
         modality="audio",
-        settings={"pooling": "mean", "max_seconds": 30.0, "batch_seconds": 60.0, **_LAYERS},
-        constants={"dtype": "float32", "channels": "averaged", "resampling": "polyphase"},
+        settings={"pooling": "mean", "max_seconds": 30.0, "batch_seconds": 60.0, **_LAYERS, **_NETWORK},
+        constants={"channels": "averaged", "resampling": "polyphase"},
         files=("config.json", *_PROCESSORS, "*.safetensors", "*.safetensors.index.json"),
-        trained=("*.safetensors", "*.safetensors.index.json"),
+        trained=_TRAINED,
         poolings=("mean", "last", "first", "max"),
     ),
     "transformers-video": Kind(
         module="video",
         version=1,
         modality="video",
-        settings={"pooling": "mean", "batch_clips": 1, **_LAYERS},
+        settings={"pooling": "mean", "batch_clips": 1, **_LAYERS, **_NETWORK},
         constants={
-            **{"dtype": "float32", "image_processor": "pil", "states": "before any final norm"},
+            **{"image_processor": "pil", "states": "before any final norm"},
             "frames": "evenly, first and last among them",
         },
         files=("config.json", *_PROCESSORS, "*.safetensors", "*.safetensors.index.json"),
-        trained=("*.safetensors", "*.safetensors.index.json"),
+        trained=_TRAINED,
         poolings=("mean", "first", "max"),
         poolings_of_some=("first",),
+    ),
+    "module": Kind(
+        module="hooked",
+        version=1,
+        modality=None,
+        settings={"pooling": "mean", "batch_items": 32, **_LAYERS},
+        constants={"features": "float32"},
+        poolings=("mean", "first", "last", "max"),
+        imported=True,
     ),
     "static-text": Kind(
         module="static",

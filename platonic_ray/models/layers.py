@@ -20,7 +20,8 @@ POOLER = "pooler"
 CONCATENATED = "all layers"
 
 Wanted = str | tuple[int | str, ...]
-"""`"all"`, `"every n"` (layers 0, n, 2n, …), or numbers (negative ones from the end) and names."""
+"""`"all"`, `"blocks"` (all but the embedding), `"every n"` (layers 0, n, 2n, …), or numbers (negative ones from
+the end) and names."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,8 @@ def chosen_layers(wanted: Wanted, names: Sequence[str], where: str) -> list[int]
     >>> chosen_layers("every 2", ["embedding", "block 1", "block 2", "block 3"], "Model 'm'")
     [0, 2]
     """
-    if wanted == "all":
-        return list(range(len(names)))
+    if wanted in ("all", "blocks"):
+        return [place for place, name in enumerate(names) if wanted == "all" or name != "embedding"]
     if isinstance(wanted, str):
         return list(range(0, len(names), int(wanted.removeprefix("every "))))
     places = set()

@@ -14,10 +14,13 @@ from platonic_ray.errors import StudyError
 from platonic_ray.models.base import RANDOM_INIT_SEED, ModelSpec, describe
 from platonic_ray.models.catalog import CATALOG, CatalogEntry
 from platonic_ray.models.kinds import FEATURE_FILES, KINDS, NEUTRAL, Kind
+from platonic_ray.models.sentence import FILES as POOLING_FILES
+from platonic_ray.models.sentence import OWN as OWN_POOLING
 from platonic_ray.models.weights import Weights, matches_any, pin
 from platonic_ray.study import ModelEntry
 
 _FEATURE_ENDINGS = tuple(pattern.removeprefix("*") for pattern in FEATURE_FILES)
+_BIN = "pytorch_model.bin"
 _WHAT_IT_IS = {"name", "view", "use", "kind", "weights", "sha256", "file", "init", "capability"}
 
 
@@ -54,7 +57,8 @@ def resolve(entry: ModelEntry, *, seed: int = RANDOM_INIT_SEED) -> ModelSpec:
         )
     settings = {**kind.settings, **(dict(listed.settings) if listed else {}), **given}
     _check_settings(settings, kind_name, where)
-    weights, file, architecture = _weights(entry, listed, kind_name, where)
+    more = (*(("*.py",) if settings.get("trust_remote_code") else ()), *_pooling_files(settings))
+    weights, file, architecture = _weights(entry, listed, kind_name, where, more)
     spec = ModelSpec(
         name=entry.name,
         kind=kind_name,
@@ -101,10 +105,15 @@ def _is_doubtful(spec: ModelSpec) -> bool:
 
 
 def _weights(
-    entry: ModelEntry, listed: CatalogEntry | None, kind_name: str, where: str
+    entry: ModelEntry, listed: CatalogEntry | None, kind_name: str, where: str, more: tuple[str, ...]
 ) -> tuple[Weights | None, str | None, str | None]:
-    """Return the pinned weights, the named file and the architecture, each where the kind has it."""
+    """Return the pinned weights, the named file and the architecture, each where the kind has it.
+
+    :param more: files that are read beside the kind's.
+    """
     kind = KINDS[kind_name]
+    if kind.imported:
+        return None, None, _identified(entry, where)
     if not kind.files:
         if entry.weights or entry.sha256 or entry.file:
             raise StudyError(
@@ -131,17 +140,18 @@ def _weights(
                 f"{where}: the weights' file or address must name the network, efficientnet-lite0 … lite4."
             )
         architecture = named[0].replace("_", "-")
-    elif kind_name == "transformers-text" and file is not None and not file.endswith(".gguf"):
-        raise StudyError(f"{where}: 'file' is for a GGUF file; for safetensors give the folder as 'weights'.")
+    elif kind_name.startswith("transformers-") and file is not None and not _may_be_named(kind_name, file):
+        raise StudyError(
+            f"{where}: 'file' is for a GGUF file of a text model, or {_BIN!r}, to allow weights that are no "
+            "safetensors; for these give the folder as 'weights'."
+        )
     elif kind.by_row and (file is None or entry.init == "random"):
         raise StudyError(
             f"{where}: kind {kind_name!r} takes the path of a file of features as 'weights' "
             f"({', '.join(_FEATURE_ENDINGS)}), and no 'init'."
         )
-    elif kind_name == "transformers-vision" and file is not None:
-        raise StudyError(f"{where}: give the folder with the configuration as 'weights', without 'file'.")
     hashes = listed.sha256 if listed else entry.sha256
-    patterns = tuple(hashes) if listed else _patterns(kind, file)
+    patterns = tuple(hashes) if listed else (*_patterns(kind, file), *more)
     if entry.init == "random":
         patterns = tuple(name for name in patterns if not matches_any(name, kind.trained))
         hashes = {name: sha for name, sha in hashes.items() if not matches_any(name, kind.trained)}
@@ -155,8 +165,34 @@ def _patterns(kind: Kind, file: str | None) -> tuple[str, ...]:
         return kind.files
     if file.endswith(".gguf") or kind.by_row:
         return (file,)  # a GGUF file holds the tokenizer and the configuration too
+    if file == _BIN:
+        tensors = [pattern for pattern in kind.files if matches_any(pattern, kind.trained)]
+        others = [pattern for pattern in kind.files if pattern not in tensors]
+        return (*others, "pytorch_model*.bin", "pytorch_model.bin.index.json")
     suffix = "*" + file[file.rfind(".") :]
     return (*(pattern for pattern in kind.files if pattern != suffix), file)
+
+
+def _identified(entry: ModelEntry, where: str) -> str:
+    """Return what a model that is code is: its import path with the digest of its source and weights."""
+    if entry.weights is None or entry.sha256 or entry.file or entry.init == "random":
+        raise StudyError(
+            f"{where}: kind {entry.kind!r} takes an import path as 'weights', 'my_package.my_module:build', and no "
+            "'sha256', 'file' or 'init'."
+        )
+    from platonic_ray.models.hooked import identify
+
+    return identify(entry.weights, where)
+
+
+def _may_be_named(kind_name: str, file: str) -> bool:
+    return file == _BIN or (file.endswith(".gguf") and kind_name == "transformers-text")
+
+
+def _pooling_files(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the files that say how a model pools, where that is asked for."""
+    pooling = settings.get("pooling", ())
+    return POOLING_FILES if OWN_POOLING in ((pooling,) if isinstance(pooling, str) else pooling) else ()
 
 
 def _known(name: str, table: Mapping[str, Any], complaint: str, key: str) -> str:

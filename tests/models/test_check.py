@@ -87,7 +87,9 @@ def test_the_kinds_and_the_catalog_are_listed(capsys) -> None:
     listed = json.loads(capsys.readouterr().out)
     assert listed["kinds"]["transformers-vision"]["pooling"] == ["mean", "first", "max", "pooler"]
     assert listed["kinds"]["features"]["reads"] == "rows"
+    assert listed["kinds"]["module"]["reads"] == "any view"
+    assert len(listed["presets"]["prh-val"]["image"]) == 17
     assert listed["catalog"]["minilm-l6"]["kind"] == "transformers-text"
     assert main(["models"]) == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in (*listed["kinds"], *listed["catalog"]))
+    assert all(name in said for name in (*listed["kinds"], *listed["catalog"], *listed["presets"]))

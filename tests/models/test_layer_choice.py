@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from model_samples import entry, image
-from test_text_families import DEEP, FAMILIES, _save_tokenizer
+from text_families import DEEP, FAMILIES, save_tokenizer
 
 from platonic_ray.errors import StudyError
 from platonic_ray.models import describe, load, resolve
@@ -23,7 +23,7 @@ def gpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(7)
     config = transformers.GPTNeoXConfig(**{**DEEP, "num_hidden_layers": 5})
     transformers.GPTNeoXModel(config).save_pretrained(folder)
-    _save_tokenizer(folder, pad=False)
+    save_tokenizer(folder, pad=False)
     return folder
 
 
@@ -87,7 +87,9 @@ def test_a_layer_that_does_not_exist_is_refused_before_weights_are_read(
 @pytest.mark.parametrize("wanted", ["some", "every 0", "every x", [], [1.5], [True], 3, [[1]]])
 def test_layers_of_another_form_are_refused_in_one_line(wanted) -> None:
     model = {"name": "m", "view": "v", "use": "minilm-l6", "layers": wanted}
-    with pytest.raises(StudyError, match=r'models\[0\].layers: expected "all", "every 4", or a list'):
+    with pytest.raises(
+        StudyError, match=r'models\[0\].layers: expected "all", "blocks", "every 4", or a list'
+    ):
         Study.from_dict({"models": [model]})
 
 
@@ -101,7 +103,7 @@ def test_a_description_is_what_the_loaded_model_has(family, tmp_path) -> None:
     name, settings, _ = FAMILIES[family]
     network = getattr(transformers, name)
     network(network.config_class(**settings)).save_pretrained(tmp_path)
-    _save_tokenizer(tmp_path, pad=False)
+    save_tokenizer(tmp_path, pad=False)
     spec = _spec(tmp_path)
     described, model = describe(spec), load(spec)
     assert described.layers == model.layers
@@ -114,7 +116,7 @@ def test_a_description_is_what_the_loaded_model_has(family, tmp_path) -> None:
 def test_a_family_whose_states_cannot_be_traced_is_described_by_its_configuration(tmp_path) -> None:
     config = transformers.MixtralConfig(**DEEP, num_key_value_heads=2, num_local_experts=2)
     transformers.MixtralModel(config).save_pretrained(tmp_path)
-    _save_tokenizer(tmp_path, pad=False)
+    save_tokenizer(tmp_path, pad=False)
     spec = _spec(tmp_path)
     assert describe(spec).layers == load(spec).layers
 

@@ -1,0 +1,75 @@
+"""Whether a model's weights fit the device that is to hold them: known before they are downloaded or read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from platonic_ray.errors import WeightsError
+from platonic_ray.models import hub
+from platonic_ray.models.base import ModelSpec, describe
+from platonic_ray.models.kinds import KINDS
+from platonic_ray.models.weights import locate, matches_any
+
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+_SAFETENSORS = "*.safetensors"
+
+
+def refuse_too_large(spec: ModelSpec, device: str) -> None:
+    """Refuse a model whose weights alone are larger than the device's memory, in the dtype that they run in.
+
+    :raises WeightsError: with both figures.
+    """
+    needed, there = weight_bytes(spec), device_bytes(device)
+    if needed > there:
+        dtype = dict(spec.settings).get("dtype", "float32")
+        remedy = ' (or dtype = "bfloat16", half of it)' if dtype == "float32" and needed / 2 <= there else ""
+        raise WeightsError(
+            f"Model {spec.name!r} needs {needed / 1e9:,.1f} GB for its weights in {dtype}, and the "
+            f"{'GPU' if device != 'cpu' else 'machine'} has {there / 1e9:,.1f} GB: it was not loaded. Take a "
+            f"smaller model or a larger machine{remedy}."
+        )
+
+
+def weight_bytes(spec: ModelSpec) -> int:
+    """Return what a model's weights take in memory, read from what is there without reading them.
+
+    Of safetensors their headers; of a hub's model that is not downloaded yet its configuration. Other files
+    are small, or say it only when they are read: 0.
+    """
+    trained = KINDS[spec.kind].trained
+    if spec.weights is None or spec.init == "random" or _SAFETENSORS not in trained or spec.file:
+        return 0
+    if spec.weights.address.startswith("hub:") and not hub.is_cached(spec.weights.address, (_SAFETENSORS,)):
+        return describe(spec).weight_bytes
+    root = locate(spec.weights)
+    numbers = _numbers_in(path for path in root.iterdir() if matches_any(path.name, (_SAFETENSORS,)))
+    return numbers * (4 if dict(spec.settings).get("dtype", "float32") == "float32" else 2)
+
+
+def device_bytes(device: str) -> int:
+    """Return the memory of a device: of a GPU its own, of the CPU the machine's or what its container may use."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # no such limit
+        there = min(there, int(_CGROUP.read_text()))
+    return there
+
+
+def _numbers_in(files: Iterable[Path]) -> int:
+    from safetensors import SafetensorError, safe_open
+
+    count = 0
+    for file in files:
+        with contextlib.suppress(SafetensorError, OSError), safe_open(file, framework="np") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (it is no dictionary)
+                size = 1
+                for length in tensors.get_slice(name).get_shape():
+                    size *= length
+                count += size
+    return count
