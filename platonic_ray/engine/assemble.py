@@ -108,6 +108,7 @@ class _Description:
     layers: tuple[LayerInfo, ...]
     truncated: int
     likelihood: Likelihood | None
+    fell_back: int
     bounds: tuple[float, ...] | None
     made_by: tuple[dict[str, Any], ...]
 
@@ -139,7 +140,8 @@ def _describe(context: Context, model: int) -> _Description:
     truncated = sum(shard["truncated"] for shard in shards)
     noted = [shard["likelihood"] for shard in shards if shard.get("likelihood") is not None]
     likelihood = Likelihood.sum(noted) if noted else None
-    return _Description(layers, truncated, likelihood, bounds, tuple(machines.values()))
+    fell_back = sum(shard.get("fell_back") is not None for shard in shards)
+    return _Description(layers, truncated, likelihood, fell_back, bounds, tuple(machines.values()))
 
 
 def _bounds(context: Context, model: int) -> tuple[float, ...] | None:
@@ -218,6 +220,12 @@ def _provenance(
         f"{name}: {description.truncated} of {context.plan.n} texts were cut at the model's longest input"
         for name, description in zip(names, described, strict=True)
         if description.truncated
+    ]
+    notes += [
+        f"{name}: {description.fell_back} of {len(context.plan.shards)} shards were run again in float32, where "
+        "the model's dtype gave NaN or infinity"
+        for name, description in zip(names, described, strict=True)
+        if description.fell_back
     ]
     notes += prepared.notes
     clamps = {

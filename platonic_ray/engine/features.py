@@ -47,6 +47,7 @@ class ModelRunner:
         self._context = context
         self._model = model
         self._loaded: Model | None = None
+        self._wide: Model | None = None
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
 
     def load(self) -> int:
@@ -89,6 +90,7 @@ class ModelRunner:
                 "layers": [vars(layer) for layer in layers],
                 "rows": len(span),
                 "truncated": features.truncated,
+                "fell_back": "float32" if features.fell_back else None,
                 "likelihood": None if features.likelihood is None else asdict(features.likelihood),
                 "zero_rows": [int((~rows.any(axis=1)).sum()) for rows in features.layers],
                 "made_by": made_by(self._device, context.run.threads),
@@ -119,12 +121,23 @@ class ModelRunner:
                 "Run again: what did not change is kept."
             )
         if self._dataset.several(planned.view) and not spec.by_row:
-            features = averaged(self._loaded.embed(list(itertools.chain.from_iterable(items))), items)
+            features = averaged(self._run(list(itertools.chain.from_iterable(items))), items)
         else:
-            features = self._loaded.embed(items)
+            features = self._run(items)
         for layer, rows in zip(self._loaded.layers, features.layers, strict=True):
             self._refuse_nan(rows, planned.name, layer.name, span.start)
         return features
+
+    def _run(self, items: Sequence[Any]) -> Features:
+        """Return the features of items, made again in float32 where that is asked for and has to be."""
+        assert self._loaded is not None
+        features = self._loaded.embed(items)
+        wide = self._context.specs[self._model].in_float32()
+        if wide is None or all(np.isfinite(rows).all() for rows in features.layers):
+            return features
+        if self._wide is None:
+            self._wide = load(wide, device=self._device)
+        return dataclasses.replace(self._wide.embed(items), fell_back=True)
 
     def _refuse_nan(self, rows: NDArray[np.float32], model: str, layer: str, first: int) -> None:
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
@@ -132,7 +145,8 @@ class ModelRunner:
             ids = ", ".join(repr(self._dataset.ids[first + row]) for row in bad[:20])
             raise DataError(
                 f"Model {model!r}, layer {layer!r}: {bad.size} features are NaN or infinite, of sample {ids}"
-                f"{', …' if bad.size > 20 else ''}. Leave these samples out, or run the model in float32."
+                f"{', …' if bad.size > 20 else ''}. Leave these samples out, or run the model in float32 "
+                '(on_nan = "float32" does where it has to).'
             )
 
 

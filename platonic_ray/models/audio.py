@@ -30,7 +30,7 @@ from platonic_ray.errors import DataError, WeightsError
 from platonic_ray.models.base import Description, Features, ModelSpec, configuration, described
 from platonic_ray.models.batches import batches_by_length
 from platonic_ray.models.pooling import pool_tokens
-from platonic_ray.models.pretrained import explained, load_network, states_of
+from platonic_ray.models.pretrained import explained, load_network, random_network, states_of
 from platonic_ray.models.weights import locate
 
 _CONVOLUTION_HOP = 2
@@ -104,7 +104,7 @@ class AudioModel:
             padding="max_length" if self._window else True,
         )
         with torch.inference_mode():
-            output = self._network(**inputs.to(self._device), output_hidden_states=True)
+            output = self._network(**inputs.to(self._device, self._network.dtype), output_hidden_states=True)
         states = states_of(output, self._network, self._poolings, f"Model {self._name!r}")
         counts = torch.tensor([self._positions(len(wave)) for wave in waves], device=self._device)
         mask = (torch.arange(states[-1].shape[1], device=self._device) < counts.unsqueeze(1)).long()
@@ -127,7 +127,7 @@ def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> Audi
     folder = locate(spec.weights)
     with explained(spec, folder, "audio"):
         network = load_network(spec, folder, _configure(spec, folder))
-        return AudioModel(spec, _encoder(network), _extractor(folder), device)
+        return AudioModel(spec, _encoder(network), _extractor(spec, folder), device)
 
 
 def describe(spec: ModelSpec) -> Description:
@@ -139,13 +139,13 @@ def describe(spec: ModelSpec) -> Description:
     with explained(spec, folder, "audio"):
         config = _configure(spec, folder)
         with torch.device("meta"):
-            network = transformers.AutoModel.from_config(config, trust_remote_code=False)
-        network = _encoder(network.to(torch.float32))
-        return described(network, AudioModel(spec, network, _extractor(folder), "meta").layers)
+            network = _encoder(random_network(spec, config))
+        return described(network, AudioModel(spec, network, _extractor(spec, folder), "meta").layers)
 
 
 def _configure(spec: ModelSpec, folder: Path) -> Any:
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    trusted = spec.setting("trust_remote_code")
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trusted)
     network = transformers.MODEL_MAPPING.get(type(config), None)
     if network is None or not _reads_sounds(network):
         raise WeightsError(
@@ -171,9 +171,9 @@ def _is_windowed(network: Any) -> bool:
     return hasattr(network.config, "max_source_positions")
 
 
-def _extractor(folder: Path) -> Any:
+def _extractor(spec: ModelSpec, folder: Path) -> Any:
     return transformers.AutoFeatureExtractor.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
+        folder, local_files_only=True, trust_remote_code=spec.setting("trust_remote_code")
     )
 
 

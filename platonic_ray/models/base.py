@@ -31,12 +31,14 @@ class Features:
     """What a model says about n items: one float32 `[n, D_l]` array a layer, in the items' order.
 
     `truncated` counts the items of which the model read only the beginning. `likelihood` says how well a
-    language model predicted the texts, where that was asked for.
+    language model predicted the texts, where that was asked for. `fell_back` says that they were made in
+    float32, where the model's dtype gave NaN or infinity.
     """
 
     layers: list[np.ndarray]
     truncated: int = 0
     likelihood: Likelihood | None = None
+    fell_back: bool = False
 
 
 class Model(Protocol):

@@ -1,12 +1,14 @@
 """What text and vision models share in loading: transformers' checkpoints, whole, quiet, and without code.
 
-Weights come from safetensors; a tensor that the network needs and the files lack is an error here,
+Weights come from safetensors, or from `pytorch_model.bin` where a study names it (opened as tensors alone,
+never run as code). A tensor that the network needs and the files lack is an error here,
 where transformers would fill it with noise and say so in a log.
 """
 
 from __future__ import annotations
 
 import contextlib
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from platonic_ray.models.layers import POOLER
 
 
 def load_network(spec: ModelSpec, folder: Path, config: Any, auto: Any = transformers.AutoModel) -> Any:
-    """Return the network of a configuration in float32: a folder's weights, or seeded random ones.
+    """Return the network of a configuration in the study's dtype: a folder's weights, or seeded random ones.
 
     :param auto: the auto class that knows which network goes with the configuration.
     :raises ValueError: if the files lack some of the network's weights.
@@ -30,11 +32,11 @@ def load_network(spec: ModelSpec, folder: Path, config: Any, auto: Any = transfo
     network, report = auto.from_pretrained(
         folder,
         config=config,
-        dtype=torch.float32,
-        use_safetensors=True,
+        dtype=dtype_of(spec),
+        use_safetensors=not (spec.file or "").endswith(".bin"),
         local_files_only=True,
-        trust_remote_code=False,
         output_loading_info=True,
+        **_options(spec),
     )
     refuse_missing(report["missing_keys"], pooler=spec.takes_pooler)
     return network
@@ -44,7 +46,22 @@ def random_network(spec: ModelSpec, config: Any, auto: Any = transformers.AutoMo
     """Return the network of a configuration with weights drawn by the specification's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        return auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        return auto.from_config(config, dtype=dtype_of(spec), **_options(spec))
+
+
+def dtype_of(spec: ModelSpec) -> torch.dtype:
+    """Return the dtype that a model's network runs in."""
+    found: torch.dtype = getattr(torch, spec.setting("dtype"))
+    return found
+
+
+def _options(spec: ModelSpec) -> dict[str, Any]:
+    """Return what a study may ask of transformers beside the weights."""
+    attention = spec.setting("attention")
+    return {
+        "trust_remote_code": spec.setting("trust_remote_code"),
+        **({"attn_implementation": attention} if attention else {}),
+    }
 
 
 def refuse_missing(keys: Sequence[str], *, pooler: bool = False) -> None:
@@ -76,6 +93,12 @@ def states_of(output: Any, network: Any, poolings: Sequence[str], where: str) ->
     return (*states, *heads)
 
 
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError),
+    pickle.UnpicklingError,
+)
+
+
 @contextlib.contextmanager
 def explained(spec: ModelSpec, place: Path, what: str) -> Iterator[None]:
     """Turn what a damaged or foreign folder makes transformers raise into one clear error.
@@ -87,7 +110,7 @@ def explained(spec: ModelSpec, place: Path, what: str) -> Iterator[None]:
             yield
         except PlatonicRayError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        except _DAMAGED as error:
             reason = str(error).strip().split("\n")[0][:300]
             raise WeightsError(
                 f"Model {spec.name!r}: {place} cannot be loaded as a {what} model by "

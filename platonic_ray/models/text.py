@@ -33,6 +33,7 @@ from platonic_ray.models.layers import POOLER
 from platonic_ray.models.likelihood import Likelihood, bits_of_texts
 from platonic_ray.models.pooling import pool_tokens
 from platonic_ray.models.pretrained import explained, load_network, random_network, states_of
+from platonic_ray.models.sentence import with_own_pooling
 from platonic_ray.models.tokens import Tokenizer, Tokens
 from platonic_ray.models.weights import locate
 
@@ -126,15 +127,15 @@ def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> Text
     folder = locate(spec.weights)
     with explained(spec, folder / (spec.file or ""), "text"):
         network, tokenizer = _load(spec, folder)
-        return TextModel(spec, network, tokenizer, device)
+        return TextModel(with_own_pooling(spec, folder), network, tokenizer, device)
 
 
 def _load(spec: ModelSpec, folder: Path) -> tuple[Any, Any]:
     config, tokenizer = _configure(spec, folder)
     auto = _auto(spec, config)
-    if spec.file and spec.init == "pretrained":
+    if _is_gguf(spec) and spec.init == "pretrained":
         network = random_network(spec, config, auto)
-        read_gguf(folder / spec.file, network)
+        read_gguf(folder / str(spec.file), network)
     else:
         network = load_network(spec, folder, config, auto)
     return _encoder(network), tokenizer
@@ -181,23 +182,28 @@ def describe(spec: ModelSpec) -> Description:
         config, _ = _configure(spec, folder)
         with torch.device("meta"):
             auto = _auto(spec, config)
-            network = _encoder(auto.from_config(config, dtype=torch.float32, trust_remote_code=False))
+            network = _encoder(random_network(spec, config, auto))
             body = _body(network)
+            spec = with_own_pooling(spec, folder)
             readout = spec.keep(_named(_trace(body), body, spec))
         return described(network, readout.layers)
 
 
 def _configure(spec: ModelSpec, folder: Path) -> tuple[Any, Any]:
     """Return the configuration and the tokenizer of a folder or of a GGUF file in it."""
-    source = describe_gguf(folder / spec.file) if spec.file else folder
-    tokenizer = transformers.AutoTokenizer.from_pretrained(
-        source, local_files_only=True, trust_remote_code=False
-    )
-    config = transformers.AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    source = describe_gguf(folder / str(spec.file)) if _is_gguf(spec) else folder
+    trusted = spec.setting("trust_remote_code")
+    given = {"local_files_only": True, "trust_remote_code": trusted}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **given)
+    config = transformers.AutoConfig.from_pretrained(source, **given)
     if config.model_type == "clip":
         config = config.text_config
     config.use_cache = False
     return config, tokenizer
+
+
+def _is_gguf(spec: ModelSpec) -> bool:
+    return (spec.file or "").endswith(".gguf")
 
 
 def _trace(network: Any) -> Any:

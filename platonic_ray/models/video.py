@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from PIL import Image
 
 from platonic_ray.datasets import decode_video, evenly
 from platonic_ray.errors import DataError
 from platonic_ray.models.base import Description, ModelSpec, configuration, described
-from platonic_ray.models.pretrained import explained, load_network
+from platonic_ray.models.pretrained import explained, load_network, random_network
 from platonic_ray.models.vision import VisionModel, configure, processor_of
 from platonic_ray.models.weights import locate
 
@@ -59,8 +58,8 @@ def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> Vide
     assert spec.weights is not None
     folder = locate(spec.weights)
     with explained(spec, folder, "video"):
-        network = load_network(spec, folder, _configure(folder))
-        return VideoModel(spec, network, processor_of(folder), device)
+        network = load_network(spec, folder, _configure(spec, folder))
+        return VideoModel(spec, network, processor_of(spec, folder), device)
 
 
 def describe(spec: ModelSpec) -> Description:
@@ -71,13 +70,12 @@ def describe(spec: ModelSpec) -> Description:
     folder = locate(configuration(spec))
     with explained(spec, folder, "video"):
         with torch.device("meta"):
-            network = transformers.AutoModel.from_config(_configure(folder), trust_remote_code=False)
-        network = network.to(torch.float32)
-        return described(network, VideoModel(spec, network, processor_of(folder), "meta").layers)
+            network = random_network(spec, _configure(spec, folder))
+        return described(network, VideoModel(spec, network, processor_of(spec, folder), "meta").layers)
 
 
-def _configure(folder: Path) -> Any:
-    config = configure(folder)
+def _configure(spec: ModelSpec, folder: Path) -> Any:
+    config = configure(spec, folder)
     if not hasattr(config, "num_frames"):
         raise ValueError(f"{config.model_type} does not say how many frames it takes")
     return config

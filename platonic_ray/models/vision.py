@@ -28,7 +28,7 @@ from platonic_ray.errors import DataError, StudyError
 from platonic_ray.models.base import Description, Features, ModelSpec, configuration, described
 from platonic_ray.models.batches import ready_ahead
 from platonic_ray.models.layers import POOLER
-from platonic_ray.models.pretrained import explained, load_network, states_of
+from platonic_ray.models.pretrained import explained, load_network, random_network, states_of
 from platonic_ray.models.weights import locate
 
 _MOST_PREFIX_TOKENS = 16
@@ -114,7 +114,7 @@ class VisionModel:
 
         With the pooling "pooler" the last is what its head gives, `[n, D]`.
         """
-        pixels = pixels.to(self._device)
+        pixels = pixels.to(self._device, self._network.dtype)
         more = {}
         if self._takes_noise:  # a masked autoencoder orders its patches by this; keep them as they are
             order = torch.arange(self._patches(pixels), device=pixels.device, dtype=torch.float32)
@@ -176,8 +176,8 @@ def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> Visi
     assert spec.weights is not None
     folder = locate(spec.weights)
     with explained(spec, folder, "vision"):
-        network = load_network(spec, folder, configure(folder))
-        return VisionModel(spec, network, processor_of(folder), device)
+        network = load_network(spec, folder, configure(spec, folder))
+        return VisionModel(spec, network, processor_of(spec, folder), device)
 
 
 def describe(spec: ModelSpec) -> Description:
@@ -188,21 +188,21 @@ def describe(spec: ModelSpec) -> Description:
     folder = locate(configuration(spec))
     with explained(spec, folder, "vision"):
         with torch.device("meta"):
-            network = transformers.AutoModel.from_config(configure(folder), trust_remote_code=False)
-        network = network.to(torch.float32)
-        return described(network, VisionModel(spec, network, processor_of(folder), "meta").layers)
+            network = random_network(spec, configure(spec, folder))
+        return described(network, VisionModel(spec, network, processor_of(spec, folder), "meta").layers)
 
 
-def processor_of(folder: Path) -> Any:
+def processor_of(spec: ModelSpec, folder: Path) -> Any:
     """Return the image processor saved in a folder, in its Pillow version."""
     return transformers.AutoImageProcessor.from_pretrained(
-        folder, backend="pil", local_files_only=True, trust_remote_code=False
+        folder, backend="pil", local_files_only=True, trust_remote_code=spec.setting("trust_remote_code")
     )
 
 
-def configure(folder: Path) -> Any:
+def configure(spec: ModelSpec, folder: Path) -> Any:
     """Return the configuration of a folder's vision network, set to give what this module promises."""
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    trusted = spec.setting("trust_remote_code")
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trusted)
     config = getattr(config, "vision_config", None) or config
     config.tie_last_hidden_states = False  # the last state is the last block's, not its norm's
     if hasattr(config, "mask_ratio"):
