@@ -24,11 +24,17 @@ SMALL_BART = {
 FAMILIES: dict[str, tuple[str, dict[str, Any], bool]] = {
     "llama": ("LlamaForCausalLM", DEEP, True),
     "mistral": ("MistralForCausalLM", {**DEEP, "num_key_value_heads": 2, "sliding_window": 4}, True),
+    "mixtral": ("MixtralForCausalLM", {**DEEP, "num_key_value_heads": 2, "num_local_experts": 3}, True),
     "pythia": ("GPTNeoXForCausalLM", DEEP, True),
     "olmo": ("OlmoForCausalLM", DEEP, True),
     "qwen2": ("Qwen2ForCausalLM", {**DEEP, "num_key_value_heads": 2}, True),
     "bloom": ("BloomForCausalLM", {"vocab_size": 100, "hidden_size": 32, "n_layer": 2, "n_head": 4}, True),
     "gemma": ("GemmaForCausalLM", {**DEEP, "num_key_value_heads": 1, "head_dim": 8}, True),
+    "gemma2": (
+        *("Gemma2ForCausalLM", {**DEEP, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4}),
+        True,
+    ),
+    "qwen3": ("Qwen3ForCausalLM", {**DEEP, "num_key_value_heads": 2, "head_dim": 8}, True),
     "gpt2": (
         "GPT2LMHeadModel",
         {"vocab_size": 100, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40},
