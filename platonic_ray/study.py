@@ -92,6 +92,7 @@ class ModelEntry(_Frozen):
     list: every layer is pooled each way, in one pass; "model" is a sentence encoder's own. `dtype` is that
     of the network (pooled in float32 always);
     `on_nan = "float32"` runs a shard again in float32 where a narrower one gives NaN or infinity.
+    `quantization` holds a language model's weights in 8 or 4 bits, by bitsandbytes.
     `attention` names transformers' implementation; `trust_remote_code` lets code beside the weights run.
     `concatenate` adds a representation of all layers side by side. `bos` puts the tokenizer's
     first token before every text (true), or leaves it out (false). `bits_per_byte` measures how well a
@@ -121,6 +122,7 @@ class ModelEntry(_Frozen):
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     on_nan: Literal["refuse", "float32"] | None = None
     attention: Literal["eager", "sdpa"] | None = None
+    quantization: Literal["8bit", "4bit"] | None = None
     trust_remote_code: bool | None = None
     concatenate: bool | None = None
     bos: bool | None = None

@@ -172,9 +172,11 @@ def _is_windowed(network: Any) -> bool:
 
 
 def _extractor(spec: ModelSpec, folder: Path) -> Any:
-    return transformers.AutoFeatureExtractor.from_pretrained(
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(
         folder, local_files_only=True, trust_remote_code=spec.setting("trust_remote_code")
     )
+    extractor.padding_side = "right"  # as the masks here have it, whatever the folder says
+    return extractor
 
 
 def _named(network: Any) -> list[tuple[str, int]]:

@@ -46,7 +46,10 @@ def weight_bytes(spec: ModelSpec) -> int:
         return describe(spec).weight_bytes
     root = locate(spec.weights)
     numbers = _numbers_in(path for path in root.iterdir() if matches_any(path.name, (_SAFETENSORS,)))
-    return numbers * (4 if dict(spec.settings).get("dtype", "float32") == "float32" else 2)
+    settings = dict(spec.settings)
+    if settings.get("quantization") is not None:
+        return numbers // (1 if settings["quantization"] == "8bit" else 2)
+    return numbers * (4 if settings.get("dtype", "float32") == "float32" else 2)
 
 
 def device_bytes(device: str) -> int:

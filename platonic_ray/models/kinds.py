@@ -44,6 +44,7 @@ NEUTRAL: Mapping[str, Any] = {
     "attention": None,
     "trust_remote_code": False,
     "on_nan": "refuse",
+    "quantization": None,
 }
 """Settings that change nothing at these values, and then enter no key."""
 _LAYERS = {"layers": "all", "concatenate": False}
@@ -64,6 +65,7 @@ KINDS: Mapping[str, Kind] = {
             **{"pooling": "mean", "prompt": "{text}", "max_tokens": 512, "batch_tokens": 2048, **_LAYERS},
             **{"bos": None, "bits_per_byte": False},
             **_NETWORK,
+            "quantization": None,
         },
         constants={"padding": "right", "batches": "by length, least padding"},
         files=(*_TEXT_FILES, "*.safetensors", "*.safetensors.index.json"),

@@ -8,6 +8,7 @@ where transformers would fill it with noise and say so in a log.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,14 +22,19 @@ from platonic_ray.models.base import ModelSpec
 from platonic_ray.models.layers import POOLER
 
 
-def load_network(spec: ModelSpec, folder: Path, config: Any, auto: Any = transformers.AutoModel) -> Any:
+def load_network(
+    spec: ModelSpec, folder: Path, config: Any, auto: Any = transformers.AutoModel, *, device: str = "cpu"
+) -> Any:
     """Return the network of a configuration in the study's dtype: a folder's weights, or seeded random ones.
 
     :param auto: the auto class that knows which network goes with the configuration.
+    :param device: where quantized weights are put; others stay on the CPU.
     :raises ValueError: if the files lack some of the network's weights.
     """
     if spec.init == "random":
         return random_network(spec, config, auto)
+    quantized = dict(spec.settings).get("quantization")
+    more = {} if quantized is None else _quantized(spec, quantized, device)
     network, report = auto.from_pretrained(
         folder,
         config=config,
@@ -37,6 +43,7 @@ def load_network(spec: ModelSpec, folder: Path, config: Any, auto: Any = transfo
         local_files_only=True,
         output_loading_info=True,
         **_options(spec),
+        **more,
     )
     refuse_missing(report["missing_keys"], pooler=spec.takes_pooler)
     return network
@@ -47,6 +54,32 @@ def random_network(spec: ModelSpec, config: Any, auto: Any = transformers.AutoMo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         return auto.from_config(config, dtype=dtype_of(spec), **_options(spec))
+
+
+def refuse_unquantizable(spec: ModelSpec) -> None:
+    """Refuse quantization where it cannot be had.
+
+    :raises StudyError: saying what to install, or which weights it is not for.
+    """
+    if dict(spec.settings).get("quantization") is None:
+        return
+    lacking = [name for name in ("bitsandbytes", "accelerate") if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise StudyError(
+            f"Model {spec.name!r}: quantization needs {' and '.join(lacking)}; pip install 'platonic-ray[quantized]'."
+        )
+    if (spec.file or "").endswith(".gguf") or spec.init == "random":
+        raise StudyError(f"Model {spec.name!r}: quantization is of trained weights that are no GGUF file's.")
+
+
+def _quantized(spec: ModelSpec, how: str, device: str) -> dict[str, Any]:
+    """Return what transformers is told to hold a network's linear maps in 8 bits (LLM.int8) or 4 (NF4)."""
+    bits = (
+        {"load_in_8bit": True}
+        if how == "8bit"
+        else {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype_of(spec)}
+    )
+    return {"quantization_config": transformers.BitsAndBytesConfig(**bits), "device_map": {"": device}}
 
 
 def dtype_of(spec: ModelSpec) -> torch.dtype:

@@ -32,7 +32,13 @@ from platonic_ray.models.gguf_files import describe_gguf, read_gguf
 from platonic_ray.models.layers import POOLER
 from platonic_ray.models.likelihood import Likelihood, bits_of_texts
 from platonic_ray.models.pooling import pool_tokens
-from platonic_ray.models.pretrained import explained, load_network, random_network, states_of
+from platonic_ray.models.pretrained import (
+    explained,
+    load_network,
+    random_network,
+    refuse_unquantizable,
+    states_of,
+)
 from platonic_ray.models.sentence import with_own_pooling
 from platonic_ray.models.tokens import Tokenizer, Tokens
 from platonic_ray.models.weights import locate
@@ -50,7 +56,9 @@ class TextModel:
 
     def __init__(self, spec: ModelSpec, network: Any, tokenizer: Any, device: str) -> None:
         self._name = spec.name
-        self._network = network.eval().to(device)
+        self._network = network.eval()
+        if spec.setting("quantization") is None:  # quantized weights are where they belong already
+            network.to(device)
         body = _body(network)
         self._device = device
         self._poolings = spec.poolings
@@ -126,18 +134,19 @@ def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> Text
     assert spec.weights is not None
     folder = locate(spec.weights)
     with explained(spec, folder / (spec.file or ""), "text"):
-        network, tokenizer = _load(spec, folder)
+        network, tokenizer = _load(spec, folder, device)
         return TextModel(with_own_pooling(spec, folder), network, tokenizer, device)
 
 
-def _load(spec: ModelSpec, folder: Path) -> tuple[Any, Any]:
+def _load(spec: ModelSpec, folder: Path, device: str) -> tuple[Any, Any]:
+    refuse_unquantizable(spec)
     config, tokenizer = _configure(spec, folder)
     auto = _auto(spec, config)
     if _is_gguf(spec) and spec.init == "pretrained":
         network = random_network(spec, config, auto)
         read_gguf(folder / str(spec.file), network)
     else:
-        network = load_network(spec, folder, config, auto)
+        network = load_network(spec, folder, config, auto, device=device)
     return _encoder(network), tokenizer
 
 
@@ -177,6 +186,7 @@ def describe(spec: ModelSpec) -> Description:
 
     :raises WeightsError: if it is not understood.
     """
+    refuse_unquantizable(spec)
     folder = locate(configuration(spec))
     with explained(spec, folder / (spec.file or ""), "text"):
         config, _ = _configure(spec, folder)

@@ -1,7 +1,8 @@
 """Kind "transformers-vision": vision transformers and convolutional networks, every hidden state, pooled.
 
 From a folder or a hub's snapshot, by transformers' `AutoModel` and the image processor saved with it
-(its Pillow version always, so that pixels do not depend on whether torchvision is installed). Of a
+(its Pillow version always, so that pixels do not depend on whether torchvision is installed; DINOv3 has none,
+and gets ViT's with its settings). Of a
 model with a text and an image side (CLIP, SigLIP) the image tower alone is loaded. Of a masked
 autoencoder (MAE) the encoder sees every patch.
 
@@ -14,6 +15,7 @@ likewise; "first" is the class token; "pooler" is one layer, the output of the m
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,8 @@ from platonic_ray.models.layers import POOLER
 from platonic_ray.models.pretrained import explained, load_network, random_network, states_of
 from platonic_ray.models.weights import locate
 
+_NO_PILLOW = ("DINOv3ViT",)
+"""Image processors without a Pillow version, that scale and normalize as ViT's does; it stands in for them."""
 _MOST_PREFIX_TOKENS = 16
 """Class, distillation and register tokens that a model may put before its patches."""
 
@@ -194,6 +198,11 @@ def describe(spec: ModelSpec) -> Description:
 
 def processor_of(spec: ModelSpec, folder: Path) -> Any:
     """Return the image processor saved in a folder, in its Pillow version."""
+    file = folder / "preprocessor_config.json"
+    described = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if str(described.get("image_processor_type")).startswith(_NO_PILLOW):
+        described["image_processor_type"] = "ViTImageProcessor"
+        return transformers.ViTImageProcessorPil.from_dict(described)
     return transformers.AutoImageProcessor.from_pretrained(
         folder, backend="pil", local_files_only=True, trust_remote_code=spec.setting("trust_remote_code")
     )

@@ -203,3 +203,16 @@ def test_the_extractor_of_a_folder_decides_the_rate(saved, tmp_path) -> None:
     item = sound(0.4, 2, rate=8000)
     slow = load(_spec(folder)).embed([item]).layers[-1]
     assert not np.allclose(slow, load(_spec(saved("wav2vec2"))).embed([item]).layers[-1], atol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["wav2vec2-layer", "whisper"])
+def test_the_side_on_which_the_extractor_would_pad_changes_no_byte(family, saved, tmp_path) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(saved(family), tmp_path / "left"))
+    described = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps(described | {"padding_side": "left"}))
+    for a, b in zip(
+        load(_spec(folder)).embed(SOUNDS).layers, load(_spec(saved(family))).embed(SOUNDS).layers, strict=True
+    ):
+        assert a.tobytes() == b.tobytes()

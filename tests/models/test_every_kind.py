@@ -24,7 +24,7 @@ MODELS = {
     "llama": (TEXT, {"pooling": ["mean", "last"], "bits_per_byte": True}),
     "bert": (TEXT, {"dtype": "bfloat16"}),
     "t5": (TEXT, {"concatenate": True}),
-    "vit": (IMAGE, {"pooling": "first"}),
+    "vit": (IMAGE, {"pooling": "first", "layers": "blocks"}),  # the class token enters as a constant
     "dinov2": (IMAGE, {}),
     "clip": (IMAGE, {"layers": "blocks"}),
     "convnext": (IMAGE, {}),
@@ -98,6 +98,7 @@ def test_every_kind_runs_in_a_study_and_is_checked_without_running(study) -> Non
     assert result.capability["capability"].to_list() == ["bits_per_byte", "bits_per_byte_per_text"]
 
 
+@pytest.mark.slow  # a process a model, each importing its libraries: minutes on two cores
 @pytest.mark.weights
 @pytest.mark.cluster
 def test_through_rays_actors_it_comes_out_the_same(study, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from model_samples import entry, image
 from safetensors.torch import load_file, save_file
 from sound_samples import clip, save_audio, save_video, sound
 from support import write_samples, write_tiny_bert, write_tiny_vit
+from text_families import save_tokenizer
 
 import platonic_ray as pr
 from platonic_ray.errors import DataError, StudyError, WeightsError
@@ -231,3 +233,46 @@ def test_a_pooling_of_its_own_that_is_not_known_is_refused(
         _spec(folder, pooling=given)
     with pytest.raises(StudyError, match=r"needs a sentence-transformers folder; modules\.json is not there"):
         _spec(tiny_bert, pooling="model")
+
+
+_HAS_BITS = (
+    importlib.util.find_spec("bitsandbytes") is not None
+    and importlib.util.find_spec("accelerate") is not None
+)
+
+
+@pytest.mark.skipif(_HAS_BITS, reason="bitsandbytes is installed")
+def test_without_bitsandbytes_quantization_says_what_to_install_before_any_work(saved_text) -> None:
+    with pytest.raises(StudyError, match=r"needs bitsandbytes.*pip install 'platonic-ray\[quantized\]'"):
+        _spec(saved_text("llama"), quantization="8bit")
+
+
+@pytest.mark.skipif(not _HAS_BITS, reason="bitsandbytes and accelerate are not installed")
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_quantized_weights_give_features_near_those_of_the_whole_ones(bits, tmp_path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(5)
+    wide = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_hidden_layers": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=100, max_position_embeddings=64, **wide)).save_pretrained(
+        tmp_path
+    )
+    save_tokenizer(tmp_path, pad=False)
+    whole, narrow = _spec(tmp_path), _spec(tmp_path, quantization=bits, bits_per_byte=True)
+    assert whole.key != narrow.key
+    model = load(narrow)
+    assert type(model._network.model.layers[0].self_attn.q_proj).__name__ in ("Linear8bitLt", "Linear4bit")
+    ours, theirs = model.embed(TEXTS), load(whole).embed(TEXTS)
+    assert ours.likelihood is not None
+    for a, b in zip(ours.layers, theirs.layers, strict=True):
+        assert np.isfinite(a).all()
+        assert np.abs(a - b).max() <= 0.3 * np.abs(b).max()
+    assert np.abs(ours.layers[-1] - theirs.layers[-1]).max() > 0
+
+
+def test_quantization_is_of_trained_weights_alone(saved_text, monkeypatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    with pytest.raises(StudyError, match="trained weights that are no GGUF"):
+        _spec(saved_text("llama"), quantization="4bit", init="random")
+    with pytest.raises(StudyError, match="quantization would do nothing"):
+        resolve(entry(use="pixels", quantization="4bit"))

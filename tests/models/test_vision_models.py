@@ -48,6 +48,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], str, str, in
         *("Dinov2WithRegistersModel", {**WIDE, "patch_size": 8, "num_register_tokens": 3}, "Bit", CROPPED),
         *("Dinov2WithRegistersModel", "encoder.layer", 4),
     ),
+    "dinov3": (
+        *("DINOv3ViTModel", {**DEEP, "num_register_tokens": 3}, "DINOv3ViT", {**SQUARE, "resample": 2}),
+        *("DINOv3ViTModel", "model.layer", 4),
+    ),
     "beit": ("BeitModel", DEEP, "Beit", SQUARE, "BeitModel", "layers", 1),
     "clip": (
         *("CLIPModel", {"text_config": WORDS, "vision_config": DEEP, "projection_dim": 16}, "CLIP", CROPPED),
@@ -101,7 +105,9 @@ def _load(folder: Path, **given: Any) -> Any:
 
 
 def _pixels(folder: Path) -> list[torch.Tensor]:
-    processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    ours = "DINOv3" in (folder / "preprocessor_config.json").read_text()  # it has no Pillow version
+    auto = transformers.ViTImageProcessorPil if ours else transformers.AutoImageProcessor
+    processor = auto.from_pretrained(folder, **({} if ours else {"backend": "pil"}))
     return [
         processor(images=decode_image(item).convert("RGB"), return_tensors="pt")["pixel_values"]
         for item in IMAGES
