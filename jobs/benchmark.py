@@ -27,6 +27,10 @@ times `pr.Scorer` on features of one layer against ten models of one layer, besi
 the first runs studies of features in one process of one core and through Ray on one and two, beside the
 planner's forecast of them; the second simulates runs that nobody has made yet, on up to 1,024 GPUs.
 
+    python jobs/benchmark.py report --models 100 --layers 30
+
+times the report of a result of that size, written and opened in Chromium, and `platonic-ray show` of it.
+
 Prints JSON, and for people the same as lines on standard error.
 """
 
@@ -45,6 +49,7 @@ from bench.kernels import time_kernels
 from bench.neighbors import time_neighbors
 from bench.plan import compare_plan, forecast_scales
 from bench.reference import Reference
+from bench.report import time_report
 from bench.scorer import time_scorer
 
 from platonic_ray.metrics import metrics
@@ -59,6 +64,7 @@ OTHERS = {
     "embed": time_embedding,
     "plan": compare_plan,
     "scales": forecast_scales,
+    "report": time_report,
 }
 """Benchmarks with options of their own: they print their lines, and return the report."""
 

@@ -128,6 +128,8 @@ def _layer_map() -> Figure:
 
 def _growth() -> Figure:
     """Scores at several numbers of samples: the chosen pair with its errors, the others faint behind it."""
+    from bokeh.models import FixedTicker
+
     chart = _figure(
         320,
         "<b>@pair</b><br>n = @n{0,0}: @score{0.0000} ± @error{0.0000}",
@@ -144,16 +146,20 @@ def _growth() -> Figure:
     chart.line("n", "score", source=one, line_width=2.5, name="curve")
     points = chart.scatter("n", "score", source=one, size=8, name="points")
     chart.hover[0].renderers = [points]
+    chart.xaxis.ticker = FixedTicker(ticks=[], name="sizes")
     return chart
 
 
 def _capability() -> Figure:
     """How good models are at something, against how alike they are to others."""
+    from bokeh.models import DataRange1d
+
     chart = _figure(
         300,
         "<b>@model</b><br>@value{0.000}, alignment @alignment{0.0000}",
         "able",
         x_axis_label="capability",
+        x_range=DataRange1d(range_padding=0.25),  # names stand to the right of their marks
         y_axis_label="alignment",
     )
     points = _source("able", "value", "alignment", "model")

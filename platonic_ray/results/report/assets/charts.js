@@ -112,6 +112,7 @@ function drawGrowth(curves, at) {
     one.error.push(error ?? NaN); one.pair.push(pairName(curve.x, curve.y)); one.chance.push(curve.chance[i] ?? NaN);
     rows.push(h("tr", {}, ...[n.toLocaleString("en"), curve.k[i] ?? "–", number(curve.score[i], 4), number(error, 4), number(curve.chance[i], 4)].map((text) => h("td", { class: "n" }, String(text)))));
   });
+  part("growth", "sizes").ticks = curve ? curve.size : [];
   source("growth", "others").data = others;
   source("growth", "one").data = one;
   $("growth-table").replaceChildren(h("thead", {}, h("tr", {}, ...["samples", "k", "score", "standard error", "chance"].map((text) => h("th", { scope: "col", class: "n" }, text)))), h("tbody", {}, ...rows));
