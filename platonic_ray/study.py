@@ -262,6 +262,8 @@ class RunEntry(_Frozen):
     block_rows: Annotated[int, Field(ge=1)] | None = None
     task_memory_gib: Annotated[float, Field(gt=0, le=1024)] = 2.0
     gpus_per_model: Annotated[float, Field(gt=0, le=64)] = 1.0
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    wait_s: Annotated[float, Field(gt=0)] = 900.0
 
     @field_validator("gpus_per_model")
     @classmethod

@@ -47,6 +47,7 @@ from platonic_ray.plan import (
 _TASKS_PER_CORE = 3
 _OBJECT_STORE_SHARE = 0.4
 _POLL_S = 0.5
+_SAY_S = 5.0
 
 
 @dataclass
@@ -93,7 +94,8 @@ class Scheduler:
         self._live_bytes = 0
         self._context_ref = ray.put(context)
         self._resources = cluster.resources()
-        self._resources_read = time.monotonic()
+        self._resources_read = self._moved = time.monotonic()
+        self._said_waiting = False
 
     def run(self) -> dict[Score, pa.Table]:
         """Run until every task is done; return the score tables.
@@ -124,8 +126,8 @@ class Scheduler:
             if model is None:
                 return
             run = self.context.run
-            gpus = run.gpus_per_model if self._resources.gpus else 0
-            if gpus > self._resources.node_gpus:
+            gpus = run.gpus_per_model if self._on_gpus else 0
+            if self._resources.gpus and gpus > self._resources.node_gpus and run.device != "gpu":
                 raise StudyError(
                     f"run.gpus_per_model is {gpus:g}; no node of this cluster has more than "
                     f"{self._resources.node_gpus:g} GPUs."
@@ -139,10 +141,17 @@ class Scheduler:
             ).remote(self._context_ref, model)
             self.replicas.append(Replica(model, actor, loading=actor.describe.remote()))
 
+    @property
+    def _on_gpus(self) -> bool:
+        """Whether models run on GPUs: those there are, or those that were asked for and may come."""
+        device = self.context.run.device
+        return device == "gpu" or (device == "auto" and self._resources.gpus > 0)
+
     def _model_slots(self) -> int:
         run = self.context.run
-        if self._resources.gpus:
-            return max(1, int(self._resources.gpus / run.gpus_per_model))
+        if self._on_gpus:
+            # Where none is there yet, each model asks for its own: that is what an autoscaler goes by.
+            return int(self._resources.gpus / run.gpus_per_model) or len(self.plan.models)
         return max(1, int(self._resources.cpus / run.threads))
 
     def _next_model(self) -> int | None:
@@ -225,6 +234,7 @@ class Scheduler:
             return
         ready, _ = ray.wait(waiting, num_returns=1, timeout=_POLL_S, fetch_local=False)
         self.events.flush_if_due()
+        self._watch_for_machines(bool(ready))
         if ready:  # take whatever else has finished meanwhile
             ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)
         for source in ready:
@@ -235,6 +245,30 @@ class Scheduler:
                 self._model_loaded(owner)
             else:
                 self._block_streamed(owner)
+
+    def _watch_for_machines(self, moved: bool) -> None:
+        """Say what the run waits for where no node can do it, and end it when that takes too long.
+
+        :raises RunError: after `run.wait_s`.
+        """
+        short = self._on_gpus and self._resources.node_gpus < self.context.run.gpus_per_model
+        if moved or not (short or self._resources.node_cpus == 0):
+            self._moved, self._said_waiting = time.monotonic(), False
+            return
+        waited, run = time.monotonic() - self._moved, self.context.run
+        what = (
+            f"a node with {run.gpus_per_model:g} GPUs (run.device, run.gpus_per_model)"
+            if short
+            else "a node with a core"
+        )
+        if waited > run.wait_s:
+            raise RunError(
+                f"No {what[2:]} came within {run.wait_s:g} s (run.wait_s). Finished work is kept; start such a node, or "
+                "let the autoscaler bring one, and run again."
+            )
+        if waited > _SAY_S and not self._said_waiting:
+            self._said_waiting = True
+            self.progress.say(f"Waiting for {what}, up to {run.wait_s:g} s: the cluster has none.")
 
     def _fetch(self, ref: ObjectRef) -> Any:
         """Bring a value into the driver, counting its bytes; every `ray.get` of a run is this one."""
