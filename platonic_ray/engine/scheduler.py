@@ -263,7 +263,7 @@ class Scheduler:
         )
         if waited > run.wait_s:
             raise RunError(
-                f"No {what[2:]} came within {run.wait_s:g} s (run.wait_s). Finished work is kept; start such a node, or "
+                f"No {what[2:]} came within {run.wait_s:g} s (run.wait_s). Finished work is kept; start one, or "
                 "let the autoscaler bring one, and run again."
             )
         if waited > _SAY_S and not self._said_waiting:
