@@ -64,7 +64,7 @@ class Dataset:
     (3, ('0', '1', '2'), ['a dog', 'a fox'])
     """
 
-    __slots__ = ("_folder", "_ids", "_name", "_rows", "_source_rows", "_table", "_views")
+    __slots__ = ("_folder", "_ids", "_name", "_rows", "_table", "_views")
 
     def __init__(
         self,
@@ -75,23 +75,21 @@ class Dataset:
         ids: Sequence[str] | None = None,
         folder: str | Path | None = None,
         rows: Sequence[int] | None = None,
-        source_rows: int | None = None,
     ) -> None:
         """Take a table's columns as views; `ids` default to the row numbers.
 
-        :param rows: where each row stands in the source, by default in the same place.
-        :param source_rows: how many rows the source has, by default as many.
-        :raises DataError: if ids repeat, or their number is not the table's.
+        :param rows: which rows of the table the samples are, by default all in their order. The table is
+            not copied, so that a choice of a mapped one stays mapped.
+        :raises DataError: if ids repeat, or their number is not that of the samples.
         """
         self._name = name
         self._table = table
         self._views: Mapping[str, Kind] = MappingProxyType(dict(views))
-        self._ids = tuple(ids) if ids is not None else tuple(map(str, range(table.num_rows)))
         self._folder = Path(folder) if folder is not None else None
         self._rows = tuple(range(table.num_rows)) if rows is None else tuple(rows)
-        self._source_rows = table.num_rows if source_rows is None else source_rows
-        if len(self._ids) != table.num_rows:
-            raise DataError(f"{name}: {len(self._ids)} ids for {table.num_rows} rows.")
+        self._ids = tuple(ids) if ids is not None else tuple(map(str, self._rows))
+        if len(self._ids) != len(self._rows):
+            raise DataError(f"{name}: {len(self._ids)} ids for {len(self._rows)} rows.")
         if len(set(self._ids)) != len(self._ids):
             twice = _first_repeated(self._ids)
             raise DataError(f"{name}: ids must be unique, but {twice!r} is there more than once.")
@@ -114,7 +112,8 @@ class Dataset:
     @property
     def source_rows(self) -> int:
         """How many rows the source has."""
-        return self._source_rows
+        rows: int = self._table.num_rows
+        return rows
 
     @property
     def views(self) -> Mapping[str, Kind]:
@@ -128,10 +127,7 @@ class Dataset:
         return f"Dataset({self.name!r}, {len(self)} samples, views: {', '.join(self.views)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (
-            *(self._name, self._table, dict(self._views), self._ids, self._folder),
-            *(self._rows, self._source_rows),
-        )
+        return _rebuild, (*(self._name, self._table, dict(self._views), self._ids, self._folder, self._rows),)
 
     def kind(self, view: str) -> Kind:
         """Return what a view holds.
@@ -185,7 +181,7 @@ class Dataset:
                 f"{self.name} has no column of labels {column!r}.{hint} Columns of strings, integers or "
                 f"booleans: {', '.join(usable) or 'none'}."
             )
-        found = self._table.column(column).to_pylist()
+        found = self._table.column(column).take(pa.array(self._rows, pa.int64())).to_pylist()
         missing = next((row for row, label in enumerate(found) if label is None), None)
         if missing is not None:
             raise DataError(
@@ -231,16 +227,9 @@ class Dataset:
         outside = next((row for row in rows if not 0 <= row < len(self)), None)
         if outside is not None:
             raise StudyError(f"{self.name} has rows 0 to {len(self) - 1} (given: {outside}).")
-        table = self._table.take(pa.array(rows, pa.int64()))
         ids = [self._ids[row] for row in rows]
         places = [self._rows[row] for row in rows]
-        return Dataset(
-            *(self._name, table, self._views),
-            ids=ids,
-            folder=self._folder,
-            rows=places,
-            source_rows=self._source_rows,
-        )
+        return Dataset(self._name, self._table, self._views, ids=ids, folder=self._folder, rows=places)
 
     def of_ids(self, ids: Sequence[str]) -> Dataset:
         """Return the samples of these ids, in this order.
@@ -294,7 +283,11 @@ class Dataset:
         column = self._table.column(view)
         first, last, _ = slice(start, stop).indices(len(self))
         for at in range(first, last, CHUNK_ROWS):
-            values = column.slice(at, min(CHUNK_ROWS, last - at)).to_pylist()
+            places = self._rows[at : min(at + CHUNK_ROWS, last)]
+            if places == tuple(range(places[0], places[0] + len(places))):
+                values = column.slice(places[0], len(places)).to_pylist()
+            else:  # one by one: taking from a column of many chunks copies all of it
+                values = (column[place].as_py() for place in places)
             for row, value in enumerate(values, at):
                 yield row, *self._item(value, kind)
 
@@ -365,6 +358,5 @@ def _rebuild(
     ids: Sequence[str],
     folder: Path | None,
     rows: Sequence[int],
-    source_rows: int,
 ) -> Dataset:
-    return Dataset(name, table, views, ids=ids, folder=folder, rows=rows, source_rows=source_rows)
+    return Dataset(name, table, views, ids=ids, folder=folder, rows=rows)
