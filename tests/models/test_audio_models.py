@@ -106,15 +106,22 @@ def test_a_batch_is_each_sound_alone_in_every_layer_and_pooling(family, saved) -
 
 def test_only_equally_long_sounds_share_a_batch_where_padding_would_change_them(saved) -> None:
     lengths = [int(seconds * RATE) for seconds in SECONDS]
-    assert load(_spec(saved("wav2vec2")))._batches(lengths) == [[0, 2], [4], [1], [3]]
-    assert load(_spec(saved("wav2vec2-layer")))._batches(lengths) == [[0, 2, 4, 1, 3]]
-    assert load(_spec(saved("wav2vec2-layer"), batch_seconds=0.7))._batches(lengths) == [
-        [0, 2],
-        [4],
-        [1],
-        [3],
+
+    def batches(family: str, **given: Any) -> list[list[int]]:
+        found = load(_spec(saved(family), **given))._batches(lengths)
+        assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
+        return found
+
+    assert [[lengths[row] for row in batch] for batch in batches("wav2vec2") if len(batch) > 1] == [
+        [4800, 4800]
     ]
-    assert load(_spec(saved("whisper"), batch_seconds=2))._batches(lengths) == [[0, 1], [2, 3], [4]]
+    assert (
+        max(len({lengths[row] for row in batch}) for batch in batches("wav2vec2-layer", batch_seconds=60)) > 1
+    )
+    for seconds in (0.7, 2):
+        for batch in batches("wav2vec2-layer", batch_seconds=seconds):
+            assert len(batch) * max(lengths[row] for row in batch) <= max(seconds * RATE, max(lengths))
+    assert sorted(len(batch) for batch in batches("whisper", batch_seconds=2)) == [1, 2, 2]
 
 
 @pytest.mark.parametrize("family", ["whisper", "wav2vec2-layer"])
