@@ -12,29 +12,44 @@ not finish; 130 interrupted (finished work is kept).
 from __future__ import annotations
 
 import argparse
+import importlib
 import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from platonic_ray.cli import cluster, compare, figure, metrics, models, plan, report, run, show, table
 from platonic_ray.errors import PlatonicRayError
 
 INTERRUPTED = 130
 
-# In the order of `platonic-ray --help`.
+# The modules, in the order of `platonic-ray --help`.
 _GROUPS = (
-    run,
-    plan,
-    table,
-    show,
-    report,
-    figure,
-    compare,
-    metrics,
-    models,
-    cluster,
+    "init",
+    "run",
+    "plan",
+    "pull",
+    "table",
+    "show",
+    "report",
+    "figure",
+    "compare",
+    "reproduce",
+    "metrics",
+    "models",
+    "datasets",
+    "doctor",
+    "cluster",
+    "completion",
 )
+
+_EPILOG = """examples:
+  platonic-ray demo                       align the embedded models on the embedded emoji
+  platonic-ray init && platonic-ray run study.toml
+  platonic-ray COMMAND --help             options and examples of a command
+
+Results go to standard output, progress to standard error. Exit statuses: 0 done; 1 other errors;
+2 a study or option that cannot be run; 3 samples or features that cannot be used; 4 weights that cannot be had;
+5 a store that cannot be used; 6 a run that could not finish; 130 interrupted (finished work is kept)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,9 +92,12 @@ def run_as_job(arguments: Sequence[str]) -> NoReturn:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     whole = argparse.ArgumentParser(
-        prog="platonic-ray", description="How alike do many models see many samples?"
+        prog="platonic-ray",
+        description="How alike do many models see many samples?",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for group in _GROUPS:
-        group.add(commands)
+        importlib.import_module(f"{__name__}.{group}").add(commands)
     return whole

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from platonic_ray.errors import StudyError
+
 Commands = Any  # what `ArgumentParser.add_subparsers` returns; argparse has no public name for it
 
 
@@ -64,6 +66,20 @@ def changed_run(study: Any, given: argparse.Namespace) -> Any:
     changes = {"store": given.store, "engine": given.engine}
     run = study.run.model_dump() | {key: value for key, value in changes.items() if value is not None}
     return study.replace(run=run)
+
+
+def write_study(path: Path, text: str) -> None:
+    """Write the text of a study to a new file.
+
+    :raises StudyError: if it is there already, or cannot be written.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise StudyError(f"{path} is there already; name another file.") from None
+    except OSError as error:
+        raise StudyError(f"{path} cannot be written: {error.strerror}.") from None
 
 
 def print_json(value: Any) -> None:

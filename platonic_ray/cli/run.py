@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,8 @@ from platonic_ray.cli.common import (
     add_quiet,
     add_where_it_runs,
     changed_run,
+    write_study,
 )
-from platonic_ray.errors import StudyError
 from platonic_ray.study import Study
 
 if TYPE_CHECKING:
@@ -62,23 +61,14 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     add_quiet(command)
 
 
-def demo_study() -> Study:
-    """Return the study of the demo."""
-    with resources.as_file(resources.files("platonic_ray") / "demo.toml") as path:
-        return Study.from_toml(path)
-
-
 def _demo(given: argparse.Namespace) -> None:
+    from platonic_ray.studies import packaged_study, text_of
+
     if given.write is not None:
-        if given.write.exists():
-            raise StudyError(f"{given.write} is there already; name another file.")
-        try:
-            given.write.write_bytes((resources.files("platonic_ray") / "demo.toml").read_bytes())
-        except OSError as error:
-            raise StudyError(f"{given.write} cannot be written: {error.strerror}.") from None
+        write_study(given.write, text_of("demo"))
         print(f"Wrote {given.write}. Run it: platonic-ray run {given.write}")
         return
-    study = demo_study()
+    study = packaged_study("demo")
     if given.samples is not None:
         study = study.replace(dataset={**study.dataset.model_dump(), "samples": given.samples})
     _align(study, given)

@@ -7,7 +7,7 @@ metrics against the number of samples, and makes the plan with all its keys.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from platonic_ray.datasets import Dataset, check_samples, items_digest, open_dataset
 from platonic_ray.digest import digest
@@ -74,7 +74,16 @@ def prepare(study: Study, store: Store) -> Prepared:
         groups = Groups.of(f"null.groups = {study.null.groups!r}", labels, len(dataset))
     null, notes = null_of(study.null, metrics, different, len(dataset), study.seed, groups)
     curves = curves_of(study.growth, metrics, len(dataset), study.seed)
-    plan = _plan(study, store, dataset, specs, metrics, null)
+    intervals = intervals_of(study.intervals, metrics, len(dataset), study.seed)
+    scoring = {
+        "version": _RESULT_VERSION,
+        "metrics": [metric.key for metric in metrics],
+        "recipe": study.recipe,
+        "null": None if null is None else null.summary(),
+        "growth": [[at, asdict(how)] for at, how in curves],
+        "intervals": None if intervals is None else asdict(intervals),
+    }
+    plan = replace(_plan(study, store, dataset, specs, metrics, null), scoring=digest(scoring))
     context = Context(
         store=store,
         plan=plan,
@@ -87,20 +96,15 @@ def prepare(study: Study, store: Store) -> Prepared:
         run=study.run,
         null=null,
         curves=curves,
-        intervals=intervals_of(study.intervals, metrics, len(dataset), study.seed),
+        intervals=intervals,
     )
     key = digest(
         {
             "kind": "results",
-            "version": _RESULT_VERSION,
+            **scoring,
             "ids": digest(list(dataset.ids)),
             "models": [[model.name, model.view, list(model.shard_keys)] for model in plan.models],
             "ties": [model.tie_digest for model in plan.models],
-            "metrics": [metric.key for metric in metrics],
-            "recipe": study.recipe,
-            "null": None if null is None else null.summary(),
-            "growth": [[at, asdict(how)] for at, how in curves],
-            "intervals": None if context.intervals is None else asdict(context.intervals),
             "capability": {model.name: model.capability for model in study.models if model.capability},
         }
     )

@@ -22,11 +22,11 @@ from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.examples import examples_of
 from platonic_ray.engine.prepare import Prepared, prepare
 from platonic_ray.engine.progress import ProgressDisplay
+from platonic_ray.engine.reuse import Reuse
+from platonic_ray.engine.scores import kept_scores
 from platonic_ray.plan import (
-    Clamp,
     Embed,
     KernelTile,
-    NeighborBlock,
     NeighborTile,
     PermutedKernel,
     Plan,
@@ -63,13 +63,15 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
             return finished
         plan = prepared.context.plan
         there = found(plan, lambda kind, key: store.manifest(kind, key) is not None)
+        kept = _kept_scores(prepared, there)
+        there = frozenset(task for task in there if not isinstance(task, Score) or task in kept)
         wanted = needed(plan, there)
         graph = TaskGraph(
             plan.prerequisites, done=[task for task in plan.prerequisites if task not in wanted]
         )
         events = _log(prepared, started, wanted, there)
         scores, engine = _logged(prepared, graph, events, progress, wanted, there)
-        result = assemble(prepared, scores, engine, started)
+        result = assemble(prepared, {**kept, **scores}, engine, started)
         examples, samples = examples_of(prepared, result)
         result = replace(result, examples=examples, samples=samples)
         _keep_result(store, prepared.key, result)
@@ -131,7 +133,11 @@ def _logged(
     there: frozenset[Task],
 ) -> tuple[dict[Score, pa.Table], str]:
     """Run the graph; the log says if it is stopped."""
-    _announce(progress, prepared.context.plan, wanted, there)
+    reuse = Reuse.of(prepared.context.plan, there)
+    events.add("reuse", **reuse.facts())
+    _announce(progress, prepared.context.plan, wanted)
+    for line in reuse.lines():
+        progress.say(line)
     try:
         return _execute(prepared, graph, events, progress)
     except BaseException as error:
@@ -185,18 +191,18 @@ def _counts(tasks: frozenset[Task]) -> dict[str, int]:
     return dict(Counter(type(task).__name__ for task in tasks))
 
 
-def _announce(progress: ProgressDisplay, plan: Plan, wanted: frozenset[Task], there: frozenset[Task]) -> None:
+def _kept_scores(prepared: Prepared, there: frozenset[Task]) -> dict[Score, pa.Table]:
+    """Return the scores of pairs that are in the store whole."""
+    read = {task: kept_scores(prepared.context, task) for task in there if isinstance(task, Score)}
+    return {task: table for task, table in read.items() if table is not None}
+
+
+def _announce(progress: ProgressDisplay, plan: Plan, wanted: frozenset[Task]) -> None:
     embeds = [task for task in wanted if isinstance(task, Embed)]
     progress.expect("models loaded", len({task.model for task in embeds}))
     progress.expect("samples embedded", sum(len(plan.shards[task.shard]) for task in embeds))
     progress.expect("tiles", sum(isinstance(task, _TILES) for task in wanted))
     progress.expect("pairs", sum(isinstance(task, Score) for task in wanted))
-    kinds = Embed | Clamp | NeighborBlock | KernelTile | PermutedKernel
-    reused = sum(isinstance(task, kinds) for task in there)
-    if reused:
-        progress.say(
-            f"Resuming: {reused} shards, neighbor blocks, tiles and clamps are in the store already."
-        )
 
 
 def _summary(events: EventLog, there: frozenset[Task], seconds: float) -> str:

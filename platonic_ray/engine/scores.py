@@ -61,7 +61,8 @@ def score_pair(context: Context, task: Score, given: Mapping[Task, pa.Table]) ->
     `threshold` and `calibrated` (float64) set the best score against its null, and are null for a model
     with itself and for a metric without. `interval_low`, `interval_high` (float64), `interval_target` and
     `interval_method` (text) are that of the best score, null where there is none. `growth` is a list of
-    the rows that `grow_winner` returns.
+    the rows that `grow_winner` returns. The table is committed: it is read again (`kept_scores`) when other
+    models have joined the study.
 
     :raises MissingInputError: naming blocks and tiles that cannot be had.
     """
@@ -91,7 +92,26 @@ def score_pair(context: Context, task: Score, given: Mapping[Task, pa.Table]) ->
                     },
                 }
             )
-    return pa.Table.from_pylist(rows, _SCORES)
+    table = pa.Table.from_pylist(rows, _SCORES)
+    for kind, key in context.plan.artifacts(task):
+        context.store.put(kind, key, {"scores": table}, {"models": [task.x, task.y]})
+    return table
+
+
+def kept_scores(context: Context, task: Score) -> pa.Table | None:
+    """Return what `score_pair` committed, with the places that models have in this study; None if damaged."""
+    (artifact,) = context.plan.artifacts(task)
+    manifest = context.store.manifest(*artifact)
+    parts = None if manifest is None else read_parts(context, manifest)
+    if manifest is None or parts is None:
+        return None
+    then = manifest.meta["models"]
+    now = dict(zip(then, (task.x, task.y), strict=True))
+    (table,) = parts
+    for name in ("x", "y"):
+        places = pa.array([now[place] for place in table.column(name).to_pylist()], pa.int64())
+        table = table.set_column(table.schema.get_field_index(name), name, places)
+    return table
 
 
 _SCORES = pa.schema(

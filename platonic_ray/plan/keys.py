@@ -18,6 +18,7 @@ _RECIPES_VERSION = 1
 _PERMUTED_VERSION = 1
 _KERNELS_VERSION = 2
 _SCALES_VERSION = 1
+_SCORES_VERSION = 1
 
 
 def features_key(model: str, samples: str, corpus: str | None = None) -> str:
@@ -52,7 +53,9 @@ class Layout:
     whether any of them needs the row sums of the linear kernel; `kernels` are those whose sums its
     metrics need. `permuted` is what the nulls of kernel metrics need, and `drawn` a digest of how their
     permutations are drawn. `states` says whether any metric needs states of layers that are known
-    beforehand, `winners` whether scores read features of layers that only they know.
+    beforehand, `winners` whether scores read features of layers that only they know. `scoring` is a
+    digest of everything beside two models that their scores depend on; where it is empty, scores are
+    not kept.
     """
 
     n: int
@@ -67,6 +70,7 @@ class Layout:
     row_sums: bool = False
     states: bool = False
     winners: bool = False
+    scoring: str = ""
 
     @cached_property
     def shards(self) -> tuple[Span, ...]:
@@ -179,5 +183,21 @@ class Layout:
                 "kernel": task.kernel.key,
                 "drawn": self.drawn,
                 "permutations": [task.start, task.stop],
+            }
+        )
+
+    def scores_key(self, x: int, y: int) -> str:
+        """Key of the scores of two models: they depend on all rows of both, and on no other model."""
+        return digest(
+            {
+                "kind": "scores",
+                "version": _SCORES_VERSION,
+                "scoring": self.scoring,
+                "with_itself": x == y,  # one model under two names is two models
+                "recipe": self.recipe,
+                "models": [
+                    {"features": self.models[model].shard_keys, "ties": self.models[model].tie_digest}
+                    for model in (x, y)
+                ],
             }
         )

@@ -92,6 +92,8 @@ class Plan(Layout):
         if isinstance(task, KernelTile):
             keys = (self.kernels_key(task.a, task.b, task.kernel, x, y) for x, y in self.pairs)
             return tuple(("kernels", key) for key in keys)
+        if isinstance(task, Score) and self.scoring:
+            return (("scores", self.scores_key(task.x, task.y)),)
         return ()
 
 
@@ -110,8 +112,10 @@ def needed(plan: Plan, there: Collection[Task]) -> frozenset[Task]:
     Demand runs backwards from the scores: no tile is computed whose block or sums are there.
     """
     wanted: set[Task] = set()
-    # A result also states the layers, zero rows and truncations of every shard, and every clamp.
-    frontier: list[Task] = [task for task in plan.prerequisites if isinstance(task, Score | Embed | Clamp)]
+    # A result also states the layers, zero rows and truncations of every shard, every clamp, and the ties
+    # of every block.
+    kinds = Score | Embed | Clamp | NeighborBlock
+    frontier: list[Task] = [task for task in plan.prerequisites if isinstance(task, kinds)]
     while frontier:
         task = frontier.pop()
         if task in wanted or task in there:

@@ -11,7 +11,8 @@ everything that determines its content. Layout::
 Without its manifest an artifact does not exist. Parts are named by their content and manifests are
 replaced atomically, so two writers of one key cannot harm each other: whichever comes last, the
 manifest that a reader sees names parts that are whole. Every read is checked against the sha256 in
-the manifest. Kinds in use: `features`, `recipes`, `neighbors`, `kernels`, `checks`, `results`.
+the manifest. Kinds in use: `features`, `recipes`, `neighbors`, `kernels`, `scales`, `permuted`, `scores`, `checks`,
+`results`.
 """
 
 from __future__ import annotations
@@ -143,6 +144,15 @@ class Store:
         files.write_atomic(store._fs, probe, b"")
         files.remove(store._fs, probe)
         return store
+
+    def exists(self) -> bool:
+        """Whether there is a store of this format, without making one."""
+        with files.explained("Opening the store", self.uri):
+            found = files.read_bytes(self._fs, f"{self._root}/platonic-ray.json")
+        try:
+            return found is not None and json.loads(found.to_pybytes())["format"] == FORMAT
+        except (ValueError, KeyError, TypeError):
+            return False
 
     def draft(self, kind: str, key: str) -> Draft:
         """Begin an artifact."""

@@ -2,19 +2,19 @@
 
 from support import run
 
-from platonic_ray.cli.run import demo_study
+from platonic_ray.studies import packaged_study
 from platonic_ray.study import Study
 
 
 def test_the_demos_study_can_be_copied_and_is_the_demos(tmp_path, capsys):
     assert run("demo", "--write", tmp_path / "study.toml") == 0
-    assert Study.from_toml(tmp_path / "study.toml") == demo_study()
+    assert Study.from_toml(tmp_path / "study.toml") == packaged_study("demo")
     assert run("demo", "--write", tmp_path / "study.toml") == 2
     assert "there already" in capsys.readouterr().err
 
 
 def test_the_demo_compares_text_with_text_images_with_images_and_both_and_two_languages():
-    study = demo_study()
+    study = packaged_study("demo")
     views = [model.view for model in study.models]
     assert views.count("image") >= 3
     assert {"name.en", "name.de"} <= set(views)

@@ -136,7 +136,7 @@ def test_a_damaged_shard_is_found_by_all_its_readers_and_made_once(cluster, ran,
     study = on_ray(ran[0], tmp_path / "damaged")
     shutil.copytree(ran[0].run.store, study.run.store)
     store = Path(study.run.store)
-    for folder in ("results", "neighbors", "kernels"):
+    for folder in ("results", "scores", "neighbors", "kernels"):
         shutil.rmtree(store / folder)
     shard = sorted((store / "features").rglob("layer.0000-*.arrow"))[7]
     data = bytearray(shard.read_bytes())

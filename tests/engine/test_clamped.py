@@ -68,7 +68,7 @@ def test_a_clamp_is_kept_damaged_ones_are_made_again_and_blocks_change_no_byte(s
     store = Path(study.run.store)
     part = sorted((store / "recipes").rglob("*.arrow"))[0]
     for damaged in (0, 1):
-        for kind in ("results", "neighbors"):
+        for kind in ("results", "scores", "neighbors"):
             for manifest in (store / kind).rglob("manifest.json"):
                 manifest.unlink()
         if damaged:

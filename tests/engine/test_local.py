@@ -49,7 +49,7 @@ def test_metrics_of_every_kernel_are_those_of_features_in_memory_and_a_lost_scal
     made = [event["event"] for event in events_of(study)]
     assert made.count("Scale") == 2  # one a model, for both multiples of the median
     store = Path(study.run.store)
-    for folder in ("results", "kernels"):
+    for folder in ("results", "scores", "kernels"):
         for manifest in (store / folder).rglob("manifest.json"):
             manifest.unlink()
     part = next((store / "scales").rglob("*.arrow"))
@@ -96,35 +96,10 @@ def test_a_finished_study_computes_nothing_when_it_is_run_again(small_study, cap
     assert len(Store(small_study.run.store).runs()) == 1
 
 
-def test_an_added_model_computes_itself_and_its_pairs_alone(small_study):
-    three = small_study.replace(models=[model.model_dump() for model in small_study.models[:3]])
-    pr.align(three, quiet=True)
-    result = pr.align(small_study, quiet=True)
-    events = events_of(small_study)
-    embedded = {event["task"].split("[")[1].split(",")[0] for event in events if event["event"] == "shard"}
-    tiled = {
-        event["task"].split("[")[1].split(",")[0] for event in events if event["event"] == "NeighborTile"
-    }
-    assert embedded == tiled == {"pixels"}
-    alone = pr.align(changed(small_study, store=small_study.run.store + "-alone"), quiet=True)
-    assert score_bytes(result) == score_bytes(alone)
-
-
-def test_renaming_a_model_embeds_nothing(small_study):
-    pr.align(small_study, quiet=True)
-    models = [model.model_dump() for model in small_study.models]
-    models[0]["name"] = "renamed / <b>, עברית"
-    result = pr.align(small_study.replace(models=models), quiet=True)
-    assert not [
-        event for event in events_of(small_study) if event["event"] in ("shard", "NeighborTile", "KernelTile")
-    ]
-    assert "renamed / <b>, עברית" in result.matrix("cka").rows
-
-
 def test_a_damaged_shard_is_made_again(small_study):
     whole = pr.align(small_study, quiet=True)
     store = Path(small_study.run.store)
-    for folder in ("results", "neighbors", "kernels"):
+    for folder in ("results", "scores", "neighbors", "kernels"):
         for manifest in (store / folder).rglob("manifest.json"):
             manifest.unlink()
     shard = sorted((store / "features").rglob("layer.0001-*.arrow"))[3]
@@ -140,8 +115,9 @@ def test_a_damaged_shard_is_made_again(small_study):
 def test_a_damaged_neighbor_block_and_damaged_sums_are_made_again(small_study):
     whole = pr.align(small_study, quiet=True)
     store = Path(small_study.run.store)
-    for manifest in (store / "results").rglob("manifest.json"):
-        manifest.unlink()
+    for folder in ("results", "scores"):
+        for manifest in (store / folder).rglob("manifest.json"):
+            manifest.unlink()
     for kind in ("neighbors", "kernels"):
         part = sorted((store / kind).rglob("*.arrow"))[1]
         part.write_bytes(part.read_bytes()[:-200])

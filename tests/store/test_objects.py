@@ -157,7 +157,7 @@ def test_a_flipped_byte_in_the_bucket_is_found_and_made_again(object_store, tiny
     object_store.flip(f"{folder}/{manifest.parts[part].file}")
     with pytest.raises(CorruptArtifactError, match="damaged"):
         store.read(manifest, part)
-    for kind in ("results", "neighbors", "kernels"):
+    for kind in ("results", "scores", "neighbors", "kernels"):
         for key in store.keys(kind):
             store.discard(kind, key)
     assert score_bytes(pr.align(study, quiet=True)) == tiny_undisturbed

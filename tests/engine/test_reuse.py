@@ -1,0 +1,134 @@
+"""Growing a study: what a changed study takes from the store and what it computes, by its event log."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from support import changed, committed, events_of, run, score_bytes, write_samples
+
+import platonic_ray as pr
+from platonic_ray.engine.pull import pull_study
+from platonic_ray.errors import StoreError
+from platonic_ray.store import CorruptArtifactError, Store
+from platonic_ray.study import Study
+
+COMPUTED = ("shard", "NeighborTile", "KernelTile", "PermutedKernel", "RowState", "Score", "Clamp", "Scale")
+
+
+def computed(study) -> set[str]:  # type: ignore[no-untyped-def]
+    """The names of the tasks of the last run that ran."""
+    return {event["task"] for event in events_of(study) if event["event"] in COMPUTED}
+
+
+def models_of(tasks: set[str], kind: str) -> set[str]:
+    return {task.split("[")[1].rstrip("]").split(",")[0] for task in tasks if task.startswith(f"{kind}[")}
+
+
+def without(study, *names: str):  # type: ignore[no-untyped-def]
+    return study.replace(models=[model.model_dump() for model in study.models if model.name not in names])
+
+
+@pytest.fixture
+def small(small_study):
+    """The small study without the nulls of kernels, which are made for all pairs at once."""
+    return small_study.replace(null={"permutations": 19, "metrics": ["mutual_knn", "rank_knn"]})
+
+
+def test_an_added_model_computes_itself_and_its_pairs_alone(small, capsys) -> None:
+    pr.align(without(small, "pixels"), quiet=True)
+    others = committed(small, "scores")
+    result = pr.align(small)
+    tasks = computed(small)
+    assert models_of(tasks, "embed") == models_of(tasks, "neighbors") == {"pixels"}
+    scored = {task for task in tasks if task.startswith("score[")}
+    assert scored == {f"score[{name} – pixels]" for name in ("bert-en", "bert-de", "tfidf", "pixels")}
+    assert len(others) == 6
+    said = " ".join(capsys.readouterr().err.split())
+    assert "New: pixels" in said
+    assert "6 of 10 pairs of models" in said
+    alone = pr.align(changed(small, store=small.run.store + "-alone"), quiet=True)
+    assert score_bytes(result) == score_bytes(alone)
+
+
+def test_removing_and_renaming_models_computes_nothing(small) -> None:
+    pr.align(small, quiet=True)
+    fewer = without(small, "bert-de")
+    models = [model.model_dump() for model in fewer.models]
+    models[0]["name"] = "renamed / <b>, עברית"
+    result = pr.align(fewer.replace(models=models), quiet=True)
+    assert computed(small) == set()
+    assert result.matrix("cka").rows == ("renamed / <b>, עברית", "tfidf", "pixels")
+
+
+def test_an_added_metric_embeds_nothing_and_keeps_neighbors(small) -> None:
+    pr.align(small, quiet=True)
+    metrics = [{"name": metric.name, **metric.options} for metric in small.metrics]
+    pr.align(small.replace(metrics=[*metrics, {"name": "jaccard_knn", "k": 5}, {"name": "rsa"}]), quiet=True)
+    tasks = computed(small)
+    assert not models_of(tasks, "embed")
+    assert not models_of(tasks, "neighbors")
+    assert any(task.startswith("kernels[correlation") for task in tasks)
+    assert not any(task.startswith("kernels[linear") for task in tasks)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "why"), [("l2", "nearer than an old neighbor"), ("huh2024", "one quantile")]
+)
+def test_more_samples_reuse_features_and_say_what_they_could_not(
+    small, tmp_path, capsys, recipe, why
+) -> None:
+    study = without(small, "tfidf", "bert-de").replace(recipe=recipe, metrics=["mutual_knn", "cka"])
+    file = tmp_path / "growing.parquet"
+    whole = pq.read_table(write_samples(tmp_path / "whole.parquet", n=600))
+    grown = {}
+    for rows in (512, 600):
+        pq.write_table(whole.slice(0, rows), file)
+        grown = study.replace(dataset={"source": str(file)}, null={"permutations": 0})
+        pr.align(grown)
+    tasks = computed(grown)
+    shards = {task.split(", ")[1].rstrip("]") for task in tasks if task.startswith("embed[")}
+    assert shards == {"8", "9"}  # of 64 rows, from row 512 on
+    kernels = {task for task in tasks if task.startswith("kernels[")}
+    assert len(kernels) == (3 if recipe == "l2" else 6)
+    assert why in " ".join(capsys.readouterr().err.split())
+    assert {event["event"]: event for event in events_of(grown)}["reuse"]["grown"] == ["bert-en", "pixels"]
+
+
+def test_scores_that_were_damaged_are_made_again(small) -> None:
+    whole = pr.align(small, quiet=True)
+    store = Store(small.run.store)
+    for key in committed(small, "results"):
+        store.discard("results", key)
+    damaged = sorted(Path(small.run.store, "scores").rglob("*.arrow"))[0]
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    assert score_bytes(pr.align(small, quiet=True)) == score_bytes(whole)
+    assert len([task for task in computed(small) if task.startswith("score[")]) == 1
+
+
+def test_a_study_goes_on_from_what_another_store_has_of_it(small, tmp_path, capsys) -> None:
+    pr.align(without(small, "pixels"), quiet=True)
+    here = changed(small, store=str(tmp_path / "here"))
+    file = tmp_path / "study.json"
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(Study, "from_toml", classmethod(lambda cls, path: here))
+    assert run("pull", file, "--from", small.run.store, "--json") == 0
+    monkey.undo()
+    pulled = json.loads(capsys.readouterr().out)
+    assert pulled["copied"]["features"] == 30
+    assert pulled["copied"]["scores"] == 6
+    assert pulled["here"] == 0
+    result = pr.align(here, quiet=True)
+    assert models_of(computed(here), "embed") == {"pixels"}
+    assert score_bytes(result) == score_bytes(pr.align(small, quiet=True))
+    with pytest.raises(StoreError, match="no platonic_ray store"):
+        pull_study(here, str(tmp_path / "nothing"))
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_damaged_file_of_another_store_is_not_taken(small, tmp_path) -> None:
+    pr.align(without(small, "pixels"), quiet=True)
+    part = sorted(Path(small.run.store, "features").rglob("*.arrow"))[0]
+    part.write_bytes(part.read_bytes()[:-9])
+    with pytest.raises(CorruptArtifactError, match="damaged"):
+        pull_study(changed(small, store=str(tmp_path / "here")), small.run.store)
