@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from platonic_ray.cli.common import Commands, add_command, add_out
+from platonic_ray.cli.common import Commands, add_command, add_json, add_out, print_json
 
 _ORDERS = ("study", "family", "clustering")
 
@@ -33,6 +33,7 @@ def add(commands: Commands) -> None:
         "--against", metavar="MODEL", help="the model that alignment is with (default: a mean)"
     )
     add_out(figure, "the file: .svg, .pdf or .png (default: <kind>.svg in the result's folder)")
+    add_json(figure)
 
 
 def _figure(given: argparse.Namespace) -> None:
@@ -48,4 +49,8 @@ def _figure(given: argparse.Namespace) -> None:
         of=given.of,
         against=given.against,
     )
-    print(f"Figure: {save_figure(made, given.out or given.result / f'{given.kind}.svg')}")
+    path = save_figure(made, given.out or given.result / f"{given.kind}.svg")
+    if given.json:
+        print_json({"figure": str(path), "kind": given.kind})
+    else:
+        print(f"Figure: {path}")
