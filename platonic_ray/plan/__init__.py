@@ -1,4 +1,4 @@
-"""Pure planning: shapes and keys in, tasks out. See `platonic_ray.plan.plan`."""
+"""Pure planning: shapes and keys in; tasks, costs and forecasts out (docs/scaling.md says how it thinks)."""
 
 from platonic_ray.plan.blocks import choose_block_rows
 from platonic_ray.plan.graph import TaskGraph
