@@ -16,6 +16,13 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests on one worker, for its fixtures, and all that start Ray or kill on one for the cores."""
+    for item in items:
+        alone = item.get_closest_marker("cluster") or item.get_closest_marker("chaos")
+        item.add_marker(pytest.mark.xdist_group("ray" if alone else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory) -> Path:
     return write_samples(tmp_path_factory.mktemp("data") / "samples.parquet")
