@@ -16,7 +16,7 @@ from platonic_ray.engine.held_out import HeldOut, Layers, alone, chosen_by, with
 from platonic_ray.engine.intervals import intervals_of, winner_interval
 from platonic_ray.engine.prepare import null_of, refuse_twice
 from platonic_ray.errors import StudyError
-from platonic_ray.kernels import Kernel, permuted_inner, zero_rows
+from platonic_ray.kernels import Kernel, zero_rows
 from platonic_ray.results import Chosen, LayerInfo, PairScores, Result
 from platonic_ray.statistics import (
     ROUNDING,
@@ -28,6 +28,7 @@ from platonic_ray.statistics import (
     calibrate_best,
     calibrate_pair,
     kernel_null_scores,
+    permuted_products,
     rows_null_scores,
 )
 from platonic_ray.study import IntervalsEntry, NullEntry
@@ -180,9 +181,9 @@ def _calibrate(
         state = states[kernel]
         count = max(null.count(scored[at].metric) for at in places)
         n = next(iter(state.of.values())).row_sums.shape[1]
-        perms = null.permutations(n, count)
         pairs = dict.fromkeys((("x", scored[at].x), (y_side, scored[at].y)) for at in places)
-        inner = permuted_inner(state.rows, list(pairs), perms, kernel, state.about)
+        inner = permuted_products(state.square, state.layers, list(pairs), null.draws(n, count))
+        perms = null.permutations(n, count)
         for at in places:
             metric, (x, y) = scored[at].metric, (("x", scored[at].x), (y_side, scored[at].y))
             some = slice(null.count(metric))

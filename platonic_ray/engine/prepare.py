@@ -23,7 +23,7 @@ from platonic_ray.statistics import Groups, Null, choose_permutations, has_cheap
 from platonic_ray.store import Store
 from platonic_ray.study import NullEntry, Study
 
-_RESULT_VERSION = 5
+_RESULT_VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,10 @@ def _plan(
         states=any(metric.family == "rows" and winners_of(metric) is None for metric in metrics),
         winners=study.growth is not None or any(winners_of(metric) is not None for metric in metrics),
         permuted=tuple(
-            task for kernel, count in drawn.items() if count for task in permuted_kernels(kernel, count)
+            task
+            for kernel, count in drawn.items()
+            if count
+            for task in permuted_kernels(kernel, count, null is not None and null.groups is not None)
         ),
         drawn="" if null is None else null.drawn,
     )

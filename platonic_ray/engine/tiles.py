@@ -24,9 +24,9 @@ from platonic_ray.kernels import (
     TopK,
     anchors,
     kernel_row_sums,
+    kernel_square,
     median_distances,
     merge_neighbors,
-    permuted_inner,
     super_tile,
     tied_share,
     tile_neighbors,
@@ -34,6 +34,7 @@ from platonic_ray.kernels import (
     tree_sum,
 )
 from platonic_ray.plan import Embed, KernelTile, NeighborBlock, NeighborTile, PermutedKernel, Scale, Task
+from platonic_ray.statistics import permuted_products
 from platonic_ray.store import arrays_table, table_arrays
 
 UNARY = ("squares", "rows", "columns", "diagonal")
@@ -197,12 +198,12 @@ def permuted_kernel(
     medians = _medians(context, task.kernel, models, scales)
     blocks.require([Embed(model, shard) for model in models for shard in range(len(plan.shards))])
     stacks = {model: _all_rows(blocks, model, len(plan.blocks)) for model in models}
-    products = permuted_inner(
-        stacks,
+    about = {model: anchors(stacks[model], task.kernel, medians.get(model)) for model in models}
+    products = permuted_products(
+        lambda model, layer: kernel_square(stacks[model][layer], task.kernel, about[model][layer]),
+        {model: len(stacks[model]) for model in models},
         [(x, y) for x, y in plan.pairs if x != y],
-        null.permutations(plan.n, task.stop - task.start, task.start),
-        task.kernel,
-        {model: anchors(stacks[model], task.kernel, medians.get(model)) for model in models},
+        null.draws(plan.n, task.stop - task.start, task.start),
     )
     table = arrays_table({f"{x}.{y}": array.numpy() for (x, y), array in products.items()})
     context.store.put("permuted", plan.permuted_key(task), {"products": table})

@@ -50,7 +50,7 @@ from platonic_ray.kernels.neighbors import (
     tile_neighbors_of_both,
 )
 from platonic_ray.kernels.panels import tile_inner
-from platonic_ray.kernels.permuted import AT_ONCE, MOST_PERMUTED, permuted_inner
+from platonic_ray.kernels.permuted import AT_ONCE, MOST_PERMUTED, kernel_square, permuted_inner
 from platonic_ray.kernels.prepare import (
     CLAMPED,
     RECIPES,
@@ -64,6 +64,7 @@ from platonic_ray.kernels.prepare import (
     zero_rows,
 )
 from platonic_ray.kernels.ranks import neighbor_ranks
+from platonic_ray.kernels.rotations import Rotations, rotated_inner
 from platonic_ray.kernels.row_sums import kernel_row_sums
 from platonic_ray.kernels.samples import (
     sample_edits,
@@ -75,6 +76,7 @@ from platonic_ray.kernels.samples import (
 from platonic_ray.kernels.threads import each, one_thread
 from platonic_ray.kernels.ties import Digest, TieRule, tie_keys
 from platonic_ray.kernels.trees import root_level, tree_sum
+from platonic_ray.kernels.whole import Cells, inner_of_cells
 
 __all__ = [
     "AT_ONCE",
@@ -84,9 +86,11 @@ __all__ = [
     "MOST_PERMUTED",
     "RECIPES",
     "Anchor",
+    "Cells",
     "Digest",
     "Kernel",
     "Links",
+    "Rotations",
     "TieRule",
     "TileSums",
     "TopK",
@@ -104,8 +108,10 @@ __all__ = [
     "exact_neighbors",
     "gamma",
     "growing_neighbors",
+    "inner_of_cells",
     "jaccard_sums",
     "kernel_row_sums",
+    "kernel_square",
     "kernel_tile",
     "l2_normalize",
     "lcs_counts",
@@ -127,6 +133,7 @@ __all__ = [
     "require_finite",
     "require_recipe",
     "root_level",
+    "rotated_inner",
     "row_inner",
     "row_total",
     "sample_edits",

@@ -44,6 +44,7 @@ _MOST_SIGMAS = 4.0
 # Rows about their origin are scaled, by a power of two, only where float32 cells could leave its range.
 _MOST_EXPONENT = 12
 _NEAR_CELLS = 4096
+_COLUMNS = 4096
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,13 @@ class Kernel:
     def dtype(self) -> torch.dtype:
         """The dtype of products and cells."""
         return torch.float32 if self.precision == "float32" else torch.float64
+
+    def at(self, n: int) -> Kernel:
+        """Return the kernel as sums over n rows are made: of one micro-tile or less, in float64.
+
+        There float64 costs nothing, and what is scored of few samples may be a small difference of sums.
+        """
+        return replace(self, precision="float64") if n <= MICRO else self
 
 
 @dataclass(frozen=True)
@@ -180,11 +188,32 @@ def cells(a: Side, b: Side, same: bool) -> Tensor:
     """Return the cells `[|a|, |b|]` of one layer; see `kernel_tile`."""
     kernel, anchor = a.kernel, a.anchor
     if kernel.form == "linear":
-        found = a.moved @ b.moved.T
+        found = _square_products(a.moved) if same else _products(a.moved, b.moved)
     else:
         wide = _of_distances(kernel.form, a, b, squared_distances(a, b, same))
         found = (wide - anchor.offset).to(kernel.dtype)
     return found.fill_diagonal_(0) if same else found
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """Return a·b of all rows, a few columns at a time, so that both stay in a core's cache."""
+    found = a[:, :_COLUMNS] @ b[:, :_COLUMNS].T
+    for start in range(_COLUMNS, a.shape[1], _COLUMNS):
+        found.addmm_(a[:, start : start + _COLUMNS], b[:, start : start + _COLUMNS].T)
+    return found
+
+
+def _square_products(a: Tensor) -> Tensor:
+    """Return a·a of all rows; of the two halves with each other, once."""
+    half = MICRO // 2
+    if a.shape[0] <= half:
+        return _products(a, a)
+    upper, lower = a[:half], a[half:]
+    found = a.new_empty(a.shape[0], a.shape[0])
+    found[:half, :half], found[half:, half:] = _products(upper, upper), _products(lower, lower)
+    found[:half, half:] = _products(upper, lower)
+    found[half:, :half] = found[:half, half:].T
+    return found
 
 
 def squared_distances(a: Side, b: Side, same: bool) -> Tensor:
@@ -196,7 +225,7 @@ def squared_distances(a: Side, b: Side, same: bool) -> Tensor:
     if dtype == torch.float32 and form == "rbf" and _long_in_sigmas(a, b):
         return squared_distances(*_wide(a, b), same)
     sums = a.norms.unsqueeze(1) + b.norms
-    squared = (sums - 2 * (a.moved @ b.moved.T).double()).clamp_(min=0)
+    squared = (sums - 2 * _products(a.moved, b.moved).double()).clamp_(min=0)
     if same:
         squared.fill_diagonal_(0)
     if form == "euclidean":

@@ -11,8 +11,9 @@ however the work is cut into tasks. A task computes one node of the tree, a **su
 Cells (i, i) are left out of all sums and kept apart, in float64: with them, a score that leaves them
 out would be a small difference of large numbers.
 
-With `Kernel.precision` "float32" cells are float32, and Σ K ∘ L of a micro-tile adds up to 4,096 of their
-products in float32; all else (those chunks, sums of rows, squares, the tree) is added in float64.
+With `Kernel.precision` "float32", and more rows than one micro-tile has (`Kernel.at`), cells are
+float32, and Σ K ∘ L of a micro-tile adds up to 4,096 of their products in float32; all else (those
+chunks, sums of rows, squares, the tree) is added in float64.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def super_tile(
     :param unary: the models whose `squares`, `rows`, `columns` and `diagonal` are wanted.
     :raises ValueError: if there is no such node, or a stack does not have its rows.
     """
-    blocks = blocks_of(n, micro)
+    blocks, kernel = blocks_of(n, micro), kernel.at(n)
     if not 0 <= a <= b <= (blocks - 1) >> level:
         raise ValueError(f"there is no node (level {level}, {a}, {b}) over {blocks} blocks")
     models = list(dict.fromkeys([*unary, *(model for pair in pairs for model in pair)]))
@@ -117,10 +118,10 @@ def super_tile(
     def node(level: int, i: int, j: int) -> TileSums:
         if level > panel_level:
             return _combine(level, i, j, [node(level - 1, *at) for at in children(level, i, j, blocks)])
-        places = _places(level, i, j, blocks)
+        places = places_below(level, i, j, blocks)
         panel = Panel(places, kernel, about, rows_of, size_of, run)
-        leaves = _leaves(places, *panel.sums(models, pairs, unary, panel_bytes))
-        return _root(level, i, j, leaves, blocks)
+        leaves = leaves_of(places, *panel.sums(models, pairs, unary, panel_bytes))
+        return add_up(level, i, j, leaves, blocks)
 
     of_panel = sum(len(stacks_a[model]) for model in models) * (2 * micro) ** 2 * kernel.dtype.itemsize
     panel_level = 1 if of_panel <= panel_bytes else 0
@@ -173,7 +174,7 @@ def row_total(x: Tensor, micro: int = MICRO) -> Tensor:
         return tree_sum([_fresh(x[:, part]).sum(1) for part in parts])
 
 
-def _leaves(
+def leaves_of(
     places: Sequence[Place],
     inner: Mapping[tuple[Key, Key], Sequence[Tensor]],
     alone: Mapping[Key, Sequence[Sequence[LayerSums]]],
@@ -201,18 +202,18 @@ def _leaves(
     return made
 
 
-def _places(level: int, a: int, b: int, blocks: int) -> list[Place]:
+def places_below(level: int, a: int, b: int, blocks: int) -> list[Place]:
     """Return the micro-tiles below a node."""
     if level == 0:
         return [(a, b)]
-    return [place for at in children(level, a, b, blocks) for place in _places(level - 1, *at, blocks)]
+    return [place for at in children(level, a, b, blocks) for place in places_below(level - 1, *at, blocks)]
 
 
-def _root(level: int, a: int, b: int, leaves: Mapping[Place, TileSums], blocks: int) -> TileSums:
+def add_up(level: int, a: int, b: int, leaves: Mapping[Place, TileSums], blocks: int) -> TileSums:
     """Add the leaves below a node up to it."""
     if level == 0:
         return leaves[a, b]
-    below = [_root(level - 1, *at, leaves, blocks) for at in children(level, a, b, blocks)]
+    below = [add_up(level - 1, *at, leaves, blocks) for at in children(level, a, b, blocks)]
     return _combine(level, a, b, below)
 
 

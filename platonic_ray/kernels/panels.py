@@ -37,6 +37,32 @@ class LayerSums:
     diagonal: Tensor
 
 
+def layer_cells(
+    rows: Callable[[int], Tensor],
+    kernel: Kernel,
+    anchor: Anchor,
+    places: Sequence[Place],
+    out: Sequence[Tensor],
+    sums: bool = True,
+) -> list[LayerSums]:
+    """Put the cells of one layer's micro-tiles into `out`, flat, and return what they sum to, if wanted.
+
+    :param rows: returns the prepared rows of a block.
+    """
+    sides: dict[int, Side] = {}
+    for block in dict.fromkeys(block for place in places for block in place):
+        sides[block] = move(rows(block), kernel, anchor)
+    found = []
+    for (i, j), flat in zip(places, out, strict=True):
+        tile = cells(sides[i], sides[j], same=i == j)
+        flat.copy_(tile.reshape(-1))
+        if sums:
+            wide = tile.double()
+            line = wide.reshape(-1)
+            found.append(LayerSums(torch.dot(line, line), wide.sum(1), wide.sum(0), sides[i].diagonal))
+    return found
+
+
 @dataclass(frozen=True)
 class Panel:
     """Micro-tiles `places` of some models' kernels.
@@ -123,19 +149,9 @@ class Panel:
         return tiles
 
     def _layer(self, model: Key, layer: int, out: Sequence[Tensor], sums: bool) -> list[LayerSums]:
-        sides: dict[int, Side] = {}
-        for block in dict.fromkeys(block for place in self.places for block in place):
-            sides[block] = move(self.rows(model, layer, block), self.kernel, self.about[model][layer])
-        found = []
-        for place, tiles in zip(self.places, out, strict=True):
-            i, j = place
-            tile = cells(sides[i], sides[j], same=i == j)
-            tiles[layer] = tile.reshape(-1)
-            if sums:
-                wide = tile.double()
-                flat = wide.reshape(-1)
-                found.append(LayerSums(torch.dot(flat, flat), wide.sum(1), wide.sum(0), sides[i].diagonal))
-        return found
+        rows = partial(self.rows, model, layer)
+        tiles = [of_place[layer] for of_place in out]
+        return layer_cells(rows, self.kernel, self.about[model][layer], self.places, tiles, sums)
 
     def _products(
         self, pairs: Sequence[tuple[Key, Key]], tiles: Mapping[Key, Sequence[Tensor]]

@@ -17,21 +17,18 @@ cells, those of the permuted side are gathered, and all layer pairs of the two s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from platonic_ray.kernels.forms import MICRO, Anchor, Kernel, Stack, cells, move
+from platonic_ray.kernels.forms import MICRO, Anchor, Kernel, cells, move
+from platonic_ray.kernels.rotations import Key, Slot, Squares
 from platonic_ray.kernels.threads import one_thread, workers
-
-Key = Any
-"""What the caller calls a model: anything hashable."""
 
 AT_ONCE = 4
 """Permutations that are multiplied together: portions of a multiple of it make equal bytes."""
@@ -42,9 +39,6 @@ MOST_PERMUTED = 8192
 _CHUNK = 1024  # cells whose product is one float32 sum
 _TOGETHER = 48  # layers of a side of a product
 _HELD_BYTES = 2**30
-
-Slot = tuple[Key, int]
-"""A layer: its model, and its place there."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +54,17 @@ class Cells:
     added: Tensor
 
 
-def kernel_cells(layers: Stack, kernel: Kernel, about: Sequence[Anchor]) -> Cells:
-    """Make the cells of some layers.
+def kernel_cells(squares: Iterable[Tensor], n: int, layers: int) -> Cells:
+    """Make the cells of some layers of their kernels `[n, n]`, 0 on the diagonal, n ≥ 2.
 
     A layer whose kernel is not finite has no length and counts as 0.
-
-    :param layers: prepared rows `[n, D_l] float32`, n ≥ 2.
-    :param about: the layers' anchors.
     """
-    n = layers[0].shape[0]
-    unit = torch.empty(n * (n - 1) // 2, len(layers), dtype=torch.float32)
-    length = torch.empty(len(layers), dtype=torch.float64)
-    added = torch.empty(len(layers), n, dtype=torch.float64)
+    unit = torch.empty(n * (n - 1) // 2, layers, dtype=torch.float32)
+    length = torch.empty(layers, dtype=torch.float64)
+    added = torch.empty(layers, n, dtype=torch.float64)
     below = torch.ones(n, n, dtype=torch.bool).tril_(-1)
     with one_thread():
-        for layer, (rows, anchor) in enumerate(zip(layers, about, strict=True)):
-            square = _square(rows, kernel, anchor)
+        for layer, square in enumerate(squares):
             sums = square.sum(1, dtype=torch.float64)
             alpha = sums / (n - 2) - sums.sum() / (2 * (n - 1) * (n - 2)) if n > 2 else sums / 2
             for block in range(0, n, MICRO):  # in float64, but never all of it
@@ -91,11 +80,10 @@ def kernel_cells(layers: Stack, kernel: Kernel, about: Sequence[Anchor]) -> Cell
 
 
 def permuted_inner(
-    stacks: Mapping[Key, Stack],
+    square: Squares,
+    layers: Mapping[Key, int],
     pairs: Collection[tuple[Key, Key]],
     perms: Tensor,
-    kernel: Kernel,
-    about: Mapping[Key, Sequence[Anchor]],
     limit_bytes: int = _HELD_BYTES,
 ) -> dict[tuple[Key, Key], Tensor]:
     """Return Σ_{i≠j} K_ij L_π(i)π(j) of every layer pair of pairs of models, `[K, Lx, Ly] float64`.
@@ -103,13 +91,14 @@ def permuted_inner(
     K is the kernel of the first model of a pair, L that of the second, whose samples are permuted. What
     is made together depends on the models and their order: bytes are those of the same call.
 
-    :param stacks: prepared rows of every model, `[n, D_l] float32` a layer.
+    :param square: makes the cells of a layer (`kernel_square`); may be called several times for it.
+    :param layers: how many every model has.
     :param perms: `[K, n] int64`.
     :param limit_bytes: how many bytes of cells are held if it can be helped; else of two groups of layers.
     """
     n, asked = perms.shape[1], set(pairs)
     models = list(dict.fromkeys(model for pair in pairs for model in pair))
-    slots = [(model, layer) for model in models for layer in range(len(stacks[model]))]
+    slots = [(model, layer) for model in models for layer in range(layers[model])]
     groups = _groups(slots, 4 * (n * (n - 1) // 2), limit_bytes)
     wanted = [
         (g, h)
@@ -117,14 +106,10 @@ def permuted_inner(
         for h, second in enumerate(groups)
         if any((x, y) in asked for x in {model for model, _ in first} for y in {model for model, _ in second})
     ]
-    found = {
-        (x, y): torch.zeros(perms.shape[0], len(stacks[x]), len(stacks[y]), dtype=torch.float64)
-        for x, y in pairs
-    }
+    found = {(x, y): torch.zeros(perms.shape[0], layers[x], layers[y], dtype=torch.float64) for x, y in pairs}
 
     def make(group: Sequence[Slot]) -> Cells:
-        layers = [stacks[model][layer] for model, layer in group]
-        return kernel_cells(layers, kernel, [about[model][layer] for model, layer in group])
+        return kernel_cells((square(*slot) for slot in group), n, len(group))
 
     threads = torch.get_num_threads()
     whole = sum(map(len, groups)) * 4 * (n * (n - 1) // 2) <= limit_bytes
@@ -140,9 +125,10 @@ def permuted_inner(
     return found
 
 
-def _square(rows: Tensor, kernel: Kernel, anchor: Anchor) -> Tensor:
+def kernel_square(rows: Tensor, kernel: Kernel, anchor: Anchor) -> Tensor:
     """Return the cells of one layer, `[n, n]`, 0 on the diagonal; micro-tile by micro-tile."""
     n = rows.shape[0]
+    kernel = kernel.at(n)
     square = torch.empty(n, n, dtype=kernel.dtype)
     blocks = [slice(start, min(start + MICRO, n)) for start in range(0, n, MICRO)]
     sides = [move(rows[block], kernel, anchor) for block in blocks]

@@ -42,6 +42,7 @@ from platonic_ray.metrics.base import (
     metrics,
 )
 from platonic_ray.metrics.cka import kernel_rows, ordered_inner
+from platonic_ray.metrics.kernel_tables import KernelStates
 from platonic_ray.metrics.knn import needs_of_neighbors, neighbor_pair, neighbor_sums
 from platonic_ray.metrics.nearest import nearest
 from platonic_ray.metrics.rows import (
@@ -54,7 +55,6 @@ from platonic_ray.metrics.rows import (
     winners_of,
 )
 from platonic_ray.metrics.table import (
-    KernelStates,
     PairScores,
     Tables,
     as_layers,

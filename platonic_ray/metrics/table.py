@@ -17,22 +17,13 @@ from torch import Tensor
 
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.kernels import (
-    Anchor,
     Kernel,
-    anchors,
     as_rows,
-    blocks_of,
     each,
-    linear_sums,
-    median_distances,
     require_finite,
     require_recipe,
-    root_level,
-    super_tile,
-    worthwhile,
 )
 from platonic_ray.metrics.base import (
-    KernelRows,
     Metric,
     Neighbors,
     PairSums,
@@ -42,7 +33,9 @@ from platonic_ray.metrics.base import (
     flag_zero_rows,
     get_metric,
 )
-from platonic_ray.metrics.cka import kernel_rows, ordered_inner
+from platonic_ray.metrics.cka import ordered_inner
+from platonic_ray.metrics.heap import give_back
+from platonic_ray.metrics.kernel_tables import KernelStates, KernelTables, Side, cells_fit
 from platonic_ray.metrics.knn import neighbor_pair
 from platonic_ray.metrics.rows import (
     asked_cells,
@@ -52,11 +45,8 @@ from platonic_ray.metrics.rows import (
     states_for,
     winners_of,
 )
-from platonic_ray.metrics.unary import ModelState, Wanted, model_state, rows_digest
+from platonic_ray.metrics.unary import ModelState, Wanted, kernels_of, model_state, rows_digest
 from platonic_ray.study import MetricEntry
-
-Side = tuple[str, str]
-"""A model in a table: "x" or "y", and its name there."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +67,6 @@ class PairScores:
         return self.metric.best(self.scores)
 
 
-@dataclass(frozen=True)
-class KernelStates:
-    """What one kernel was made from: prepared rows and anchors of every model, and its unary states."""
-
-    rows: Mapping[Side, Sequence[Tensor]]
-    about: Mapping[Side, Sequence[Anchor]]
-    of: Mapping[Side, KernelRows]
-
-
 def score_tables(
     xs: Mapping[str, Any],
     ys: Mapping[str, Any] | None = None,
@@ -104,7 +85,8 @@ def score_tables(
     :param xs: the layers of every model: a sequence of matrices `[n, D_l]`, one matrix `[n, D]`, or
         one array `[n, L, D]`; numpy or torch; or a function that returns one of these, which is called
         once, when the model's turn has come, so that features need not be in memory all at once (but for
-        metrics of the kernel and the rows family, which go on with the rows of all). Rows are paired across all models.
+        metrics of the rows family, and of kernels of many samples, which go on with the rows of all).
+        Rows are paired across all models.
     :param ys: the models to score `xs` against; None scores the models of `xs` among themselves.
     :param pairs: the pairs wanted, as names (of `xs`, of `ys`); by default all of `xs` × `ys`, and
         without `ys` every two different models of `xs` once. Without `ys`, a metric that is not
@@ -132,13 +114,21 @@ def score_tables(
     # All that is at hand is checked before any work is spent.
     ready = {side: _layers(side, value) for side, value in given.items() if not callable(value)}
     n = _samples(ready, wanted)
-    needs = Wanted.of(wanted) if tables is None else replace(Wanted.of(wanted), ordered=True)
+    sums: KernelTables | None = None
     states: dict[Side, ModelState] = {}
     for side, value in given.items():
         stack = ready.get(side) or _layers(side, value())
         n = _samples({**ready, side: stack}, wanted, n)
-        states[side] = model_state(stack, recipe, needs, (digests or {}).get(side[1]))
-        del stack  # before the next is made
+        if sums is None:
+            by_cells = cells_fit(n, kernels_of(wanted), ready.values() if len(ready) == len(given) else None)
+            sums = KernelTables(n, todo, keep=kernel_states is not None)
+            needs = Wanted.of(wanted, by_cells)
+            needs = needs if tables is None else replace(needs, ordered=True)
+        state = model_state(stack, recipe, needs, (digests or {}).get(side[1]))
+        sums.add_cells(side, state.cells)
+        states[side] = replace(state, cells={})
+        del stack, state  # before the next is made
+        give_back()
     found = {side: state.neighbors for side, state in states.items() if state.neighbors is not None}
     rows = {side: state.rows for side, state in states.items()}
     zeros = {side: state.zeros for side, state in states.items()}
@@ -146,15 +136,10 @@ def score_tables(
         tables.update(found)
     if clamps is not None:
         clamps.update({side: state.bounds for side, state in states.items() if state.bounds is not None})
-    sums_of = {
-        kernel: _kernels(rows, todo, n, kernel)
-        for kernel in dict.fromkeys(metric.kernel for metric in wanted)
-        if kernel is not None
-    }
+    assert sums is not None
+    kernels = {kernel: sums.of(kernel, rows) for kernel in kernels_of(wanted)}
     if kernel_states is not None:
-        kernel_states.update(
-            {kernel: KernelStates(rows, about, of) for kernel, (_, of, about) in sums_of.items()}
-        )
+        kernel_states.update({kernel: states for kernel, (_, states) in kernels.items()})
 
     def scored(cell: tuple[Metric, Side, Side]) -> PairScores:
         metric, a, b = cell
@@ -162,8 +147,8 @@ def score_tables(
             sums = neighbor_pair(metric, found[a], found[b])
         else:
             assert metric.kernel is not None
-            inner, kernels, _ = sums_of[metric.kernel]
-            sums = PairSums(n, None, ordered_inner(inner, a, b), kernels[a], kernels[b])
+            inner, of_kernel = kernels[metric.kernel]
+            sums = PairSums(n, None, ordered_inner(inner, a, b), of_kernel.of[a], of_kernel.of[b])
         scores, status = metric.score(sums)
         return PairScores(metric, a[1], b[1], scores, flag_zero_rows(status, zeros[a], zeros[b]))
 
@@ -332,25 +317,3 @@ def _samples(
     for metric in metrics:
         metric.check(n)
     return n
-
-
-def _kernels(
-    rows: Mapping[Side, Sequence[Tensor]], pairs: Sequence[tuple[Side, Side]], n: int, kernel: Kernel
-) -> tuple[dict[Any, Tensor], dict[Any, KernelRows], dict[Side, list[Anchor]]]:
-    models = list(dict.fromkeys(side for pair in pairs for side in pair))
-    level, about = root_level(blocks_of(n)), dict[Side, list[Anchor]]()
-    for side in models:
-        medians = None
-        if kernel.median is not None:
-            medians = median_distances(partial(_whole, rows[side]), n, kernel, level)
-        about[side] = anchors(rows[side], kernel, medians)
-    if worthwhile(rows, pairs, n, kernel):
-        sums = linear_sums(rows, pairs, n, kernel, about, unary=models)
-    else:
-        sums = super_tile(rows, rows, pairs, level, 0, 0, n, kernel, about, unary=models)
-    return sums.inner, kernel_rows(sums), about
-
-
-def _whole(stack: Sequence[Tensor], block: int) -> Sequence[Tensor]:
-    """Return the rows of the only block that there is in memory."""
-    return stack

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from platonic_ray.digest import digest_streams
 from platonic_ray.kernels import (
+    Anchor,
+    Cells,
     Digest,
+    Kernel,
     TopK,
+    anchors,
+    blocks_of,
     clamp_bounds,
     each,
     exact_ids,
     exact_neighbors,
     kernel_row_sums,
+    median_distances,
     prepare,
+    root_level,
     zero_rows,
 )
 from platonic_ray.metrics.base import Metric, Neighbors
@@ -34,7 +41,7 @@ class Wanted:
 
     `k` is the largest number of neighbors, None for none; `values` says whether their similarities are
     wanted, `ordered` whether it matters in which order neighbors are, `rows` whether prepared rows are,
-    `row_sums` those of the linear kernel.
+    `row_sums` those of the linear kernel, `cells` the kernels whose cells are.
     """
 
     k: int | None
@@ -42,10 +49,14 @@ class Wanted:
     ordered: bool
     rows: bool
     row_sums: bool = False
+    cells: tuple[Kernel, ...] = ()
 
     @classmethod
-    def of(cls, metrics: Sequence[Metric]) -> Wanted:
-        """Return what some metrics want together."""
+    def of(cls, metrics: Sequence[Metric], by_cells: bool = False) -> Wanted:
+        """Return what some metrics want together.
+
+        :param by_cells: whether those of kernels want cells, and not rows to make cells of later.
+        """
         knn = [metric for metric in metrics if metric.family == "neighbors"]
         ks = {metric.k for metric in knn if metric.k is not None}
         return cls(
@@ -53,9 +64,17 @@ class Wanted:
             values=any(metric.similarities is not None for metric in knn),
             # The k nearest are the first of more only where these are in order.
             ordered=len(ks) > 1 or any(metric.ordered for metric in knn),
-            rows=any(metric.family != "neighbors" for metric in metrics),
+            rows=any(
+                metric.family == "rows" or (metric.family == "kernel" and not by_cells) for metric in metrics
+            ),
             row_sums=any(metric.similarities == "centered" for metric in knn),
+            cells=kernels_of(metrics) if by_cells else (),
         )
+
+
+def kernels_of(metrics: Sequence[Metric]) -> tuple[Kernel, ...]:
+    """Return the kernels whose sums some metrics need, each once."""
+    return tuple(dict.fromkeys(kernel for metric in metrics if (kernel := metric.kernel) is not None))
 
 
 @dataclass(frozen=True)
@@ -64,7 +83,7 @@ class ModelState:
 
     `zeros` and `widths` are the number of zero rows and the width of each layer; `bounds` what the recipe
     clamps each layer to, None if it clamps none; `rows` the prepared rows of each layer, none if nobody
-    wants them.
+    wants them; `cells` those of the kernels that are wanted.
     """
 
     zeros: list[int]
@@ -72,6 +91,7 @@ class ModelState:
     bounds: tuple[float, ...] | None
     rows: list[Tensor]
     neighbors: Neighbors | None
+    cells: dict[Kernel, Cells]
 
 
 def model_state(
@@ -84,12 +104,16 @@ def model_state(
         rows, which are made only for layers that have ties.
     """
     bounds = clamp_bounds(lambda: [layers], recipe)
+    n = layers[0].shape[0]
+    cells = {kernel: Cells.of(len(layers), n, kernel) for kernel in wanted.cells}
 
     def layer_state(layer: int) -> tuple[Tensor | None, int, TopK | None, Tensor | None]:
         rows = prepare(layers[layer], recipe, None if bounds is None else bounds[layer])
         digest: Digest = cache(lambda: rows_digest(rows)) if digests is None else digests[layer]
         top = None if wanted.k is None else _nearest(rows, wanted.k, digest, wanted)
         sums = kernel_row_sums([rows], [rows])[0] if wanted.row_sums else None
+        for kernel, of_kernel in cells.items():
+            of_kernel.fill(layer, rows, kernel_anchors([rows], kernel)[0])
         return rows if wanted.rows else None, len(zero_rows(rows)), top, sums
 
     # The neighbors of a single layer are the same on any number of threads, which it alone can use.
@@ -103,7 +127,23 @@ def model_state(
         bounds=bounds,
         rows=[rows for rows, *_ in made if rows is not None],
         neighbors=stack_neighbors(tops, row_sums) if tops else None,
+        cells=cells,
     )
+
+
+def kernel_anchors(layers: Sequence[Tensor], kernel: Kernel) -> list[Anchor]:
+    """Return what a kernel of some layers is taken about, of all prepared rows `[n, D_l] float32` of them."""
+    if kernel.median is None:
+        return anchors(layers, kernel)
+    n = layers[0].shape[0]
+    return anchors(
+        layers, kernel, median_distances(partial(_only, layers), n, kernel, root_level(blocks_of(n)))
+    )
+
+
+def _only(layers: Sequence[Tensor], block: int) -> Sequence[Tensor]:
+    """Return the rows of the only block that there is in memory."""
+    return layers
 
 
 def stack_neighbors(tables: Sequence[TopK], row_sums: Sequence[Tensor] = ()) -> Neighbors:

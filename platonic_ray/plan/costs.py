@@ -289,7 +289,8 @@ class _Groups:
             task = Work(
                 flops=2.0 * of.n**2 * width,
                 cells=float(of.n**2 * layers),
-                entries=drawn * of.n**2 * layers / 2,
+                # All rotations of a ring at once take about as long as gathering every cell twice.
+                entries=2.0 * -(-(drawn + 1) // of.n) * of.n**2 * layers,
                 object_bytes=4.0 * of.n * width,
                 written_bytes=8.0 * drawn * different,
                 output_bytes=8.0 * drawn * different,

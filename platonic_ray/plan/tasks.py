@@ -44,13 +44,18 @@ def cut(n: int, rows: int) -> tuple[Span, ...]:
     return tuple(Span(start, min(start + rows, n)) for start in range(0, n, rows))
 
 
-def permuted_kernels(kernel: Kernel, count: int) -> tuple[PermutedKernel, ...]:
+def permuted_kernels(kernel: Kernel, count: int, grouped: bool = False) -> tuple[PermutedKernel, ...]:
     """Cut the permutations of a kernel into tasks, each worth making the kernel's cells for.
 
-    >>> [(task.start, task.stop) for task in permuted_kernels(Kernel(), 202)]
+    :param grouped: whether samples stay in groups; else they are rotations, which are made all at once.
+
+    >>> [(task.start, task.stop) for task in permuted_kernels(Kernel(), 202, grouped=True)]
     [(0, 100), (100, 200), (200, 202)]
+    >>> [(task.start, task.stop) for task in permuted_kernels(Kernel(), 202)]
+    [(0, 202)]
     """
-    return tuple(PermutedKernel(kernel, span.start, span.stop) for span in cut(count, _PERMUTATIONS))
+    spans = cut(count, _PERMUTATIONS if grouped else count)
+    return tuple(PermutedKernel(kernel, span.start, span.stop) for span in spans)
 
 
 @dataclass(frozen=True)

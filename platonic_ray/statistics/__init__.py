@@ -18,8 +18,8 @@ from platonic_ray.statistics.null import (
     has_null,
     null_scores,
 )
-from platonic_ray.statistics.permutations import Permutations, choose_permutations, permutations
-from platonic_ray.statistics.permuted import SLACK, has_kernel_null, kernel_null_scores
+from platonic_ray.statistics.permutations import Permutations, choose_permutations, permutations, rotations
+from platonic_ray.statistics.permuted import SLACK, has_kernel_null, kernel_null_scores, permuted_products
 from platonic_ray.statistics.permuted_rows import has_rows_null, rows_null_scores
 from platonic_ray.statistics.relabel import Labels, null_overlaps
 
@@ -52,7 +52,9 @@ __all__ = [
     "null_overlaps",
     "null_scores",
     "permutations",
+    "permuted_products",
     "queries_interval",
+    "rotations",
     "rows_null_scores",
     "undefined_interval",
 ]

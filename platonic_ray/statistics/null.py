@@ -20,9 +20,10 @@ from torch import Tensor
 
 from platonic_ray.digest import digest
 from platonic_ray.errors import DataError, StudyError
+from platonic_ray.kernels import Rotations
 from platonic_ray.metrics import Metric, Neighbors, PairSums, neighbor_pair
 from platonic_ray.statistics.calibration import Calibration, calibrate
-from platonic_ray.statistics.permutations import permutations
+from platonic_ray.statistics.permutations import permutations, rotations
 from platonic_ray.statistics.permuted import has_kernel_null
 from platonic_ray.statistics.permuted_rows import has_rows_null
 from platonic_ray.statistics.relabel import Labels, null_overlaps
@@ -70,7 +71,8 @@ class Null:
     """How the scores of a table are set against permuted samples.
 
     `counts` is the number of permutations by the label of a metric; a metric that is not in it has no
-    null. All are drawn from `seed`, the same for all pairs of models and all metrics; `alpha` is the
+    null. All are drawn from `seed`, the same for all pairs of models and all metrics: rotations of one
+    ring (`rotations`), or where samples stay in `groups` one by one (`permutations`). `alpha` is the
     level.
     """
 
@@ -83,15 +85,27 @@ class Null:
         """Return how many permutations a metric's null is made of; 0 where it has none."""
         return self.counts.get(metric.label, 0)
 
+    @property
+    def most(self) -> int:
+        """The largest number of permutations of any metric, which says what they are drawn from."""
+        return max(self.counts.values(), default=0)
+
+    def draws(self, n: int, count: int, start: int = 0) -> Rotations | Tensor:
+        """Return permutations `start` … `start + count − 1` of n samples: rotations, or `[count, n]`."""
+        if self.groups is not None:
+            return permutations(n, count, self.seed, self.groups.labels, start)
+        return rotations(n, self.most, self.seed).some(start, start + count)
+
     def permutations(self, n: int, count: int, start: int = 0) -> Tensor:
         """Return permutations `start` … `start + count − 1` of n samples, `[count, n] int64`."""
-        return permutations(n, count, self.seed, None if self.groups is None else self.groups.labels, start)
+        drawn = self.draws(n, count, start)
+        return drawn if isinstance(drawn, Tensor) else drawn.permutations()
 
     @property
     def drawn(self) -> str:
-        """Return a digest of what permutations are drawn from, not of how many."""
+        """Return a digest of what permutations are drawn from."""
         groups = None if self.groups is None else self.groups.labels.tolist()
-        return digest({"seed": self.seed, "groups": groups})
+        return digest({"seed": self.seed, "groups": groups, "rotations": self.most})
 
     def summary(self) -> dict[str, Any]:
         """Return it as plain values, for keys and provenance; of groups the name and a digest."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from platonic_ray.digest import digest
-from platonic_ray.kernels import tie_keys
+from platonic_ray.kernels import Rotations, tie_keys
 
 _ENOUGH = 200
 
@@ -40,6 +40,30 @@ def permutations(n: int, count: int, seed: int, groups: Tensor | None = None, st
     shuffled = torch.empty_like(orders)
     shuffled[:, places] = orders.gather(1, by_group)
     return shuffled
+
+
+def rotations(n: int, count: int, seed: int) -> Rotations:
+    """Return permutations of n samples that are rotations of one ring, for a null that tests against them.
+
+    The samples are put on a ring in random order. Its n − 1 rotations, with the one that moves nothing,
+    are a group, so observed and rotated scores are exchangeable under the null hypothesis, as those of any
+    group are (Hemerik & Goeman 2018, theorem 2: any group, and random parts of it). For more than n − 1,
+    the samples are shuffled first, in as many ways as it takes, and rotated then. A shuffle g and the ring's
+    rotations C make the coset g C; what is observed lies in a coset of the same kind, at a place that the
+    others cannot tell from the rest, so the scores of all cosets together are exchangeable too. Of them
+    `count` are picked at random, in random order: the first of them are a random part as well. So
+    P(p ≤ α) ≤ α holds exactly, as with permutations that are drawn one by one.
+
+    Like `permutations`, they depend on (seed, n) alone, and on how many cosets `count` takes.
+
+    >>> rotations(5, 4, seed=0).permutations().sort(dim=1).values.tolist()[3]
+    [0, 1, 2, 3, 4]
+    """
+    turns = -(-(count + 1) // n)
+    ring = tie_keys(digest(["ring", seed]), torch.arange(n)).argsort(stable=True)
+    picks = tie_keys(digest(["rotation", seed]), torch.arange(1, max(2, turns * n))).argsort(stable=True)
+    shuffled = torch.cat([torch.arange(n)[None], permutations(n, turns - 1, seed)])
+    return Rotations(ring, shuffled, picks[:count] + 1)
 
 
 @dataclass(frozen=True)

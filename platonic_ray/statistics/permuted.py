@@ -1,16 +1,21 @@
 """The null of kernel metrics, scored from inner products of permuted kernels.
 
 Permuting the samples of one model permutes its row sums and its diagonal, and changes no self term; Σ K ∘ L
-under a permutation is `kernels.permuted_inner`. The metric's own scorer does the rest.
+under permutations is `kernels.rotated_inner` or, of others than rotations, `kernels.permuted_inner`. The
+metric's own scorer does the rest.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from platonic_ray.kernels import MOST_PERMUTED
+from platonic_ray.kernels import MOST_PERMUTED, Rotations, permuted_inner, rotated_inner
+from platonic_ray.kernels.rotations import Squares
 from platonic_ray.metrics import KernelRows, Metric, PairSums
 
 SLACK = 1e-5
@@ -22,6 +27,23 @@ _LAYERS = 128  # of the permuted side that are scored at a time
 def has_kernel_null(metric: Metric, n: int) -> bool:
     """Whether a metric's null is made of permuted kernels, of so many samples."""
     return metric.kernel is not None and metric.symmetric and n <= MOST_PERMUTED
+
+
+def permuted_products(
+    square: Squares,
+    layers: Mapping[Any, int],
+    pairs: Collection[tuple[Any, Any]],
+    draws: Rotations | Tensor,
+) -> dict[tuple[Any, Any], Tensor]:
+    """Return Σ_{i≠j} K_ij L_π(i)π(j) of every layer pair of pairs of models, `[K, Lx, Ly] float64`.
+
+    :param square: makes the cells of a layer of a model, `[n, n]`.
+    :param layers: how many every model has.
+    :param draws: of `Null.draws`.
+    """
+    if isinstance(draws, Rotations):
+        return rotated_inner(square, layers, pairs, draws)
+    return permuted_inner(square, layers, pairs, draws)
 
 
 def kernel_null_scores(

@@ -12,7 +12,7 @@ from platonic_ray.engine.prepare import null_of, prepare
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.kernels import MOST_PERMUTED
 from platonic_ray.metrics import get_metric, score_tables
-from platonic_ray.statistics import benjamini_hochberg, permutations
+from platonic_ray.statistics import benjamini_hochberg, rotations
 from platonic_ray.store import Store
 from platonic_ray.study import NullEntry
 
@@ -26,7 +26,7 @@ def test_the_null_of_a_table_is_that_of_permuted_features():
     result = pr.table({"x": x}, {"y": y}, k=4, permutations=39, alpha=0.1)
     row = result.models.row(0, named=True)
     nulls = []
-    for perm in permutations(60, 39, seed=0):
+    for perm in rotations(60, 39, seed=0).permutations():
         (pair,) = score_tables({"x": x}, {"y": y[perm]}, [pr.metrics.get_metric("mutual_knn", k=4)])
         nulls.append(pair.scores.max())
     assert row["p"] == row["q"] == (1 + sum(null >= row["score"] for null in nulls)) / 40
@@ -65,7 +65,7 @@ def test_the_null_of_kernels_is_that_of_permuted_features(metric):
     y[:, 1, :2] += 0.5 * x[:, 0, :2]
     row = pr.table({"x": x}, {"y": y}, metric=metric, permutations=39, alpha=0.1).models.row(0, named=True)
     nulls = []
-    for perm in permutations(60, 39, seed=0):
+    for perm in rotations(60, 39, seed=0).permutations():
         (pair,) = score_tables({"x": x}, {"y": y[perm]}, [get_metric(metric)])
         nulls.append(pair.scores.max())
     assert row["p"] == (1 + sum(null >= row["score"] for null in nulls)) / 40

@@ -5,7 +5,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from platonic_ray.kernels import Anchor, Kernel, anchors, permuted, permuted_inner
+from platonic_ray.kernels import (
+    Anchor,
+    Kernel,
+    anchors,
+    kernel_square,
+    permuted,
+    permuted_inner,
+    rotated_inner,
+)
+from platonic_ray.kernels.rotations import Squares
+from platonic_ray.statistics import rotations as draw_rotations
+
+Stacks = dict[str, list[torch.Tensor]]
+
+
+def cells_of(stacks: Stacks, kernel: Kernel) -> tuple[Squares, dict[str, int]]:
+    """What the functions take: how to make a layer's cells, and how many layers there are."""
+    about = {model: anchors(stack, kernel) for model, stack in stacks.items()}
+
+    def square(model: str, layer: int) -> torch.Tensor:
+        return kernel_square(stacks[model][layer], kernel, about[model][layer])
+
+    return square, {model: len(stack) for model, stack in stacks.items()}
 
 
 def dense(rows: torch.Tensor, kernel: Kernel, anchor: Anchor) -> torch.Tensor:
@@ -26,10 +48,13 @@ def dense(rows: torch.Tensor, kernel: Kernel, anchor: Anchor) -> torch.Tensor:
     count=st.integers(1, 6),
     offset=st.sampled_from([0.0, 1e3]),
     together=st.sampled_from([1, 2, 48]),
-    limit=st.sampled_from([1, 2**30]),
+    limit=st.sampled_from([1, 4000, 2**30]),
+    rotated=st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
-def test_they_are_those_of_permuted_kernels(n, form, precision, seed, count, offset, together, limit):
+@settings(max_examples=60, deadline=None)
+def test_they_are_those_of_permuted_kernels(
+    n, form, precision, seed, count, offset, together, limit, rotated
+):
     generator = torch.Generator().manual_seed(seed)
     widths = {"a": (3, 50), "b": (1,), "c": (7, 2, 9)}
     stacks = {
@@ -38,12 +63,16 @@ def test_they_are_those_of_permuted_kernels(n, form, precision, seed, count, off
     }
     kernel = Kernel(form, precision=precision)
     about = {model: anchors(stack, kernel) for model, stack in stacks.items()}
-    perms = torch.stack([torch.randperm(n, generator=generator) for _ in range(count)])
+    drawn = draw_rotations(n, count, seed)
+    perms = drawn.permutations()
     pairs = [("a", "b"), ("a", "c"), ("c", "b")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(permuted, "_TOGETHER", together)
-        patch.setattr(permuted, "_CHUNK", 7 if together == 2 else 1024)
-        found = permuted_inner(stacks, pairs, perms, kernel, about, limit)
+    if rotated:
+        found = rotated_inner(*cells_of(stacks, kernel), pairs, drawn, limit)
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(permuted, "_TOGETHER", together)
+            patch.setattr(permuted, "_CHUNK", 7 if together == 2 else 1024)
+            found = permuted_inner(*cells_of(stacks, kernel), pairs, perms, limit)
     assert list(found) == pairs
     for (x, y), products in found.items():
         assert products.shape == (count, len(widths[x]), len(widths[y]))
@@ -61,16 +90,15 @@ def test_they_are_those_of_permuted_kernels(n, form, precision, seed, count, off
 def test_any_portions_of_permutations_have_equal_bytes():
     generator = torch.Generator().manual_seed(0)
     stacks = {model: [torch.randn(40, 8, generator=generator) for _ in range(9)] for model in "abc"}
-    kernel = Kernel()
-    about = {model: anchors(stack, kernel) for model, stack in stacks.items()}
+    cells = cells_of(stacks, Kernel())
     perms = torch.stack([torch.randperm(40, generator=generator) for _ in range(3 * permuted.AT_ONCE)])
     pairs = [("a", "b"), ("a", "c"), ("b", "c")]
-    whole = permuted_inner(stacks, pairs, perms, kernel, about)
+    whole = permuted_inner(*cells, pairs, perms)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         parts = [
-            permuted_inner(stacks, pairs, perms[start : start + permuted.AT_ONCE], kernel, about)
+            permuted_inner(*cells, pairs, perms[start : start + permuted.AT_ONCE])
             for start in range(0, len(perms), permuted.AT_ONCE)
         ]
     finally:
@@ -81,7 +109,19 @@ def test_any_portions_of_permutations_have_equal_bytes():
 
 def test_a_layer_without_a_kernel_counts_as_nothing():
     stacks = {"flat": [torch.ones(9, 4)], "x": [torch.randn(9, 4)]}
-    kernel = Kernel()
-    about = {model: anchors(stack, kernel) for model, stack in stacks.items()}
-    found = permuted_inner(stacks, [("flat", "x")], torch.randperm(9)[None], kernel, about)
-    assert found["flat", "x"].item() == 0
+    cells, pairs, drawn = cells_of(stacks, Kernel()), [("flat", "x")], draw_rotations(9, 1, 0)
+    assert permuted_inner(*cells, pairs, drawn.permutations())["flat", "x"].item() == 0
+    assert rotated_inner(*cells, pairs, drawn)["flat", "x"].item() == 0
+
+
+@pytest.mark.parametrize("n", [64, 65])
+def test_bytes_of_rotated_kernels_depend_on_the_pair_alone(n):
+    generator = torch.Generator().manual_seed(0)
+    stacks = {model: [torch.randn(n, 8, generator=generator) for _ in range(3)] for model in "abc"}
+    cells, drawn = cells_of(stacks, Kernel()), draw_rotations(n, 90, 0)
+    assert len(drawn.used()) == 2
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    whole = rotated_inner(*cells, pairs, drawn)
+    for pair in pairs:
+        some = drawn.some(7, 80)
+        assert torch.equal(rotated_inner(*cells, [pair], some)[pair], whole[pair][7:80])

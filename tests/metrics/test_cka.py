@@ -53,6 +53,19 @@ def test_cka_over_several_micro_tiles_is_that_of_the_dense_formulas(metric: str)
         assert score(x, y, metric, recipe="none") == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("metric", [*BOTH, "distance_correlation", "rsa"])
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 2**32), st.one_of(st.integers(4, 40), st.integers(250, 300)), st.integers(1, 300))
+def test_float32_products_move_a_score_by_no_more_than_they_may_at_any_number_of_samples(
+    metric: str, seed: int, n: int, width: int
+) -> None:
+    x, y = pair(seed, n, width, 3.0)
+    exact, rounded = (score(x, y, get_metric(metric, precision=to)) for to in ("float64", "float32"))
+    assert rounded == pytest.approx(exact, rel=1e-5, abs=1e-7, nan_ok=True)
+    if n <= 256:
+        assert rounded == pytest.approx(exact, rel=1e-9, abs=1e-10, nan_ok=True)
+
+
 @pytest.mark.parametrize("metric", BOTH)
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**32), st.sampled_from([1e-20, 1e-3, 1.0, 1e15]))

@@ -295,7 +295,9 @@ def test_a_new_last_shard_changes_all_sums_on_the_median_and_only_its_own_of_oth
 
 
 def test_permuted_kernels_read_all_rows_of_all_models_and_serve_the_scores_of_different_models():
-    made = Plan(**{**vars_of(plan()), "permuted": permuted_kernels(LINEAR, 202), "drawn": "seed 0"})
+    made = Plan(
+        **{**vars_of(plan()), "permuted": permuted_kernels(LINEAR, 202, grouped=True), "drawn": "seed 0"}
+    )
     assert [task.stop - task.start for task in made.permuted] == [100, 100, 2]
     assert made.prerequisites[made.permuted[0]] == tuple(
         Embed(model, shard) for model in (0, 1) for shard in range(10)

@@ -9,15 +9,18 @@ import torch
 from scipy.stats import binom
 from small_tables import KINDS, gaussian
 
-from platonic_ray.kernels import Kernel, permuted_inner
+from platonic_ray.kernels import Kernel
 from platonic_ray.metrics import KernelStates, Metric, get_metric, score_tables
 from platonic_ray.statistics import (
     SLACK,
     Calibration,
+    Groups,
+    Null,
     calibrate,
     calibrate_best,
     kernel_null_scores,
-    permutations,
+    permuted_products,
+    rotations,
 )
 
 N, K, TABLES, ALPHA = 20, 19, 90, 0.1
@@ -41,18 +44,19 @@ def calibrations(
     chosen: list[Metric] = [get_metric(name) for name in metrics]
     states: dict[Kernel, KernelStates] = {}
     tables = score_tables({"x": x}, {"y": y}, chosen, kernel_states=states)
-    perms = permutations(N, K, seed, groups)
+    null = Null({"": K}, ALPHA, seed, None if groups is None else Groups("groups", groups))
+    draws, perms = null.draws(N, K), null.permutations(N, K)
     pair = (("x", "x"), ("y", "y"))
     inner = {
-        kernel: permuted_inner(state.rows, [pair], perms, kernel, state.about)[pair]
+        kernel: permuted_products(state.square, state.layers, [pair], draws)[pair]
         for kernel, state in states.items()
     }
     made = {}
     for metric, table in zip(chosen, tables, strict=True):
         assert metric.kernel is not None
         of = states[metric.kernel].of
-        null = kernel_null_scores(metric, inner[metric.kernel], of[pair[0]], of[pair[1]], perms)
-        made[metric.name] = calibrate_best(metric, table.scores, null, ALPHA, SLACK)
+        scores = kernel_null_scores(metric, inner[metric.kernel], of[pair[0]], of[pair[1]], perms)
+        made[metric.name] = calibrate_best(metric, table.scores, scores, ALPHA, SLACK)
     return made
 
 
@@ -91,15 +95,15 @@ def test_the_best_of_the_observed_layer_pairs_against_one_permuted_pair_would_br
         x, y = ([torch.randn(N, 6, generator=generator) for _ in range(6)] for _ in range(2))
         states: dict[Kernel, KernelStates] = {}
         (table,) = score_tables({"x": x}, {"y": y}, [metric], kernel_states=states)
-        ((kernel, state),) = states.items()
+        (state,) = states.values()
         pair = (("x", "x"), ("y", "y"))
-        perms = permutations(N, K, seed)
-        products = permuted_inner(state.rows, [pair], perms, kernel, state.about)[pair]
+        draws = rotations(N, K, seed)
+        products = permuted_products(state.square, state.layers, [pair], draws)[pair]
         first_x, first_y = (
             type(rows)(rows.row_sums[:1], rows.diagonal[:1], rows.squares[:1])
             for rows in (state.of[pair[0]], state.of[pair[1]])
         )
-        null = kernel_null_scores(metric, products[:, :1, :1], first_x, first_y, perms)
+        null = kernel_null_scores(metric, products[:, :1, :1], first_x, first_y, draws.permutations())
         small.append(calibrate(table.best()[0], null).p <= ALPHA)
     assert sum(small) > most(60, ALPHA)
 
@@ -144,7 +148,7 @@ def test_duplicated_samples_tie_and_rounding_does_not_decide():
     """With two distinct rows, a permutation that keeps them apart gives the observed score again."""
     rows = torch.eye(2)[torch.arange(N) % 2]
     made = calibrations([rows], [rows @ torch.randn(2, 5)], 0)["unbiased_cka"]
-    swapped = permutations(N, K, 0)
+    swapped = rotations(N, K, 0).permutations()
     same = [(rows[perm] == rows).all() or (rows[perm] == rows.flip(1)).all() for perm in swapped]
     assert made.p == (1 + sum(map(bool, same))) / (K + 1)
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chi2
 
-from platonic_ray.statistics import choose_permutations, permutations
+from platonic_ray.statistics import choose_permutations, permutations, rotations
 
 sizes = st.integers(1, 40)
 seeds = st.integers(0, 2**63 - 1)
@@ -59,6 +60,46 @@ def test_within_a_group_all_orders_are_equally_frequent():
     assert len(orders) == 6 * 2
     # χ² with 11 degrees of freedom exceeds 38 with probability 8e-5.
     assert float(((often - 200.0) ** 2 / 200).sum()) < 38
+
+
+@given(n=st.integers(2, 40), count=st.integers(1, 100), seed=seeds)
+@settings(max_examples=50, deadline=None)
+def test_rotations_are_different_permutations_that_move_all_samples_or_shuffle_them(n, count, seed):
+    drawn = rotations(n, count, seed)
+    made = drawn.permutations()
+    assert made.shape == (count, n)
+    assert all(sorted(row) == list(range(n)) for row in made.tolist())
+    assert torch.equal(drawn.some(1, 3).permutations(), made[1:3])
+    first = made[drawn.picks < n]
+    assert len(first.unique(dim=0)) == len(first)  # of one ring, and the identity is none of them
+    assert not (first == torch.arange(n)).any()
+    assert len(drawn.turns) == -(-(count + 1) // n)
+
+
+def test_rotations_of_one_ring_are_a_group():
+    made = rotations(12, 11, 0).permutations()
+    group = {tuple(row) for row in [*made.tolist(), list(range(12))]}
+    assert len(group) == 12
+    assert {tuple(one[other].tolist()) for one in made for other in made} <= group
+
+
+@pytest.mark.parametrize("count", [4, 7, 12])
+def test_the_rank_of_what_is_observed_among_rotations_is_uniform(count):
+    """With as many permutations as there are in one coset, in part of two, and in all of three, but one."""
+    n, trials = 5, 1500
+    generator = torch.Generator().manual_seed(count)
+    x, y = torch.randn(n, generator=generator), torch.randn(n, generator=generator)
+    ranks = torch.zeros(count + 1)
+    for seed in range(trials):
+        shuffled = y[torch.randperm(n, generator=generator)]  # the null hypothesis
+        null = (x * shuffled[rotations(n, count, seed).permutations()]).sum(1)
+        # Equal scores, of shuffles that happen to be equal, in random order.
+        score = (x * shuffled).sum()
+        equal = int((null - score).abs().le(1e-6).sum())
+        above = int((null > score + 1e-6).sum())
+        ranks[above + int(torch.randint(equal + 1, (), generator=generator))] += 1
+    expected = trials / (count + 1)
+    assert float(((ranks - expected) ** 2 / expected).sum()) < chi2.isf(1e-4, count)
 
 
 @given(pairs=st.integers(1, 5000), alpha=st.sampled_from([0.01, 0.05, 0.1, 0.3]))
