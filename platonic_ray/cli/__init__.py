@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ _GROUPS = (
     "plan",
     "pull",
     "table",
+    "growth",
     "show",
     "report",
     "figure",
@@ -55,6 +57,9 @@ Results go to standard output, progress to standard error. Exit statuses: 0 done
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
     given = parser().parse_args(arguments)
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)  # for a metric of the user's own; last, so that it hides no library
     try:
         given.run_command(given)
     except PlatonicRayError as error:

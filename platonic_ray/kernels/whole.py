@@ -28,7 +28,7 @@ from platonic_ray.kernels.grams import (
     span,
 )
 from platonic_ray.kernels.panels import LayerSums, Place, layer_cells, tile_inner
-from platonic_ray.kernels.threads import each
+from platonic_ray.kernels.threads import each, one_thread
 from platonic_ray.kernels.trees import root_level
 
 
@@ -66,7 +66,9 @@ class Cells:
             return rows[span(0, at, self.n)]
 
         out = [tile[layer] for tile in self.tiles]
-        self.alone[layer].extend(layer_cells(block, self.kernel.at(self.n), anchor, self.places, out))
+        with one_thread():
+            made = layer_cells(block, self.kernel.at(self.n), anchor, self.places, out)
+        self.alone[layer].extend(made)
 
     def sums(self) -> TileSums:
         """Return the unary sums of the model, which goes by None in them."""
