@@ -6,12 +6,15 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from platonic_ray import presets
 from platonic_ray.cli.common import Commands, add_command, add_json, print_json
 from platonic_ray.errors import WeightsError
-from platonic_ray.models.kinds import Kind
 from platonic_ray.study import Study
+
+if TYPE_CHECKING:
+    from platonic_ray.models.kinds import Kind
 
 
 def add(commands: Commands) -> None:
