@@ -73,7 +73,7 @@ def test_the_job_script_fails_with_the_statuses_of_the_command_line(small_study,
 def head(tmp_path_factory, object_store):
     """A Ray head with its dashboard, on free ports, that asks for a token: its Jobs API and an environment."""
     ports = []
-    for _ in range(2):
+    for _ in range(3):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             ports.append(probe.getsockname()[1])
@@ -83,6 +83,7 @@ def head(tmp_path_factory, object_store):
         [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
             *(f"--port={ports[0]}", f"--dashboard-port={ports[1]}", "--dashboard-host=127.0.0.1"),
+            f"--dashboard-agent-listen-port={ports[2]}",  # its default may be another head's
             *("--num-cpus=2", "--disable-usage-stats", f"--object-store-memory={200 * 2**20}"),
         ],
         stdout=log,
@@ -183,9 +184,7 @@ def test_features_alone_as_a_job_of_this_folder(head, object_store, tiny_study, 
 
 
 @pytest.mark.parametrize("job", ["align", "embed"])
-def test_a_job_that_is_told_to_end_does_so_within_two_seconds_and_says_how_to_go_on(
-    small_study, tmp_path, job
-):
+def test_a_job_that_is_told_to_end_does_so_soon_and_says_how_to_go_on(small_study, tmp_path, job):
     toml = tmp_path / "study.toml"
     store = tmp_path / "store"
     toml.write_text(changed(small_study, engine="ray", store=str(store)).to_toml())
@@ -210,4 +209,4 @@ def test_a_job_that_is_told_to_end_does_so_within_two_seconds_and_says_how_to_go
     last = Store(str(store)).events(Store(str(store)).runs()[-1])[-1]
     assert (last["event"], last["error"]) == ("stopped", "KeyboardInterrupt")
     print(f"{job} ended {took:.1f} s after SIGTERM")
-    assert took < 10  # a busy machine; alone it is below two seconds
+    assert took < 10  # two to three seconds where it was measured, on a busy machine
