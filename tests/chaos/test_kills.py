@@ -122,6 +122,7 @@ def test_a_killed_worker_is_replaced_in_the_same_run(small_study, tmp_path, vict
     assert len(shards) == len(set(shards)) == 40
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_never_change_a_byte(small_study, tmp_path, undisturbed):
     """Workers and drivers in turn, each after some progress, so that every life has something to lose."""
     study = changed(small_study, engine="ray", store=str(tmp_path / "killed"))

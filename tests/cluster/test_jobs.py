@@ -40,6 +40,7 @@ def write_toml(study, path, **run):
     return path
 
 
+@pytest.mark.slow
 def test_the_job_script_runs_by_hand_and_its_tables_open_in_polars(small_study, tmp_path):
     toml = write_toml(small_study, tmp_path / "study.toml", store="store", block_rows=256, engine="local")
     ran = subprocess.run(
@@ -168,6 +169,7 @@ def test_a_job_that_fails_says_why_and_keeps_its_exit_status(head, object_store,
     assert "ended as FAILED (exit status 2)" in ran.stderr
 
 
+@pytest.mark.slow
 def test_features_alone_as_a_job_of_this_folder(head, object_store, tiny_study, tmp_path):
     toml = tmp_path / "study.toml"
     toml.write_text(tiny_study.to_toml())
@@ -183,7 +185,7 @@ def test_features_alone_as_a_job_of_this_folder(head, object_store, tiny_study, 
     assert len(Store(store).keys("features")) == 8
 
 
-@pytest.mark.parametrize("job", ["align", "embed"])
+@pytest.mark.parametrize("job", ["align", pytest.param("embed", marks=pytest.mark.slow)])
 def test_a_job_that_is_told_to_end_does_so_soon_and_says_how_to_go_on(small_study, tmp_path, job):
     toml = tmp_path / "study.toml"
     store = tmp_path / "store"

@@ -56,6 +56,7 @@ def test_a_store_that_another_node_does_not_see_is_refused(private, tiny_study):
     assert not Store(study.run.store).keys("features")
 
 
+@pytest.mark.slow
 def test_samples_that_another_node_does_not_see_are_refused(private, tiny_study, tmp_path):
     samples = private / "samples.parquet"
     samples.write_bytes(Path(tiny_study.dataset.source).read_bytes())

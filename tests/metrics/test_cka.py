@@ -61,7 +61,9 @@ def test_float32_products_move_a_score_by_no_more_than_they_may_at_any_number_of
 ) -> None:
     x, y = pair(seed, n, width, 3.0)
     exact, rounded = (score(x, y, get_metric(metric, precision=to)) for to in ("float64", "float32"))
-    assert rounded == pytest.approx(exact, rel=1e-5, abs=1e-7, nan_ok=True)
+    # The root of a small squared distance has half its digits: a score near 0 has them in absolute terms.
+    absolute = 1e-5 if metric == "distance_correlation" else 1e-7
+    assert rounded == pytest.approx(exact, rel=1e-5, abs=absolute, nan_ok=True)
     if n <= 256:
         assert rounded == pytest.approx(exact, rel=1e-9, abs=1e-10, nan_ok=True)
 

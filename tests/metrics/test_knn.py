@@ -77,7 +77,7 @@ def test_zero_rows_are_kept_and_flagged_in_the_status() -> None:
 @pytest.mark.parametrize("similarity", ["cosine", "inner", "euclidean"])
 def test_nearest_agrees_with_a_dense_sort(similarity: str) -> None:
     x = np.random.default_rng(0).normal(size=(40, 6)).astype("f4")
-    ids, values = nearest(x, 5, similarity)
+    ((ids, values),) = nearest(x, 5, similarity)
     rows = prepare(torch.from_numpy(x), "l2" if similarity == "cosine" else "none").double().numpy()
     table = rows @ rows.T if similarity != "euclidean" else np.linalg.norm(rows[:, None] - rows[None], axis=2)
     order = -table if similarity != "euclidean" else table.copy()
