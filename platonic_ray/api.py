@@ -141,7 +141,7 @@ def table(
 
     >>> import numpy as np
     >>> x = np.random.default_rng(0).normal(size=(50, 3, 8))
-    >>> table({"a": x, "b": x[:, 2]}, metric="cka").matrix().at("a", "b")
+    >>> round(table({"a": x, "b": x[:, 2]}, metric="cka").matrix().at("a", "b"), 12)
     1.0
     """
     from platonic_ray.engine.memory import table_in_memory

@@ -60,7 +60,7 @@ def choose_block_rows(
     >>> choose_block_rows(100), choose_block_rows(1300), choose_block_rows(1_000_000)
     (256, 512, 65536)
     >>> choose_block_rows(100_000, [[4096] * 33], k=10)
-    1024
+    512
     """
 
     def fits(rows: int) -> bool:

@@ -55,7 +55,7 @@ def pack_cells(scores: np.ndarray) -> dict[str, Any]:
 
     >>> packed = pack_cells(np.array([0.0, np.nan, 1.0]))
     >>> zlib.decompress(base64.b64decode(packed["bytes"])).hex()
-    '00fffffffffe'
+    '00ffff00fffe'
     """
     finite = scores[np.isfinite(scores)]
     low = float(finite.min()) if finite.size else 0.0
