@@ -176,7 +176,7 @@ def test_a_run_whose_ray_is_lost_whole_goes_on(small_study, tmp_path, undisturbe
     assert sum(event["event"] == "shard" for event in events_of(study)) == 40 - len(done)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_an_interrupted_run_ends_cleanly_and_goes_on(small_study, tmp_path, how, undisturbed):
     study = changed(small_study, engine="ray", store=str(tmp_path / "stopped"))
     file = tmp_path / "study.json"
