@@ -111,7 +111,9 @@ def embed_study(study: Study, *, quiet: bool = False) -> None:
 
 def _log(prepared: Prepared, started: float, wanted: frozenset[Task], there: frozenset[Task]) -> EventLog:
     """Begin the log of a run that was started then."""
-    name = time.strftime("%Y%m%dT%H%M%S", time.gmtime(started)) + f"-{uuid.uuid4().hex[:6]}"
+    # With milliseconds, so that names order two runs that begin in one second.
+    moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(started)) + f".{int(started % 1 * 1000):03d}"
+    name = f"{moment}-{uuid.uuid4().hex[:6]}"
     events = EventLog(prepared.context.store, run=name)
     events.add(
         "started",
