@@ -107,17 +107,23 @@ def _described(dataset: Dataset, views: Sequence[str], samples: Sequence[int]) -
             row: dict[str, Any] = {"sample": sample, "id": dataset.ids[sample], "view": view, "kind": kind}
             text, thumbnail = None, None
             if kind == "text":
-                text = str(dataset.read(view, sample, sample + 1)[0])[:_MOST_LETTERS]
+                text = " / ".join(map(str, _items(dataset, view, sample)))[:_MOST_LETTERS]
             elif kind == "image" and room > 0:
                 thumbnail = _thumbnail(dataset, view, sample)
                 room -= len(thumbnail or b"")
             yield row | {"text": text, "thumbnail": thumbnail}
 
 
+def _items(dataset: Dataset, view: str, sample: int) -> Sequence[Any]:
+    """Return what a sample holds in a view: one item, or all that are averaged."""
+    (found,) = dataset.read(view, sample, sample + 1)
+    return found if dataset.several(view) else [found]
+
+
 def _thumbnail(dataset: Dataset, view: str, sample: int) -> bytes | None:
     """Return a small WebP of an image; None where a model of row numbers never needed it to be one."""
     try:
-        image = decode_image(dataset.read(view, sample, sample + 1)[0])
+        image = decode_image(_items(dataset, view, sample)[0])
     except DataError:
         return None
     image.thumbnail(_THUMBNAIL)

@@ -125,7 +125,8 @@ def extract_live(
 
     A torch module is in evaluation mode meanwhile, and as it was afterwards.
 
-    :raises StudyError: for a view that is not there, or none named where there are several.
+    :raises StudyError: for a view that is not there or averages several items a sample, or none named
+        where there are several.
     :raises DataError: if what the function returns has other rows than it was given, or not always as
         many layers, or is not finite.
     """
@@ -133,6 +134,11 @@ def extract_live(
     opened = open_dataset(entry, seed)
     if view is None:
         view = _only(opened, "view", list(opened.views))
+    if opened.several(view):
+        raise StudyError(
+            f'View {view!r} averages several items a sample (items = "mean"), and a function is given one item a '
+            'sample. Choose an item of each: items = "first", or its number.'
+        )
     decode = _DECODERS.get(opened.kind(view), lambda item: item)
     opened, _ = check_samples(opened, (view,), entry.on_bad_sample)
     parts: list[list[Tensor]] = []

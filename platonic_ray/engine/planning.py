@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from platonic_ray.datasets import Dataset
 from platonic_ray.engine.prepare import Prepared, prepare
@@ -113,9 +114,11 @@ def shape_of(spec: ModelSpec, tokens: float) -> ModelShape:
 def _tokens(spec: ModelSpec, dataset: Dataset, view: str) -> float:
     if spec.by_row or dataset.kind(view) != "text":
         return _PATCHES
-    texts = dataset.read(view, 0, min(_PEEKED, len(dataset)))
+    samples = dataset.read(view, 0, min(_PEEKED, len(dataset)))
+    texts = list(chain.from_iterable(samples)) if dataset.several(view) else samples
     longest = dict(spec.settings).get("max_tokens", 512)
-    return sum(min(longest, 2 + len(text) / _LETTERS_A_TOKEN) for text in texts) / len(texts)
+    # Of a view whose items are averaged, a sample has the tokens of all of them.
+    return sum(min(longest, 2 + len(text) / _LETTERS_A_TOKEN) for text in texts) / len(samples)
 
 
 def _named(prepared: Prepared, task: Task) -> tuple[str, str]:

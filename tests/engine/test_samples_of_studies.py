@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import WORDS, committed, dense_features, events_of
 
 import platonic_ray as pr
-from platonic_ray.errors import DataError
+from platonic_ray.errors import DataError, StudyError
 from platonic_ray.study import Study
 
 
@@ -60,6 +61,17 @@ def test_features_of_several_captions_are_averaged(tmp_path: Path, tiny_bert: Pa
     for ours, items in zip(averaged, dense_features(alone)["bert"], strict=True):
         expected = [part.astype(np.float64).mean(0) for part in np.split(items, ends[:-1])]
         np.testing.assert_allclose(ours, np.stack(expected), rtol=0, atol=2e-6)
+
+    shown = result.samples.filter(pl.col("view") == "text").select("sample", "text").rows()
+    assert shown
+    assert all(text == " / ".join(lists[sample])[: len(text)] for sample, text in shown)
+
+
+def test_a_function_is_not_given_lists_of_items_that_are_to_be_averaged(tmp_path: Path) -> None:
+    source = write_captions(tmp_path / "several.parquet", 40, several=True)
+    mean = {"text": {"column": "text", "kind": "text", "items": "mean"}}
+    with pytest.raises(StudyError, match='items = "first"'):
+        pr.extract(len, {"source": str(source), "views": mean}, lambda model, items: np.ones((len(items), 2)))
 
 
 def test_appended_rows_are_embedded_and_full_shards_of_before_are_not(
