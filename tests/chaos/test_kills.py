@@ -77,6 +77,18 @@ def shards_done(study):
     return len(committed(study, "features"))
 
 
+def assert_nothing_whole_was_made_again(study, done):
+    """What the last run found whole it did not make, and it found what was whole before it began.
+
+    Workers that outlive their driver may commit a little more between the two looks.
+    """
+    events = events_of(study)
+    found = events[0]["found"].get("Embed", 0)
+    assert len(done) <= found
+    made = [event["task"] for event in events if event["event"] == "shard"]
+    assert len(made) == len(set(made)) == 40 - found
+
+
 @pytest.mark.parametrize("shards", [3, *(pytest.param(late, marks=pytest.mark.slow) for late in (17, 31))])
 def test_a_killed_driver_goes_on_from_the_last_committed_shard(small_study, tmp_path, shards, undisturbed):
     study = changed(small_study, engine="ray", store=str(tmp_path / "killed"))
@@ -86,12 +98,11 @@ def test_a_killed_driver_goes_on_from_the_last_committed_shard(small_study, tmp_
     driver.wait()
     driver.stderr.close()
     done = committed(study, "features")
-    assert shards <= len(done) < 40
+    assert shards <= len(done)
     engine = "ray" if shards == 31 else "local"
     result = pr.align(changed(study, engine=engine), quiet=True)
     assert score_bytes(result) == undisturbed
-    made_again = [event for event in events_of(study) if event["event"] == "shard"]
-    assert len(made_again) == 40 - len(done)
+    assert_nothing_whole_was_made_again(study, done)
 
 
 @pytest.mark.parametrize(
@@ -171,9 +182,9 @@ def test_a_run_whose_ray_is_lost_whole_goes_on(small_study, tmp_path, undisturbe
     driver.communicate(timeout=120)
     assert driver.returncode != 0  # Ray ends a driver whose node has died
     done = committed(study, "features")
-    assert 2 <= len(done) < 40
+    assert len(done) >= 2
     assert score_bytes(pr.align(changed(study, engine="local"), quiet=True)) == undisturbed
-    assert sum(event["event"] == "shard" for event in events_of(study)) == 40 - len(done)
+    assert_nothing_whole_was_made_again(study, done)
 
 
 @pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
@@ -202,4 +213,4 @@ def test_an_interrupted_run_ends_cleanly_and_goes_on(small_study, tmp_path, how,
     done = committed(study, "features")
     assert len(done) >= 2
     assert score_bytes(pr.align(changed(study, engine="local"), quiet=True)) == undisturbed
-    assert sum(event["event"] == "shard" for event in events_of(study)) == 40 - len(done)
+    assert_nothing_whole_was_made_again(study, done)

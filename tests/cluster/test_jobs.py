@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from pathlib import Path
 
 import polars as pl
@@ -78,13 +81,17 @@ def head(tmp_path_factory, object_store):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             ports.append(probe.getsockname()[1])
-    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "planted-token-of-the-tests" * 2}
+    # A job joins the cluster that was started last in its head's folder: another head's must not be it.
+    folder = tempfile.mkdtemp(prefix="ray-")  # short, for the names of sockets
+    token = f"planted-{uuid.uuid4().hex}"
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     log = (tmp_path_factory.mktemp("head") / "log").open("w+")
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
             *(f"--port={ports[0]}", f"--dashboard-port={ports[1]}", "--dashboard-host=127.0.0.1"),
             f"--dashboard-agent-listen-port={ports[2]}",  # its default may be another head's
+            f"--temp-dir={folder}",
             *("--num-cpus=2", "--disable-usage-stats", f"--object-store-memory={200 * 2**20}"),
         ],
         stdout=log,
@@ -101,6 +108,7 @@ def head(tmp_path_factory, object_store):
     process.terminate()
     process.wait(30)
     log.close()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def ray_job(address, environment, verb, *arguments):
