@@ -1,8 +1,10 @@
 """What Ray's exceptions mean to a run: the one place that knows their names.
 
-Everything that can go wrong with a piece of work is one of three things, and each has one answer:
+Everything that can go wrong with a piece of work is one of four things, and each has one answer:
 
 * a **worker** was lost (process, actor or node): do the work again, a bounded number of times;
+* an **environment** could not be set up (a node did not get the job's package): no worker began, so do
+  the work again after a pause, a bounded number of times for the run;
 * an **input** was lost (an object went with its owner or node): take it from the store, and make it
   again if it is not there either;
 * the **application** failed: the same input would fail again, so the run ends with that error.
@@ -19,9 +21,10 @@ from platonic_ray.engine.context import MissingInputError
 
 
 class Loss(enum.Enum):
-    """Which of the three it was."""
+    """Which of the four it was."""
 
     WORKER = "worker"
+    ENVIRONMENT = "environment"
     INPUT = "input"
     APPLICATION = "application"
 
@@ -61,6 +64,8 @@ def classify(error: BaseException, *, of_actor: bool) -> Failure:
     cause = error
     while isinstance(cause, rx.RayTaskError) and isinstance(getattr(cause, "cause", None), BaseException):
         cause = cause.cause
+    if isinstance(cause, rx.RuntimeEnvSetupError):
+        return Failure(Loss.ENVIRONMENT, cause)
     if isinstance(cause, (*_INPUT_LOST, MissingInputError)):
         return Failure(Loss.INPUT, cause)
     if isinstance(cause, rx.RayActorError) and not of_actor:

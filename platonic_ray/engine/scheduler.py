@@ -48,6 +48,7 @@ _TASKS_PER_CORE = 3
 _OBJECT_STORE_SHARE = 0.4
 _POLL_S = 0.5
 _SAY_S = 5.0
+_ENVIRONMENT_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Replica:
     loading: ObjectRef | None
     started: float = field(default_factory=time.monotonic)
     layers: int = 0
+    environment: int = 0
     task: Embed | None = None
     stream: ObjectRefGenerator | None = None
     items: list[ObjectRef] = field(default_factory=list)
@@ -96,6 +98,8 @@ class Scheduler:
         self._resources = cluster.resources()
         self._resources_read = self._moved = time.monotonic()
         self._said_waiting = False
+        self._environment, self._paused_until = 0, 0.0
+        self._environments: dict[ObjectRef, int] = {}
 
     def run(self) -> dict[Score, pa.Table]:
         """Run until every task is done; return the score tables.
@@ -105,8 +109,9 @@ class Scheduler:
         """
         try:
             while not self.graph.finished:
-                self._start_models()
-                self._submit()
+                if time.monotonic() >= self._paused_until:
+                    self._start_models()
+                    self._submit()
                 self._wait()
         finally:
             self._stop()
@@ -138,8 +143,10 @@ class Scheduler:
                 num_cpus=cpus,
                 num_gpus=gpus,
                 scheduling_strategy="SPREAD",
+                runtime_env=self._renewed_environment(),
             ).remote(self._context_ref, model)
-            self.replicas.append(Replica(model, actor, loading=actor.describe.remote()))
+            loading = actor.describe.remote()
+            self.replicas.append(Replica(model, actor, loading, environment=self._environment))
 
     @property
     def _on_gpus(self) -> bool:
@@ -200,9 +207,14 @@ class Scheduler:
                     self.graph.undo(need)
                 self.graph.give_back(task)
                 continue
-            function = remote.run_task.options(name=label(self.plan, task), num_cpus=cluster.HALF_CORE)
+            function = remote.run_task.options(
+                name=label(self.plan, task),
+                num_cpus=cluster.HALF_CORE,
+                runtime_env=self._renewed_environment(),
+            )
             report, output = function.remote([self._context_ref], task, tuple(slots), *refs)
             self.running[report] = task
+            self._environments[report] = self._environment
             self.outputs[task] = (output,)
 
     def _handed(self, task: Task, need: Task) -> tuple[ObjectRef, ...]:
@@ -229,7 +241,9 @@ class Scheduler:
                 by_source[source] = replica
         waiting += by_source
         if not waiting:
-            if not self.graph.pending_embeds():
+            if (pause := self._paused_until - time.monotonic()) > 0:
+                time.sleep(min(pause, _POLL_S))
+            elif not self.graph.pending_embeds():
                 raise RunError("Nothing is running and nothing is ready: this is a fault of platonic_ray.")
             return
         ready, _ = ray.wait(waiting, num_returns=1, timeout=_POLL_S, fetch_local=False)
@@ -323,14 +337,14 @@ class Scheduler:
         self._bound_objects()
 
     def _task_ended(self, ref: ObjectRef) -> None:
-        task = self.running.pop(ref)
+        task, environment = self.running.pop(ref), self._environments.pop(ref)
         try:
             report = self._fetch(ref)
             if isinstance(task, Score):
                 self.scores[task] = self._fetch(self.outputs[task][0])
         except Exception as error:
             self.outputs.pop(task, None)
-            self._lose_task(task, error)
+            self._lose_task(task, error, environment)
             return
         self._complete(task, report)
         if isinstance(task, Score):
@@ -364,6 +378,11 @@ class Scheduler:
         ray.kill(replica.actor)
         if failure.loss is Loss.APPLICATION:
             raise failure.error
+        if failure.loss is Loss.ENVIRONMENT:
+            if replica.task is not None:
+                self.graph.give_back(replica.task)
+            self._lose_environment(replica.environment, failure.error)
+            return
         if replica.task is not None:
             self._again(replica.task, failure.loss, failure.error)
             return
@@ -376,10 +395,14 @@ class Scheduler:
                 "It may not fit into memory. Finished work is kept; run again to resume."
             )
 
-    def _lose_task(self, task: Task, error: Exception) -> None:
+    def _lose_task(self, task: Task, error: Exception, environment: int) -> None:
         failure = classify(error, of_actor=False)
         if failure.loss is Loss.APPLICATION:
             raise failure.error
+        if failure.loss is Loss.ENVIRONMENT:
+            self.graph.give_back(task)
+            self._lose_environment(environment, failure.error)
+            return
         if failure.loss is Loss.INPUT:
             # Whatever was handed over as objects is read from the store next time, and what the
             # store turned out not to hold is made again.
@@ -393,6 +416,29 @@ class Scheduler:
                 self.graph.give_back(task)
                 return
         self._again(task, failure.loss, failure.error)
+
+    def _lose_environment(self, environment: int, error: BaseException) -> None:
+        """A node could not set up what the job brings along: try after a pause, under another name.
+
+        Nodes remember for minutes that an environment failed, and an environment by its name alone.
+        """
+        if environment < self._environment:
+            return  # others of the same have said so already
+        if environment == len(_ENVIRONMENT_PAUSES_S):
+            raise RunError(
+                f"No process could be started in the job's environment, {environment + 1} times over "
+                f"{sum(_ENVIRONMENT_PAUSES_S):.0f} s: {_last_line(error)} Check that every node reaches the head, "
+                "and has room on its disk. Finished work is kept; run again to resume."
+            )
+        pause = _ENVIRONMENT_PAUSES_S[environment]
+        self._environment, self._paused_until = environment + 1, time.monotonic() + pause
+        self.events.add("lost", what="environment", loss=Loss.ENVIRONMENT.value, error=_last_line(error))
+
+    def _renewed_environment(self) -> dict[str, Any] | None:
+        """Return what to add to the job's environment: nothing, until it could not be set up."""
+        if self._environment == 0:
+            return None
+        return {"env_vars": {"PLATONIC_RAY_ENVIRONMENT": str(self._environment)}}
 
     def _again(self, task: Task, loss: Loss, error: BaseException) -> None:
         self._count_attempt(task, loss, error)
@@ -425,3 +471,9 @@ class Scheduler:
 def _short(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]
+
+
+def _last_line(error: BaseException) -> str:
+    """Return what a text that holds a traceback of another process comes to."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:400]
