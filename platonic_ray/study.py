@@ -35,12 +35,13 @@ class ViewEntry(_Frozen):
     """How a column of the user's table is to be read, where its type does not say it.
 
     Of a column of lists (several captions an image) `items` says which is taken, counted from 0 ("first"
-    is 0, the default), or "mean": the features of all are averaged.
+    is 0, the default), "mean": the features of all are averaged, or "expand": every item is a row of its
+    own, beside the sample's items in the other views. One view of a study can be expanded.
     """
 
     column: Name
     kind: Literal["text", "image", "audio", "video"]
-    items: Literal["first", "mean"] | Annotated[int, Field(ge=0)] | None = None
+    items: Literal["first", "mean", "expand"] | Annotated[int, Field(ge=0)] | None = None
 
 
 class DatasetEntry(_Frozen):

@@ -4,10 +4,11 @@ Not here: what a model makes of an item (`models`), and where features are kept 
 """
 
 from platonic_ray.datasets.audio import decode_audio
-from platonic_ray.datasets.base import Dataset, Problem, items_digest
+from platonic_ray.datasets.base import Dataset
 from platonic_ray.datasets.columns import Kind
 from platonic_ray.datasets.emoji import LANGUAGES, read_emoji
 from platonic_ray.datasets.images import decode_image
+from platonic_ray.datasets.items import Problem, Shard, items_digest
 from platonic_ray.datasets.sources import check_samples, dataset_of, open_dataset
 from platonic_ray.datasets.video import decode_video, evenly
 
@@ -16,6 +17,7 @@ __all__ = [
     "Dataset",
     "Kind",
     "Problem",
+    "Shard",
     "check_samples",
     "dataset_of",
     "decode_audio",

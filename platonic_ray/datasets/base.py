@@ -7,46 +7,21 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 
-from platonic_ray.datasets.audio import decode_audio
 from platonic_ray.datasets.columns import Kind, is_list
-from platonic_ray.datasets.images import decode_image
-from platonic_ray.datasets.video import decode_video
+from platonic_ray.datasets.items import Problem, Shard, encoded, fault_of
 from platonic_ray.digest import digest, digest_items
 from platonic_ray.errors import DataError, StudyError
 
 CHUNK_ROWS = 256
 _FILES = {"image": "an image file", "audio": "an audio file", "video": "a video file"}
-_DECODERS: Mapping[str, Callable[[bytes], object]] = {
-    "image": decode_image,
-    "audio": decode_audio,
-    "video": decode_video,
-}
-
-
-def items_digest(items: Sequence[Any]) -> str:
-    """Return the sha256 of the content of samples in their order: texts, encoded files, row numbers, or lists."""
-    return digest_items(_encoded(item) for item in items)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A sample that no model can use in a view, and why."""
-
-    row: int
-    id: str
-    view: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"row {self.row} (id {self.id}), {self.view}: {self.reason}"
 
 
 class Dataset:
@@ -55,7 +30,7 @@ class Dataset:
     `views` maps the name of a column to what it holds: "text" (a string column), "image", "audio" or
     "video". A column of the last three is of encoded bytes, of paths (strings, relative to `folder`), or
     of structs {bytes, path} of which the bytes are taken where they are not null. Files are read when
-    asked for. In a column of lists a sample has several items.
+    asked for. In a column of lists a sample has several items, unless its view is expanded (`expanded`).
     Columns of the table that are no views may be labels of the samples.
 
     >>> table = pa.table({"caption": ["a cat", "a dog", "a fox"]})
@@ -64,7 +39,7 @@ class Dataset:
     (3, ('0', '1', '2'), ['a dog', 'a fox'])
     """
 
-    __slots__ = ("_folder", "_ids", "_name", "_rows", "_table", "_views")
+    __slots__ = ("_folder", "_ids", "_items_at", "_name", "_rows", "_table", "_view_expanded", "_views")
 
     def __init__(
         self,
@@ -75,11 +50,13 @@ class Dataset:
         ids: Sequence[str] | None = None,
         folder: str | Path | None = None,
         rows: Sequence[int] | None = None,
+        expanded: tuple[str, Sequence[int]] | None = None,
     ) -> None:
         """Take a table's columns as views; `ids` default to the row numbers.
 
         :param rows: which rows of the table the samples are, by default all in their order. The table is
             not copied, so that a choice of a mapped one stays mapped.
+        :param expanded: a view of lists of which each row has one item, and which.
         :raises DataError: if ids repeat, or their number is not that of the samples.
         """
         self._name = name
@@ -88,6 +65,8 @@ class Dataset:
         self._folder = Path(folder) if folder is not None else None
         self._rows = tuple(range(table.num_rows)) if rows is None else tuple(rows)
         self._ids = tuple(ids) if ids is not None else tuple(map(str, self._rows))
+        self._view_expanded: str | None = None if expanded is None else expanded[0]
+        self._items_at: tuple[int, ...] = () if expanded is None else tuple(expanded[1])
         if len(self._ids) != len(self._rows):
             raise DataError(f"{name}: {len(self._ids)} ids for {len(self._rows)} rows.")
         if len(set(self._ids)) != len(self._ids):
@@ -127,7 +106,8 @@ class Dataset:
         return f"Dataset({self.name!r}, {len(self)} samples, views: {', '.join(self.views)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (*(self._name, self._table, dict(self._views), self._ids, self._folder, self._rows),)
+        made = self._ids, self._folder, self._rows, self._expanded_of(range(len(self)))
+        return _rebuild, (self._name, self._table, dict(self._views), *made)
 
     def kind(self, view: str) -> Kind:
         """Return what a view holds.
@@ -146,7 +126,7 @@ class Dataset:
         :raises StudyError: for a name that is not a view.
         """
         self.kind(view)
-        return is_list(self._table.schema.field(view).type)
+        return view != self._view_expanded and is_list(self._table.schema.field(view).type)
 
     def read(self, view: str, start: int = 0, stop: int | None = None) -> list[Any]:
         """Return the items of rows `start` to `stop` (as a list slices): texts, encoded files, or lists of them.
@@ -160,6 +140,64 @@ class Dataset:
                 raise DataError(f"{self.name}: {Problem(row, self._ids[row], view, reason)}.")
             items.append(item)
         return items
+
+    def expanded(self, view: str) -> Dataset:
+        """Return the dataset with a row for every item of a view of lists.
+
+        The rows of a sample stand one after another, named `id#0`, `id#1`, …; in the other views each has the
+        sample's item. A sample without items keeps one row, which is bad.
+
+        :raises StudyError: for a name that is not a view of lists, or if one is expanded already.
+        """
+        if not self.several(view) or self._view_expanded is not None:
+            raise StudyError(f"{self.name}: {view!r} is no view of lists that can be expanded.")
+        column = self._table.column(view)
+        counts = [max(1, len(column[place]) if column[place].is_valid else 0) for place in self._rows]
+        at = [(row, item) for row, count in enumerate(counts) for item in range(count)]
+        return Dataset(
+            self._name,
+            self._table,
+            self._views,
+            ids=[f"{self._ids[row]}#{item}" for row, item in at],
+            folder=self._folder,
+            rows=[self._rows[row] for row, _ in at],
+            expanded=(view, [item for _, item in at]),
+        )
+
+    @property
+    def owners(self) -> tuple[int, ...] | None:
+        """Of an expanded dataset, for each row the first row of its sample; None of any other."""
+        if self._view_expanded is None:
+            return None
+        first: dict[int, int] = {}
+        return tuple(first.setdefault(place, row) for row, place in enumerate(self._rows))
+
+    def shard(self, view: str, start: int, stop: int) -> Shard:
+        """Return the items of rows `start` to `stop`; one that all rows of a sample share is there once.
+
+        :raises StudyError: for a name that is not a view.
+        :raises DataError: as `read`.
+        """
+        firsts = self._firsts(view, start, stop)
+        if firsts is None:
+            return Shard(tuple(self.read(view, start, stop)))
+        counts = [b - a for a, b in itertools.pairwise([*firsts, min(stop, len(self))])]
+        return Shard(tuple(self.read(view, row, row + 1)[0] for row in firsts), tuple(counts))
+
+    def numbers(self, view: str) -> tuple[int, ...]:
+        """Return which row of a file with a row for each item of a view's source belongs to each row here.
+
+        That is the sample's row in the source or, of the view that is expanded, its item's place among
+        all items of the source.
+        """
+        if view != self._view_expanded:
+            return self._rows
+        starts = list(itertools.accumulate(self._source_counts(view), initial=0))
+        return tuple(starts[place] + item for place, item in zip(self._rows, self._items_at, strict=True))
+
+    def source_items(self, view: str) -> int:
+        """Return how many rows a file with a row for each item of a view's source has."""
+        return sum(self._source_counts(view)) if view == self._view_expanded else self.source_rows
 
     def labels(self, column: str) -> list[str] | list[int]:
         """Return a label for every sample: a column of strings, integers or booleans.
@@ -200,8 +238,7 @@ class Dataset:
         if shard_rows < 1:
             raise StudyError(f"shard_rows must be at least 1 (given: {shard_rows}).")
         return [
-            items_digest(self.read(view, start, start + shard_rows))
-            for start in range(0, len(self), shard_rows)
+            self.shard(view, start, start + shard_rows).digest() for start in range(0, len(self), shard_rows)
         ]
 
     def fingerprint(self, views: Sequence[str] | None = None) -> str:
@@ -213,9 +250,9 @@ class Dataset:
         """
         content = {}
         for view in self._views if views is None else views:
-            items = (b"" if item is None else b"=" + _encoded(item) for _, item, _ in self._items(view))
+            items = (b"" if item is None else b"=" + encoded(item) for _, item, _ in self._items(view))
             content[view] = {"kind": self.kind(view), "items": digest_items(items)}
-        return digest({"ids": digest_items(map(_encoded, self._ids)), "views": content})
+        return digest({"ids": digest_items(map(encoded, self._ids)), "views": content})
 
     def take(self, rows: Sequence[int]) -> Dataset:
         """Return the dataset of these rows, in this order; every sample keeps its id.
@@ -229,7 +266,15 @@ class Dataset:
             raise StudyError(f"{self.name} has rows 0 to {len(self) - 1} (given: {outside}).")
         ids = [self._ids[row] for row in rows]
         places = [self._rows[row] for row in rows]
-        return Dataset(self._name, self._table, self._views, ids=ids, folder=self._folder, rows=places)
+        return Dataset(
+            self._name,
+            self._table,
+            self._views,
+            ids=ids,
+            folder=self._folder,
+            rows=places,
+            expanded=self._expanded_of(rows),
+        )
 
     def of_ids(self, ids: Sequence[str]) -> Dataset:
         """Return the samples of these ids, in this order.
@@ -268,13 +313,15 @@ class Dataset:
 
         :raises StudyError: for a name that is not a view.
         """
-        views = list(dict.fromkeys(views))
-        found = [
-            Problem(row, self._ids[row], view, why)
-            for view in views
-            for row, item, reason in self._items(view)
-            if (why := reason or _fault(item, self.kind(view)))
-        ]
+        found = []
+        for view in dict.fromkeys(views):
+            kind, shared = self.kind(view), view != self._view_expanded
+            last, why = -1, ""
+            for row, item, reason in self._items(view):
+                if not (shared and self._rows[row] == last):  # the rows of a sample share its item
+                    last, why = self._rows[row], reason or fault_of(item, kind)
+                if why:
+                    found.append(Problem(row, self._ids[row], view, why))
         return sorted(found, key=lambda problem: problem.row)
 
     def _items(self, view: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Any, str]]:
@@ -289,7 +336,24 @@ class Dataset:
             else:  # one by one: taking from a column of many chunks copies all of it
                 values = (column[place].as_py() for place in places)
             for row, value in enumerate(values, at):
+                if view == self._view_expanded and value:
+                    value = value[self._items_at[row]]
                 yield row, *self._item(value, kind)
+
+    def _expanded_of(self, rows: Sequence[int]) -> tuple[str, list[int]] | None:
+        if self._view_expanded is None:
+            return None
+        return self._view_expanded, [self._items_at[row] for row in rows]
+
+    def _firsts(self, view: str, start: int, stop: int) -> list[int] | None:
+        """Return, of a view whose items are shared by rows, those that begin a sample or the span."""
+        if self._view_expanded in (None, view):
+            return None
+        span = range(start, min(stop, len(self)))
+        return [row for row in span if row == start or self._rows[row] != self._rows[row - 1]]
+
+    def _source_counts(self, view: str) -> list[int]:
+        return [len(value) if value.is_valid else 0 for value in self._table.column(view)]
 
     def _item(self, value: Any, kind: Kind) -> tuple[Any, str]:
         """Return a column's value as an item, or a list of items, and ""; or None and why there is none."""
@@ -322,30 +386,6 @@ class Dataset:
             return None, f"{kind} file {path} cannot be read ({why})"
 
 
-def _fault(item: Any, kind: Kind) -> str:
-    """Return why an item that is there cannot be used, or ""."""
-    if isinstance(item, list):
-        faults = (
-            f"item {at} of {len(item)}: {why}" for at, one in enumerate(item, 1) if (why := _fault(one, kind))
-        )
-        return next(faults, "")
-    if isinstance(item, bytes):
-        try:
-            _DECODERS[kind](item)
-        except DataError as error:
-            return str(error)
-        return ""
-    if not item:
-        return "empty text"
-    return "" if item.strip() else "blank text (only white space)"
-
-
-def _encoded(item: Any) -> bytes:
-    if isinstance(item, list):  # a list of one is another content than that one
-        return b"[" + digest_items(map(_encoded, item)).encode()
-    return item if isinstance(item, bytes) else str(item).encode()
-
-
 def _first_repeated(names: Sequence[str]) -> str | None:
     seen: set[str] = set()
     return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
@@ -358,5 +398,6 @@ def _rebuild(
     ids: Sequence[str],
     folder: Path | None,
     rows: Sequence[int],
+    expanded: tuple[str, Sequence[int]] | None,
 ) -> Dataset:
-    return Dataset(name, table, views, ids=ids, folder=folder, rows=rows)
+    return Dataset(name, table, views, ids=ids, folder=folder, rows=rows, expanded=expanded)

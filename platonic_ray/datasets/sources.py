@@ -58,7 +58,8 @@ def open_dataset(entry: DatasetEntry, seed: int) -> Dataset:
     as Hugging Face stores them), lists of any of these, but for `id`, and what `entry.views` declares: for
     example `photo = {column = "file", kind = "image"}` for a string column of paths, which are relative to
     the file's folder; audio and video are always declared. Of a list the first item is taken, unless the
-    view's `items` says which, or that the features of all are averaged ("mean"). With `samples`, rows come
+    view's `items` says which, that the features of all are averaged ("mean"), or that each becomes a row of
+    its own ("expand", after rows are selected). With `samples`, rows come
     in the order they are drawn, so that a larger sample begins with the smaller one; without, in the
     source's order, or that of `ids`. Samples are not checked here: `check_samples`.
 
@@ -88,7 +89,12 @@ def open_dataset(entry: DatasetEntry, seed: int) -> Dataset:
                 f"dataset.rows: {dataset.name} has {len(dataset)} rows (given: {start} to {stop})."
             )
         dataset = dataset.take(range(start, stop))
-    return dataset if entry.samples is None else dataset.sample(entry.samples, seed)
+    if entry.samples is not None:
+        dataset = dataset.sample(entry.samples, seed)
+    expanded = [view for view, given in entry.views.items() if given.items == "expand"]
+    if len(expanded) > 1:
+        raise StudyError(f"dataset.views: one view can be expanded (given: {', '.join(expanded)}).")
+    return dataset.expanded(expanded[0]) if expanded else dataset
 
 
 def dataset_of(
@@ -222,7 +228,7 @@ def _with_whole_paths(source: _Source, views: Mapping[str, ViewEntry]) -> pa.Tab
 
 
 def _of_each(column: pa.ChunkedArray, items: int | str | None, view: str) -> pa.ChunkedArray:
-    """Return a column with one item a sample, or with all where they are to be averaged.
+    """Return a column with one item a sample, or with all where they are to be averaged or expanded.
 
     :raises StudyError: if items are chosen where there is one.
     """
@@ -230,7 +236,7 @@ def _of_each(column: pa.ChunkedArray, items: int | str | None, view: str) -> pa.
         if items is not None:
             raise StudyError(f"dataset.views.{view}: it has one item a sample; remove 'items'.")
         return column
-    if items == "mean":
+    if items in ("mean", "expand"):
         return column
     return selected(
         pc.cast(column, pa.large_list(column.type.value_type)), items if isinstance(items, int) else 0

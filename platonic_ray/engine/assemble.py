@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from platonic_ray.digest import digest
 from platonic_ray.engine.context import Context
+from platonic_ray.engine.expanded import samples_of
 from platonic_ray.engine.features import read_bounds
 from platonic_ray.engine.prepare import Prepared
 from platonic_ray.engine.scores import CALIBRATION
@@ -51,7 +52,9 @@ def assemble(prepared: Prepared, scores: dict[Score, pa.Table], engine: str, sta
                 status=flag_zero_rows(status, *zeros),
                 n=plan.n,
                 k=metric.k,
-                chance=metric.chance(plan.n),
+                chance=metric.chance(
+                    plan.n if context.owners is None or metric.joint is None else samples_of(context.owners)
+                ),
                 symmetric=metric.symmetric,
                 direction=metric.direction,
                 compat=metric.compat,
@@ -131,8 +134,11 @@ def _describe(context: Context, model: int) -> _Description:
             zero_rows=plan.n
             if bounds is not None and bounds[at] == 0
             else sum(shard["zero_rows"][at] for shard in shards),
-            k=plan.k,
-            tied_share=sum(block["tied_rows"][at] for block in blocks) / plan.n if plan.k else None,
+            k=context.k,
+            # The rows of one sample tie where they share an item; what ties beyond them is not counted.
+            tied_share=sum(block["tied_rows"][at] for block in blocks) / plan.n
+            if plan.k and context.owners is None
+            else None,
         )
         for at, layer in enumerate(shards[0]["layers"])
     )

@@ -34,7 +34,8 @@ class Context:
 
     `dropped` are rows of the opened dataset that are left out of the study; `fingerprint` is that
     of the rest. `null` is None where no metric of the study has one or none is wanted, `intervals` where
-    none are; `curves` are the curves of growth.
+    none are; `curves` are the curves of growth. `owners` is, for each row of an expanded dataset, the first
+    row of its sample (`platonic_ray.engine.expanded`).
     """
 
     store: Store
@@ -49,6 +50,12 @@ class Context:
     null: Null | None = None
     curves: Curves = ()
     intervals: Intervals | None = None
+    owners: tuple[int, ...] | None = None
+
+    @property
+    def k(self) -> int | None:
+        """The most neighbors that a metric of the study asks for; the plan looks for more where rows have owners."""
+        return max((metric.k or 0 for metric in self.metrics if metric.joint is not None), default=None)
 
     def open_dataset(self) -> Dataset:
         """Open the study's samples in this process, and make sure they are the ones planned for.

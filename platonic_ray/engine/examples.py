@@ -15,9 +15,10 @@ import torch
 
 from platonic_ray.datasets import Dataset, decode_image
 from platonic_ray.digest import digest
+from platonic_ray.engine.expanded import owners_of
 from platonic_ray.engine.prepare import Prepared
 from platonic_ray.errors import DataError
-from platonic_ray.kernels import tie_keys
+from platonic_ray.kernels import nearest_owners, tie_keys
 from platonic_ray.results import Result, examples_frame, samples_frame
 from platonic_ray.store import table_arrays
 
@@ -80,7 +81,8 @@ def _lists(
     place = [planned.name for planned in plan.models].index(model)
     listed = result.layers.filter(pl.col("model") == model).unique("layer", keep="first", maintain_order=True)
     positions = {layer: at for at, layer in enumerate(listed["layer"])}
-    k = min(plan.k or 0, _MOST_NEIGHBORS)
+    k = min(prepared.context.k or 0, _MOST_NEIGHBORS)
+    owners = None if prepared.context.owners is None else owners_of(prepared.context.owners)
     blocks: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
     for sample in chosen:
         a, row = divmod(sample, plan.block_rows)
@@ -91,10 +93,15 @@ def _lists(
             blocks[a] = table_arrays(store.read(manifest, "topk"))
         for layer in layers:
             at = positions[layer]
+            ids, values = (blocks[a][name][at, row] for name in ("ids", "values"))
+            if owners is not None:
+                near = torch.from_numpy(ids[None, : plan.k].copy())
+                places = nearest_owners(near, owners[sample][None], owners, k)[0].numpy()
+                ids, values = ids[places], values[places]
             yield {
                 **{"sample": sample, "model": model, "layer": layer, "layer_name": listed["layer_name"][at]},
-                "neighbors": blocks[a]["ids"][at, row, :k].tolist(),
-                "similarities": blocks[a]["values"][at, row, :k].astype(float).tolist(),
+                "neighbors": ids[:k].tolist(),
+                "similarities": values[:k].astype(float).tolist(),
             }
 
 

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from platonic_ray.datasets import items_digest
+from platonic_ray.datasets import Shard
 from platonic_ray.engine.context import Context, MissingInputError
 from platonic_ray.errors import DataError
 from platonic_ray.kernels import CLAMPED, clamp_bounds, prepare, prepare_layers
@@ -59,7 +59,7 @@ class ModelRunner:
         spec = self._context.specs[self._model]
         self._dataset = self._context.open_dataset()
         view = self._context.plan.models[self._model].view
-        corpus = self._dataset.read(view, 0, len(self._dataset)) if spec.fits else None
+        corpus = list(self._dataset.shard(view, 0, len(self._dataset)).items) if spec.fits else None
         if corpus is not None and self._dataset.several(view):
             corpus = list(itertools.chain.from_iterable(corpus))
         self._corpus_digest = self._dataset.fingerprint([view]) if spec.fits else None
@@ -110,12 +110,13 @@ class ModelRunner:
         span = context.plan.shards[shard]
         torch.set_num_threads(context.run.threads)
         spec = context.specs[self._model]
-        items: Sequence[Any] = (
-            self._dataset.rows[span.start : span.stop]
+        read = (
+            Shard(self._dataset.numbers(planned.view)[span.start : span.stop])
             if spec.by_row
-            else self._dataset.read(planned.view, span.start, span.stop)
+            else self._dataset.shard(planned.view, span.start, span.stop)
         )
-        if features_key(spec.key, items_digest(items), self._corpus_digest) != planned.shard_keys[shard]:
+        items = read.items
+        if features_key(spec.key, read.digest(), self._corpus_digest) != planned.shard_keys[shard]:
             raise DataError(
                 f"Samples {span.start} to {span.stop - 1} of {self._dataset.name} changed while the study ran. "
                 "Run again: what did not change is kept."
@@ -124,6 +125,9 @@ class ModelRunner:
             features = averaged(self._run(list(itertools.chain.from_iterable(items))), items)
         else:
             features = self._run(items)
+        if read.counts is not None:
+            layers = [np.repeat(rows, read.counts, axis=0) for rows in features.layers]
+            features = dataclasses.replace(features, layers=layers)
         for layer, rows in zip(self._loaded.layers, features.layers, strict=True):
             self._refuse_nan(rows, planned.name, layer.name, span.start)
         return features

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from platonic_ray.datasets import Dataset, check_samples, items_digest, open_dataset
+from platonic_ray.datasets import Dataset, Shard, check_samples, open_dataset
 from platonic_ray.digest import digest
 from platonic_ray.engine.context import Context
+from platonic_ray.engine.expanded import owners_of, refuse_of_rows, rows_of_search, samples_of
 from platonic_ray.engine.intervals import intervals_of
 from platonic_ray.engine.winners import curves_of
 from platonic_ray.errors import StudyError
@@ -58,21 +59,22 @@ def prepare(study: Study, store: Store) -> Prepared:
     for entry, spec in zip(study.models, specs, strict=True):
         kind = opened.kind(entry.view)
         if spec.by_row:
-            check_rows(spec, opened.source_rows)
+            check_rows(spec, opened.source_items(entry.view))
         elif spec.modality is not None and kind != spec.modality:
             raise StudyError(
                 f"Model {entry.name!r} reads {spec.modality}; the view {entry.view!r} holds {kind}. "
                 f"Views that hold {spec.modality}: {_listed(v for v, k in opened.views.items() if k == spec.modality)}."
             )
     dataset, dropped = _checked(opened, views, study, store)
+    owners = dataset.owners
+    samples = len(dataset)
+    if owners is not None:
+        refuse_of_rows(study, metrics)
+        samples = samples_of(owners)
     for metric in metrics:
-        metric.check(len(dataset))
+        metric.check(samples)
     different = len(study.models) * (len(study.models) - 1) // 2
-    groups = None
-    if study.null.groups is not None:
-        labels = dataset.labels(study.null.groups)
-        groups = Groups.of(f"null.groups = {study.null.groups!r}", labels, len(dataset))
-    null, notes = null_of(study.null, metrics, different, len(dataset), study.seed, groups)
+    null, notes = null_of(study.null, metrics, different, len(dataset), study.seed, _groups(study, dataset))
     curves = curves_of(study.growth, metrics, len(dataset), study.seed)
     intervals = intervals_of(study.intervals, metrics, len(dataset), study.seed)
     scoring = {
@@ -83,6 +85,12 @@ def prepare(study: Study, store: Store) -> Prepared:
         "growth": [[at, asdict(how)] for at, how in curves],
         "intervals": None if intervals is None else asdict(intervals),
     }
+    if owners is not None:
+        scoring["owners"] = digest(list(owners))
+        notes += (
+            f"{samples} samples have {len(dataset)} rows. Neighbors are of a row, among the other samples: each by "
+            "its nearest row, once. Permutations move samples with as many rows",
+        )
     plan = replace(_plan(study, store, dataset, specs, metrics, null), scoring=digest(scoring))
     context = Context(
         store=store,
@@ -97,6 +105,7 @@ def prepare(study: Study, store: Store) -> Prepared:
         null=null,
         curves=curves,
         intervals=intervals,
+        owners=owners,
     )
     key = digest(
         {
@@ -109,6 +118,19 @@ def prepare(study: Study, store: Store) -> Prepared:
         }
     )
     return Prepared(study, context, key, dataset, notes)
+
+
+def _groups(study: Study, dataset: Dataset) -> Groups | None:
+    """Return which samples change places under the study's null; None where all may, or there is none.
+
+    :raises StudyError: if none can.
+    """
+    name = study.null.groups
+    labels = None if name is None else dataset.labels(name)
+    where = "" if name is None else f"null.groups = {name!r}"
+    if dataset.owners is not None and study.null.permutations != 0:
+        return Groups.of_owners(owners_of(dataset.owners), where, labels)
+    return None if labels is None else Groups.of(where, labels, len(dataset))
 
 
 def null_of(
@@ -228,7 +250,8 @@ def _plan(
         corpus = dataset.fingerprint([entry.view]) if spec.fits else None
         digests = shard_digests[entry.view]
         if spec.by_row:
-            digests = [items_digest(dataset.rows[span.start : span.stop]) for span in spans]
+            numbers = dataset.numbers(entry.view)
+            digests = [Shard(numbers[span.start : span.stop]).digest() for span in spans]
         models.append(
             PlannedModel(
                 name=entry.name,
@@ -245,6 +268,8 @@ def _plan(
             drawn[metric.kernel] = max(drawn.get(metric.kernel, 0), null.count(metric))
     of_neighbors = [metric for metric in metrics if metric.joint is not None]
     k, row_sums = needs_of_neighbors(of_neighbors) if of_neighbors else (None, False)
+    if k is not None and dataset.owners is not None:
+        k = rows_of_search(k, dataset.owners)
     kernels = tuple(dict.fromkeys(kernel for metric in metrics if (kernel := metric.kernel) is not None))
     rows = study.run.block_rows
     if rows is None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from platonic_ray.engine.context import Context, MissingInputError
+from platonic_ray.engine.expanded import of_samples, owners_of
 from platonic_ray.engine.features import Blocks, read_parts
 from platonic_ray.engine.rows import ScoreStates
 from platonic_ray.engine.tiles import UNARY, layer_digest, level_of
@@ -152,7 +153,11 @@ class _ScoreInputs:
             tables = [self._block(block) for block in blocks]
             missing += [block for block, table in zip(blocks, tables, strict=True) if table is None]
             if not missing:
-                self._neighbors[model] = _stack_blocks([table for table in tables if table is not None])
+                found = _stack_blocks([table for table in tables if table is not None])
+                owners = context.owners
+                self._neighbors[model] = (
+                    found if owners is None else of_samples(found, owners_of(owners), context.k or 0)
+                )
         self._roots: dict[Kernel, TileSums] = {}
         for kernel in plan.kernels:
             tiles: list[TileSums] = []

@@ -49,6 +49,7 @@ from platonic_ray.kernels.neighbors import (
     tile_neighbors,
     tile_neighbors_of_both,
 )
+from platonic_ray.kernels.owners import nearest_owners
 from platonic_ray.kernels.panels import tile_inner
 from platonic_ray.kernels.permuted import AT_ONCE, MOST_PERMUTED, kernel_square, permuted_inner
 from platonic_ray.kernels.prepare import (
@@ -121,6 +122,7 @@ __all__ = [
     "median_distances",
     "merge_neighbors",
     "merge_tree",
+    "nearest_owners",
     "neighbor_ranks",
     "one_thread",
     "overlap_counts",

@@ -23,7 +23,7 @@ from platonic_ray.errors import DataError, StudyError
 from platonic_ray.kernels import Rotations
 from platonic_ray.metrics import Metric, Neighbors, PairSums, neighbor_pair
 from platonic_ray.statistics.calibration import Calibration, calibrate
-from platonic_ray.statistics.permutations import permutations, rotations
+from platonic_ray.statistics.permutations import of_owners, permutations, rotations
 from platonic_ray.statistics.permuted import has_kernel_null
 from platonic_ray.statistics.permuted_rows import has_rows_null
 from platonic_ray.statistics.relabel import Labels, null_overlaps
@@ -38,11 +38,14 @@ ROUNDING = 1e-9
 class Groups:
     """A label for every sample; samples change places with samples of the same label alone.
 
-    `name` says where the labels come from, `labels` `[n] int64` are numbers for them.
+    `name` says where the labels come from, `labels` `[samples] int64` are numbers for them. Where samples have
+    several rows each, `owners` `[n] int64` is for each row the first row of its sample: they move together,
+    and a sample takes the place of one with as many.
     """
 
     name: str
     labels: Tensor = field(repr=False)
+    owners: Tensor | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, name: str, labels: Any, n: int) -> Groups:
@@ -64,6 +67,29 @@ class Groups:
                 "is no null. Take coarser groups, or none."
             )
         return cls(name, torch.from_numpy(numbers.astype(np.int64)))
+
+    @classmethod
+    def of_owners(cls, owners: Tensor, name: str = "", labels: Any = None) -> Groups:
+        """Group samples by how many rows they have, within groups that are given.
+
+        :param labels: of each row, the same for all rows of a sample; None for one group.
+        :raises StudyError: as `of`.
+        """
+        firsts, sizes = owners.unique(return_counts=True)
+        given = np.asarray(["all"] * len(owners) if labels is None else labels)[firsts.numpy()]
+        both = [f"{size} {label}" for size, label in zip(sizes.tolist(), given, strict=True)]
+        made = cls.of(name or "samples with as many rows", both, len(firsts))
+        return cls(made.name, made.labels, owners)
+
+    def permutations(self, count: int, seed: int, start: int = 0) -> Tensor:
+        """Return permutations `start` … `start + count − 1` of the rows, `[count, n] int64`."""
+        drawn = permutations(self.labels.shape[0], count, seed, self.labels, start)
+        return drawn if self.owners is None else of_owners(drawn, self.owners)
+
+    @property
+    def identity(self) -> list[int]:
+        """Everything that permutations depend on."""
+        return [*self.labels.tolist(), *([] if self.owners is None else self.owners.tolist())]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +119,7 @@ class Null:
     def draws(self, n: int, count: int, start: int = 0) -> Rotations | Tensor:
         """Return permutations `start` … `start + count − 1` of n samples: rotations, or `[count, n]`."""
         if self.groups is not None:
-            return permutations(n, count, self.seed, self.groups.labels, start)
+            return self.groups.permutations(count, self.seed, start)
         return rotations(n, self.most, self.seed).some(start, start + count)
 
     def permutations(self, n: int, count: int, start: int = 0) -> Tensor:
@@ -104,12 +130,12 @@ class Null:
     @property
     def drawn(self) -> str:
         """Return a digest of what permutations are drawn from."""
-        groups = None if self.groups is None else self.groups.labels.tolist()
+        groups = None if self.groups is None else self.groups.identity
         return digest({"seed": self.seed, "groups": groups, "rotations": self.most})
 
     def summary(self) -> dict[str, Any]:
         """Return it as plain values, for keys and provenance; of groups the name and a digest."""
-        groups = self.groups and {"name": self.groups.name, "digest": digest(self.groups.labels.tolist())}
+        groups = self.groups and {"name": self.groups.name, "digest": digest(self.groups.identity)}
         return {"counts": dict(self.counts), "alpha": self.alpha, "seed": self.seed, "groups": groups}
 
 

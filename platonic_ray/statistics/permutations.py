@@ -42,6 +42,20 @@ def permutations(n: int, count: int, seed: int, groups: Tensor | None = None, st
     return shuffled
 
 
+def of_owners(perms: Tensor, owners: Tensor) -> Tensor:
+    """Return permutations of samples as permutations of their rows, which move together and keep their order.
+
+    :param perms: `[count, samples] int64`, which put samples in places of samples with as many rows.
+    :param owners: `[n] int64`, for each row the first row of its sample; a sample's rows stand together.
+    :returns: `[count, n] int64`.
+
+    >>> of_owners(torch.tensor([[1, 0, 2]]), torch.tensor([0, 0, 2, 2, 4])).tolist()
+    [[2, 3, 0, 1, 4]]
+    """
+    firsts, of_row = owners.unique(return_inverse=True)
+    return firsts[perms][:, of_row] + (torch.arange(owners.shape[0]) - owners)
+
+
 def rotations(n: int, count: int, seed: int) -> Rotations:
     """Return permutations of n samples that are rotations of one ring, for a null that tests against them.
 

@@ -70,6 +70,14 @@ WHOLE = sound(subtype="PCM_16")
         (sound(kind="FLAC")[:-40], "not audio"),
         (sound(np.array([0, np.nan], np.float32), subtype="FLOAT"), "NaN"),
     ],
+    ids=[
+        "empty",
+        "text",
+        "no length",
+        "cut WAV",
+        "cut FLAC",
+        "NaN",
+    ],  # a file holds the second it was written
 )
 def test_what_is_no_sound_is_refused_with_the_reason(encoded, reason) -> None:
     with pytest.raises(DataError, match=reason):
