@@ -278,7 +278,8 @@ class Study(_Frozen):
     """A dataset, models, metrics and options: everything that determines a result.
 
     `compat = "platonic-rep"` scores in the arithmetic of the code of Huh et al. (2024) instead of the
-    metrics' clean definitions.
+    metrics' clean definitions. `features = "float16"` keeps features in half the bytes: they are rounded, and
+    the result says which share of neighbors that changes.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "study"
@@ -286,6 +287,7 @@ class Study(_Frozen):
     recipe: Recipe = "l2"
     compat: Literal["platonic-rep"] | None = None
     shard_rows: Annotated[int, Field(ge=1)] = 256
+    features: Literal["float32", "float16"] = "float32"
     dataset: DatasetEntry = DatasetEntry()
     models: Annotated[tuple[ModelEntry, ...], Field(min_length=1)]
     metrics: Annotated[tuple[MetricEntry, ...], Field(min_length=1)] = (MetricEntry(name="mutual_knn"),)

@@ -35,7 +35,7 @@ class Context:
     `dropped` are rows of the opened dataset that are left out of the study; `fingerprint` is that
     of the rest. `null` is None where no metric of the study has one or none is wanted, `intervals` where
     none are; `curves` are the curves of growth. `owners` is, for each row of an expanded dataset, the first
-    row of its sample (`platonic_ray.engine.expanded`).
+    row of its sample (`platonic_ray.engine.expanded`). `features` is the type they are kept in.
     """
 
     store: Store
@@ -51,6 +51,7 @@ class Context:
     curves: Curves = ()
     intervals: Intervals | None = None
     owners: tuple[int, ...] | None = None
+    features: str = "float32"
 
     @property
     def k(self) -> int | None:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from platonic_ray.datasets import Shard
 from platonic_ray.engine.context import Context, MissingInputError
+from platonic_ray.engine.narrow import narrowed, neighbors_lost
 from platonic_ray.errors import DataError
 from platonic_ray.kernels import CLAMPED, clamp_bounds, prepare, prepare_layers
 from platonic_ray.models import Features, Model, load
@@ -80,7 +81,9 @@ class ModelRunner:
         span = context.plan.shards[shard]
         features = self.compute(shard)
         draft = context.store.draft("features", context.plan.models[self._model].shard_keys[shard])
-        tables = [feature_table(rows) for rows in features.layers]
+        narrow = self._narrowed(features.layers, shard) if context.features == "float16" else None
+        kept: Sequence[NDArray[Any]] = features.layers if narrow is None else narrow
+        tables = [feature_table(rows) for rows in kept]
         names = [f"layer.{layer.index:04d}" for layer in layers]
         with ThreadPoolExecutor(_WRITERS) as writers:
             for table, _ in zip(tables, writers.map(draft.add, names, tables), strict=True):
@@ -92,7 +95,10 @@ class ModelRunner:
                 "truncated": features.truncated,
                 "fell_back": "float32" if features.fell_back else None,
                 "likelihood": None if features.likelihood is None else asdict(features.likelihood),
-                "zero_rows": [int((~rows.any(axis=1)).sum()) for rows in features.layers],
+                "zero_rows": [int((~rows.any(axis=1)).sum()) for rows in kept],
+                "neighbors_lost": None
+                if narrow is None
+                else [neighbors_lost(*both) for both in zip(features.layers, narrow, strict=True)],
                 "made_by": made_by(self._device, context.run.threads),
             }
         )
@@ -116,7 +122,8 @@ class ModelRunner:
             else self._dataset.shard(planned.view, span.start, span.stop)
         )
         items = read.items
-        if features_key(spec.key, read.digest(), self._corpus_digest) != planned.shard_keys[shard]:
+        key = features_key(spec.key, read.digest(), self._corpus_digest, context.features)
+        if key != planned.shard_keys[shard]:
             raise DataError(
                 f"Samples {span.start} to {span.stop - 1} of {self._dataset.name} changed while the study ran. "
                 "Run again: what did not change is kept."
@@ -142,6 +149,13 @@ class ModelRunner:
         if self._wide is None:
             self._wide = load(wide, device=self._device)
         return dataclasses.replace(self._wide.embed(items), fell_back=True)
+
+    def _narrowed(self, layers: Sequence[NDArray[np.float32]], shard: int) -> list[NDArray[np.float16]]:
+        assert self._loaded is not None
+        span, name = self._context.plan.shards[shard], self._context.plan.models[self._model].name
+        ids = self._dataset.ids[span.start : span.stop]
+        named = zip(layers, self._loaded.layers, strict=True)
+        return [narrowed(rows, name, layer.name, ids) for rows, layer in named]
 
     def _refuse_nan(self, rows: NDArray[np.float32], model: str, layer: str, first: int) -> None:
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))

@@ -106,6 +106,7 @@ def prepare(study: Study, store: Store) -> Prepared:
         curves=curves,
         intervals=intervals,
         owners=owners,
+        features=study.features,
     )
     key = digest(
         {
@@ -258,7 +259,8 @@ def _plan(
                 view=entry.view,
                 tie_digest=digest({"model": spec.key, "view": entry.view, "seed": study.seed}),
                 shard_keys=tuple(
-                    features_key(spec.key, digests[shard], corpus) for shard in range(len(spans))
+                    features_key(spec.key, digests[shard], corpus, study.features)
+                    for shard in range(len(spans))
                 ),
             )
         )

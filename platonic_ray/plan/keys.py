@@ -21,14 +21,16 @@ _SCALES_VERSION = 1
 _SCORES_VERSION = 1
 
 
-def features_key(model: str, samples: str, corpus: str | None = None) -> str:
+def features_key(model: str, samples: str, corpus: str | None = None, kept: str = "float32") -> str:
     """Return the key of a shard of features.
 
     :param model: key of the model's specification.
     :param samples: digest of the content of the shard's samples.
     :param corpus: digest of the whole view, for a model that is fitted on it.
+    :param kept: the type that features are kept in.
     """
-    return digest({"kind": "features", "model": model, "samples": samples, "corpus": corpus})
+    narrow = {} if kept == "float32" else {"kept": kept}
+    return digest({"kind": "features", "model": model, "samples": samples, "corpus": corpus, **narrow})
 
 
 @dataclass(frozen=True)

@@ -15,21 +15,22 @@ from numpy.typing import NDArray
 from platonic_ray.errors import StoreError
 
 
-def feature_table(features: NDArray[np.float32]) -> pa.Table:
-    """Wrap features `[n, D]` float32 as a table of one fixed-size-list column, without a copy."""
+def feature_table(features: NDArray[np.float32] | NDArray[np.float16]) -> pa.Table:
+    """Wrap features `[n, D]` float32 or float16 as a table of one fixed-size-list column, without a copy."""
     n, width = features.shape
-    flat = pa.array(np.ascontiguousarray(features, dtype=np.float32).reshape(-1))
+    flat = pa.array(np.ascontiguousarray(features).reshape(-1))
     column = pa.FixedSizeListArray.from_arrays(flat, width)
     return pa.table({"features": column}) if n else pa.table({"features": column.slice(0, 0)})
 
 
 def feature_array(table: pa.Table) -> NDArray[np.float32]:
-    """Return features `[n, D]` float32 of a table made by `feature_table`, as a read-only view."""
+    """Return features `[n, D]` float32 of a table made by `feature_table`: a read-only view, of float16 a copy."""
     column = table.column("features").combine_chunks()
     if isinstance(column, pa.ChunkedArray):  # an empty table combines to no chunk at all
         column = column.chunk(0) if column.num_chunks else pa.array([], type=column.type)
     width = column.type.list_size
-    return column.flatten().to_numpy(zero_copy_only=True).reshape(len(column), width)
+    flat = column.flatten().to_numpy(zero_copy_only=True)
+    return flat.reshape(len(column), width).astype(np.float32, copy=False)
 
 
 def arrays_table(arrays: Mapping[str, NDArray[np.generic]]) -> pa.Table:
