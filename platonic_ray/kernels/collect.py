@@ -11,13 +11,13 @@ query that needs more, for it has many near-ties, is given up here and left to a
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from platonic_ray.kernels.compiled import native
 from platonic_ray.kernels.frame import Framed, rounded_down
 
 
@@ -59,16 +59,6 @@ def room_for(keep: int) -> int:
 def candidate_bytes(keep: int) -> int:
     """Return the bytes that are held of a query, whatever the gallery."""
     return 8 * room_for(keep) + 4 * keep + 32
-
-
-@cache
-def native():  # type: ignore[no-untyped-def]
-    """Return the compiled loops, None where there is no numba."""
-    try:
-        from platonic_ray.kernels import native as compiled
-    except ImportError:
-        return None
-    return compiled
 
 
 class NativeCandidates:

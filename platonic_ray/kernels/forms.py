@@ -19,10 +19,12 @@ from dataclasses import asdict, dataclass, replace
 from math import frexp, isnan, nan
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from platonic_ray.kernels.dot import canonical_squared_distance
+from platonic_ray.kernels.compiled import native, worth_compiling
+from platonic_ray.kernels.dot import canonical_squared_distance, canonical_squares
 from platonic_ray.kernels.threads import one_thread
 
 MICRO = 256
@@ -45,6 +47,7 @@ _MOST_SIGMAS = 4.0
 _MOST_EXPONENT = 12
 _NEAR_CELLS = 4096
 _COLUMNS = 4096
+_SMALLEST_SQUARE = 64
 
 
 @dataclass(frozen=True)
@@ -174,13 +177,18 @@ def move(rows: Tensor, kernel: Kernel, anchor: Anchor) -> Side:
     if kernel.form in ("cosine", "correlation"):
         unit, directed = _unit_rows(rows, kernel.form)
         moved = (unit - anchor.origin).to(dtype)
+        return Side(kernel, anchor, rows, moved, canonical_squares(moved.double()), directed)
+    shift = (anchor.origin * anchor.scale).to(dtype)
+    compiled = native() if dtype == torch.float32 and worth_compiling(rows) else None
+    if compiled is not None:
+        moved = torch.empty_like(rows)
+        norms = torch.empty(rows.shape[0], dtype=torch.float64)
+        scale = np.float32(anchor.scale)
+        compiled.moved_rows(rows.numpy(), scale, shift.numpy(), moved.numpy(), norms.numpy())
     else:
-        moved = rows.to(dtype)
-        if anchor.scale != 1.0:
-            moved = moved * anchor.scale
         # A fresh tensor, aligned like all others, which the bytes of a matrix product may depend on.
-        moved = moved - (anchor.origin * anchor.scale).to(dtype)
-    norms = torch.linalg.vector_norm(moved, dim=1, dtype=torch.float64) ** 2
+        moved = torch.mul(rows.to(dtype), anchor.scale).sub_(shift)
+        norms = canonical_squares(moved.double())
     return Side(kernel, anchor, rows, moved, norms, directed)
 
 
@@ -204,13 +212,13 @@ def _products(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _square_products(a: Tensor) -> Tensor:
-    """Return a·a of all rows; of the two halves with each other, once."""
-    half = MICRO // 2
-    if a.shape[0] <= half:
+    """Return a·a of all rows: of halves with each other once, and so on within them."""
+    half = a.shape[0] // 2
+    if a.shape[0] <= _SMALLEST_SQUARE:
         return _products(a, a)
     upper, lower = a[:half], a[half:]
     found = a.new_empty(a.shape[0], a.shape[0])
-    found[:half, :half], found[half:, half:] = _products(upper, upper), _products(lower, lower)
+    found[:half, :half], found[half:, half:] = _square_products(upper), _square_products(lower)
     found[:half, half:] = _products(upper, lower)
     found[half:, :half] = found[:half, half:].T
     return found
@@ -280,11 +288,12 @@ def _unit_rows(rows: Tensor, form: Form) -> tuple[Tensor, Tensor]:
 
 def _anchor(rows: Tensor, kernel: Kernel, sigma: float | None) -> Anchor:
     unit = kernel.form in ("cosine", "correlation")
-    about = _unit_rows(rows, kernel.form)[0] if unit else rows.double()
+    about = _unit_rows(rows, kernel.form)[0] if unit else rows
     count = torch.full((), rows.shape[0], dtype=torch.float64, device=rows.device)
     # Rounded, so that float32 rows less it are rounded once, and a constant layer is 0.
-    origin = (about.sum(0) / count).float().double()
-    exponent = 0 if unit else frexp(float((about - origin).abs().max()))[1]
+    origin = (about.sum(0, dtype=torch.float64) / count).float().double()
+    most = torch.maximum(about.amax(0) - origin, origin - about.amin(0))  # |x − origin| of every column
+    exponent = 0 if unit else frexp(float(most.max()))[1]
     # Not beyond 2^±120, so that the scale is a normal float32 itself.
     scale = 1.0 if abs(exponent) <= _MOST_EXPONENT else 2.0 ** -max(-120, min(exponent, 120))
     start = Anchor(origin, scale, 0.0, sigma)

@@ -1,4 +1,4 @@
-"""The inner loops of the tile engine, compiled by numba where it is installed; plain torch does the same.
+"""The inner loops of the tile engine and of preparation, compiled by numba; plain torch does the same.
 
 All functions release the interpreter's lock and use one thread, so that callers run them side by side
 on disjoint rows. Compiled code is kept on disk: a machine compiles once.
@@ -157,3 +157,47 @@ def canonical_values(a, b, row, col, euclidean, out):  # type: ignore[no-untyped
                 lanes[lane] += lanes[lane + half]
             half //= 2
         out[pair] = lanes[0]
+
+
+@_compiled
+def _canonical_square(values):  # type: ignore[no-untyped-def]
+    """Return the canonical dot of one row with itself; see `dot`."""
+    width = values.shape[0]
+    whole = width - width % 64
+    lanes = np.zeros(64, np.float64)
+    for start in range(0, whole, 64):
+        for lane in range(64):
+            value = np.float64(values[start + lane])
+            lanes[lane] += value * value
+    for lane in range(width - whole):
+        value = np.float64(values[whole + lane])
+        lanes[lane] += value * value
+    half = 32
+    while half:
+        for lane in range(half):
+            lanes[lane] += lanes[lane + half]
+        half //= 2
+    return lanes[0]
+
+
+@_compiled
+def unit_rows(rows, bound, out):  # type: ignore[no-untyped-def]
+    """Put rows `[n, D] float32`, clamped to ± `bound` and divided by their norm, into `out`; see `prepare`."""
+    wide = np.empty(rows.shape[1], np.float64)
+    for i in range(rows.shape[0]):
+        for at in range(rows.shape[1]):
+            wide[at] = min(max(np.float64(rows[i, at]), -bound), bound)
+        norm = np.sqrt(_canonical_square(wide))
+        if norm == 0.0:
+            norm = 1.0
+        for at in range(rows.shape[1]):
+            out[i, at] = np.float32(wide[at] / norm)
+
+
+@_compiled
+def moved_rows(rows, scale, shift, out, squares):  # type: ignore[no-untyped-def]
+    """Put rows `[n, D] float32` times `scale` less `shift` `[D]` into `out`, in float32, and their ‖·‖²."""
+    for i in range(rows.shape[0]):
+        for at in range(rows.shape[1]):
+            out[i, at] = rows[i, at] * scale - shift[at]
+        squares[i] = _canonical_square(out[i])

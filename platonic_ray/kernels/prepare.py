@@ -7,6 +7,7 @@ the `bound` of each layer (`clamp_bounds`); the rows are then prepared block by 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +16,10 @@ import torch
 from torch import Tensor
 
 from platonic_ray.errors import DataError, StudyError
+from platonic_ray.kernels.compiled import native, worth_compiling
 from platonic_ray.kernels.dot import LANES, canonical_squares
 from platonic_ray.kernels.quantile import Stacks, approximate_bounds, exact_bounds
+from platonic_ray.kernels.threads import spreading
 
 CLAMPED = ("huh2024", "huh2024-approx")
 """The recipes that clamp features before they normalize rows (Huh et al. 2024)."""
@@ -113,6 +116,13 @@ def l2_normalize(rows: Tensor, bound: float | None = None) -> Tensor:
     :param bound: clamp features to ± this first.
     """
     prepared = torch.empty_like(rows)
+    compiled = native() if worth_compiling(rows) else None
+    if compiled is not None:
+        limit = math.inf if bound is None else bound
+        source, target = rows.contiguous().numpy(), prepared.numpy()
+        with spreading(torch.get_num_threads()) as spread:
+            spread(lambda i, j: compiled.unit_rows(source[i:j], limit, target[i:j]), rows.shape[0])
+        return prepared
     step = max(1, _BLOCK_BYTES // (8 * (rows.shape[1] + LANES)))
     # One buffer for all blocks: memory that is new costs more than what is computed in it.
     buffer = torch.empty(min(step, rows.shape[0]), rows.shape[1], dtype=torch.float64, device=rows.device)

@@ -23,7 +23,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from platonic_ray.kernels.collect import Candidates, candidates_for, native
+from platonic_ray.kernels.collect import Candidates, candidates_for
+from platonic_ray.kernels.compiled import native
 from platonic_ray.kernels.exhaustive import Similarity, cost_of, pair_values
 from platonic_ray.kernels.frame import fast_bfloat16, measure
 from platonic_ray.kernels.search import Search, padded

@@ -33,6 +33,9 @@ from platonic_ray.kernels import (
     zero_rows,
 )
 from platonic_ray.metrics.base import Metric, Neighbors
+from platonic_ray.metrics.heap import give_back
+
+_MUCH_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,8 @@ def model_state(
         sums = kernel_row_sums([rows], [rows])[0] if wanted.row_sums else None
         for kernel, of_kernel in cells.items():
             of_kernel.fill(layer, rows, kernel_anchors([rows], kernel)[0])
+        if cells and rows.nbytes > _MUCH_BYTES:
+            give_back()  # else the threads' heaps keep about as much again as the model's features take
         return rows if wanted.rows else None, len(zero_rows(rows)), top, sums
 
     # The neighbors of a single layer are the same on any number of threads, which it alone can use.

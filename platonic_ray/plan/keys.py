@@ -15,8 +15,8 @@ from platonic_ray.plan.tasks import PermutedKernel, Scale, Span, cut
 
 _NEIGHBORS_VERSION = 1
 _RECIPES_VERSION = 1
-_PERMUTED_VERSION = 2
-_KERNELS_VERSION = 3
+_PERMUTED_VERSION = 3
+_KERNELS_VERSION = 4
 _SCALES_VERSION = 1
 _SCORES_VERSION = 1
 

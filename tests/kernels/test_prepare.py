@@ -1,3 +1,5 @@
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platonic_ray.errors import DataError, StudyError
-from platonic_ray.kernels import as_rows, l2_normalize, prepare, require_finite, zero_rows
+from platonic_ray.kernels import (
+    Kernel,
+    anchors,
+    as_rows,
+    forms,
+    l2_normalize,
+    prepare,
+    require_finite,
+    zero_rows,
+)
+from platonic_ray.kernels.compiled import worth_compiling
 
 
 @pytest.mark.parametrize(
@@ -67,6 +79,38 @@ def test_normalization_does_not_depend_on_the_rows_beside_it() -> None:
     x = torch.randn(70, 33, generator=torch.Generator().manual_seed(0))
     whole = l2_normalize(x)
     assert all(torch.equal(whole[i : i + 1], l2_normalize(x[i : i + 1])) for i in range(70))
+
+
+def rows_of_every_kind(width: int) -> torch.Tensor:
+    """So many that compiled loops are used for them."""
+    seeded = torch.Generator().manual_seed(width)
+    rows = torch.randn(2**18 // width + 1, width, generator=seeded)
+    rows *= 10 ** torch.randn(len(rows), 1, generator=seeded)
+    rows[3], rows[4], rows[5], rows[6] = 0.0, -0.0, 1e-44, 3e38
+    assert worth_compiling(rows)
+    return rows
+
+
+@pytest.mark.parametrize("bound", [None, 0.5])
+@pytest.mark.parametrize("width", [1, 63, 65, 1000])
+def test_compiled_loops_normalize_to_the_same_bytes(monkeypatch, width: int, bound: float | None) -> None:
+    rows = rows_of_every_kind(width)
+    compiled = l2_normalize(rows, bound)
+    monkeypatch.setattr(import_module("platonic_ray.kernels.prepare"), "native", lambda: None)
+    assert compiled.numpy().tobytes() == l2_normalize(rows, bound).numpy().tobytes()
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("width", [1, 65, 1000])
+def test_compiled_loops_move_rows_to_the_same_bytes(monkeypatch, width: int, scaled: bool) -> None:
+    rows = rows_of_every_kind(width).clamp(-1e3, 1e3) * (2.0**20 if scaled else 1.0)
+    (anchor,) = anchors([rows], Kernel("linear"))
+    assert (anchor.scale != 1.0) == scaled
+    compiled = forms.move(rows, Kernel("linear"), anchor)
+    monkeypatch.setattr(forms, "native", lambda: None)
+    plain = forms.move(rows, Kernel("linear"), anchor)
+    assert compiled.moved.numpy().tobytes() == plain.moved.numpy().tobytes()
+    assert compiled.norms.numpy().tobytes() == plain.norms.numpy().tobytes()
 
 
 def test_rows_with_nan_or_infinity_are_named() -> None:
