@@ -199,7 +199,7 @@ def test_a_reader_never_sees_a_half_written_artifact_while_writers_are_killed(tm
         """
         import sys, numpy as np
         from platonic_ray.store import Store, feature_table
-        store, seed = Store(sys.argv[1]), 0
+        store, seed = Store(sys.argv[1]), int(sys.argv[2])
         print("ready", flush=True)
         while True:
             seed += 1
@@ -209,19 +209,26 @@ def test_a_reader_never_sees_a_half_written_artifact_while_writers_are_killed(tm
     )
     reader = Store(str(tmp_path / "store"))
     seen = set()
-    for delay in (0.05, 0.1, 0.2, 0.3):
+    for turn, delay in enumerate((0.05, 0.1, 0.2, 0.3)):
         process = subprocess.Popen(
-            [sys.executable, "-c", writer, str(tmp_path / "store")], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", writer, str(tmp_path / "store"), str(turn * 10**6)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert process.stdout.readline() == "ready\n"
-        until = time.monotonic() + 0.3 + delay
-        while time.monotonic() < until:
+        # However busy the machine: a writer has written before it is killed, at some moment of its work.
+        before, end = len(seen), time.monotonic() + 60
+        until = None
+        while until is None or time.monotonic() < until:
+            assert time.monotonic() < end
             manifest = reader.manifest("features", KEY)
             if manifest is not None:
                 for part in manifest.parts:
                     values = feature_array(reader.read(manifest, part))
                     assert (values == manifest.meta["seed"]).all()
                 seen.add(manifest.meta["seed"])
+            if until is None and len(seen) > before:
+                until = time.monotonic() + delay
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
