@@ -62,6 +62,24 @@ def collapsed(n: int, g: torch.Generator) -> list[Tensor]:
     return [torch.ones(n, 4), torch.zeros(n, 4), torch.randn(n, 4, generator=g)]
 
 
+def sparse(n: int, g: torch.Generator) -> list[Tensor]:
+    """One or two of eight features are on: many rows are equal, most others orthogonal."""
+    on = torch.rand(n, 8, generator=g).topk(2).indices
+    x = torch.zeros(n, 8).scatter_(1, on[:, :1], 1.0)
+    return [x, x.scatter(1, on, 1.0)]
+
+
+def stack(n: int, g: torch.Generator) -> list[Tensor]:
+    """One to forty layers of several widths that drift from the first."""
+    count = int(40 ** float(torch.rand((), generator=g)))
+    x = torch.randn(n, 6, generator=g)
+    return [
+        (x + layer / 20 * torch.randn(n, 6, generator=g))[:, : 1 + layer % 6].contiguous()
+        for layer in range(count)
+    ]
+
+
 KINDS: dict[str, Kind] = {
-    kind.__name__: kind for kind in (gaussian, anisotropic, clustered, one_hot, duplicated, collapsed)
+    kind.__name__: kind
+    for kind in (gaussian, anisotropic, clustered, one_hot, sparse, duplicated, collapsed, stack)
 }

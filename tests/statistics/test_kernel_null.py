@@ -23,7 +23,7 @@ from platonic_ray.statistics import (
     rotations,
 )
 
-N, K, TABLES, ALPHA = 20, 19, 90, 0.1
+N, K, TABLES, ALPHA = 20, 19, 65, 0.1
 METRICS = ("cka", "unbiased_cka")
 Layers = list[torch.Tensor]
 
@@ -108,17 +108,6 @@ def test_the_best_of_the_observed_layer_pairs_against_one_permuted_pair_would_br
     assert sum(small) > most(60, ALPHA)
 
 
-@pytest.mark.parametrize("layers", [1, 40])
-def test_any_number_of_layers_keeps_the_level(layers):
-    generator = torch.Generator().manual_seed(layers)
-    p = []
-    for seed in range(40):
-        x = [torch.randn(N, 1 + layer, generator=generator) for layer in range(layers)]
-        y = [torch.randn(N, 3, generator=generator)]
-        p += [calibrations(x, y, seed, ("unbiased_cka",))["unbiased_cka"].p]
-    assert sum(each <= ALPHA for each in p) <= most(40, ALPHA)
-
-
 def test_a_shared_factor_is_found():
     generator = torch.Generator().manual_seed(1)
     for seed in range(10):
@@ -151,14 +140,3 @@ def test_duplicated_samples_tie_and_rounding_does_not_decide():
     swapped = rotations(N, K, 0).permutations()
     same = [(rows[perm] == rows).all() or (rows[perm] == rows.flip(1)).all() for perm in swapped]
     assert made.p == (1 + sum(map(bool, same))) / (K + 1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("metric", ["distance_correlation", "rsa"])
-def test_unrelated_models_are_rarely_significant_under_metrics_of_distances(metric):
-    generator = torch.Generator().manual_seed(5)
-    p = []
-    for kind in KINDS:
-        models = [KINDS[kind](N, generator) for _ in range(41)]
-        p += [calibrations(x, y, seed, (metric,))[metric].p for seed, (x, y) in enumerate(pairwise(models))]
-    assert sum(each <= ALPHA for each in p) <= most(len(p), ALPHA)

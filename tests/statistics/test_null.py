@@ -22,7 +22,7 @@ from platonic_ray.statistics import (
     rotations,
 )
 
-N, K, TABLES = 24, 39, 100
+N, K, TABLES = 24, 39, 65
 METRIC = get_metric("mutual_knn", k=3)
 OTHERS = [
     get_metric(name, k=3) for name in ("cycle_knn", "lcs_knn", "edit_distance_knn", "jaccard_knn", "rank_knn")
@@ -158,16 +158,6 @@ def test_null_scores_are_those_of_permuted_tables_in_any_number_of_portions(metr
     assert whole.tolist() == expected
     monkeypatch.setattr(module, "_AT_ONCE", 7)
     assert null_scores(metric, side(x), side(y), null(metric, 5)).tolist() == expected
-
-
-@pytest.mark.parametrize("metric", OTHERS, ids=lambda metric: metric.name)
-def test_unrelated_models_are_not_significant_and_related_ones_are_under_every_neighbor_metric(metric):
-    kinds = [KINDS[kind] for kind in ("gaussian", "one_hot", "duplicated")]
-    generator = torch.Generator().manual_seed(6)
-    models = [neighbor_ids(kind(N, generator), 3, generator) for kind in kinds for _ in range(21)]
-    p = [calibration(x, y, seed, metric).p for seed, (x, y) in enumerate(pairwise(models))]
-    assert sum(each <= 0.1 for each in p) <= most(len(p), 0.1)
-    assert calibration(models[0], models[0], 0, metric).p == 1 / (K + 1)
 
 
 def test_a_permuted_score_that_rounding_alone_sets_apart_counts_as_equal():
