@@ -279,13 +279,15 @@ class Study(_Frozen):
 
     `compat = "platonic-rep"` scores in the arithmetic of the code of Huh et al. (2024) instead of the
     metrics' clean definitions. `features = "float16"` keeps features in half the bytes: they are rounded, and
-    the result says which share of neighbors that changes.
+    the result says which share of neighbors that changes. `choose_layers = "held-out"` chooses the
+    layers of every pair of models on one random half of the samples, and reports everything on the other.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "study"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     recipe: Recipe = "l2"
     compat: Literal["platonic-rep"] | None = None
+    choose_layers: Literal["all", "held-out"] = "all"
     shard_rows: Annotated[int, Field(ge=1)] = 256
     features: Literal["float32", "float16"] = "float32"
     dataset: DatasetEntry = DatasetEntry()

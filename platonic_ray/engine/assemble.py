@@ -15,18 +15,19 @@ import numpy as np
 import pyarrow as pa
 
 from platonic_ray.digest import digest
+from platonic_ray.engine import held_out
 from platonic_ray.engine.context import Context
 from platonic_ray.engine.expanded import samples_of
 from platonic_ray.engine.features import read_bounds
 from platonic_ray.engine.prepare import Prepared
 from platonic_ray.engine.scores import CALIBRATION
-from platonic_ray.engine.winners import BEST
+from platonic_ray.engine.winners import BEST, CHOSEN, Choices
 from platonic_ray.errors import RunError
 from platonic_ray.kernels import CLAMPED
 from platonic_ray.metrics import Metric, flag_zero_rows, full_table_note
 from platonic_ray.models import Likelihood
 from platonic_ray.plan import Score
-from platonic_ray.results import LayerInfo, PairScores, Result, capability_frame, growth_frame
+from platonic_ray.results import Chosen, LayerInfo, PairScores, Result, capability_frame, growth_frame
 from platonic_ray.statistics import Calibration, Interval
 from platonic_ray.store import Manifest, Store
 
@@ -60,10 +61,14 @@ def assemble(prepared: Prepared, scores: dict[Score, pa.Table], engine: str, sta
                 compat=metric.compat,
                 null=None if row["p"] is None else Calibration(**{name: row[name] for name in CALIBRATION}),
                 interval=_interval(row),
+                chosen=None
+                if context.choices is None
+                else context.choices[row["metric"], row["x"], row["y"]],
             )
         )
         names = {f"model_{side}": plan.models[row[side]].name for side in "xy"}
-        about = {"metric": labels[row["metric"]], "layers": BEST} | names
+        how = BEST if context.choices is None else CHOSEN
+        about = {"metric": labels[row["metric"]], "layers": how} | names
         growth += [(row["metric"], about | point) for point in row["growth"]]
     provenance = _provenance(prepared, described, engine, started)
     pairs.sort(key=lambda pair: labels.index(pair.metric))
@@ -74,6 +79,18 @@ def assemble(prepared: Prepared, scores: dict[Score, pa.Table], engine: str, sta
         for row in capability_rows(entry.name, entry.view, description.likelihood, entry.capability)
     ]
     return Result.from_pairs(pairs, layers, provenance, curves, capability_frame(measured))
+
+
+def choices_of(prepared: Prepared, scores: dict[Score, pa.Table]) -> Choices:
+    """Return the layers at which every pair of models is best under every metric."""
+    context = prepared.context
+    layers = [len(_describe(context, model).layers) for model in range(len(context.plan.models))]
+    choices = {}
+    for row in (row for table in scores.values() for row in table.to_pylist()):
+        table = np.array(row["scores"], dtype=np.float64).reshape(layers[row["x"]], layers[row["y"]])
+        score, i, j = context.metrics[row["metric"]].best(table)
+        choices[row["metric"], row["x"], row["y"]] = Chosen(i, j, score)
+    return choices
 
 
 _NO_CONTEXT = (
@@ -212,7 +229,7 @@ def asked(prepared: Prepared) -> dict[str, Any]:
             "name": study.dataset.source,
             "fingerprint": context.fingerprint,
             "n": context.plan.n,
-            "dropped": list(context.dropped),
+            "dropped": list(prepared.dropped),
         },
         "models": {name: spec.identity() for name, spec in specs.items()},
         "floors": [name for name, spec in specs.items() if spec.init == "random" or spec.weights is None],
@@ -269,6 +286,8 @@ def _provenance(
     notes += full_table_notes(
         context.metrics, context.plan.n, [(widths[x], widths[y]) for x, y in context.plan.pairs]
     )
+    if prepared.choosing is not None:
+        notes.append(held_out.note(prepared.choosing.context.plan.n, context.plan.n))
     if len(machines) > 1:
         notes.append(
             "features were made by different devices, thread counts or versions; equality of bytes ends there"
@@ -278,6 +297,9 @@ def _provenance(
         "clamp": {name: list(bounds) for name, bounds in clamps.items()} or None,
         "null": None if context.null is None else context.null.summary(),
         "intervals": None if context.intervals is None else asdict(context.intervals),
+        "layers": {"choose": "all"}
+        if prepared.choosing is None
+        else held_out.summary(prepared.choosing.context.plan.n, context.plan.n),
         "made_by": list(machines.values()),
         "versions": {
             "platonic_ray": importlib.metadata.version("platonic-ray"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from platonic_ray.datasets import Dataset, open_dataset
-from platonic_ray.engine.winners import Curves
+from platonic_ray.engine.winners import Choices, Curves
 from platonic_ray.errors import DataError, RunError
 from platonic_ray.metrics import Metric
 from platonic_ray.models import ModelSpec
@@ -35,7 +35,8 @@ class Context:
     `dropped` are rows of the opened dataset that are left out of the study; `fingerprint` is that
     of the rest. `null` is None where no metric of the study has one or none is wanted, `intervals` where
     none are; `curves` are the curves of growth. `owners` is, for each row of an expanded dataset, the first
-    row of its sample (`platonic_ray.engine.expanded`). `features` is the type they are kept in.
+    row of its sample (`platonic_ray.engine.expanded`). `features` is the type they are kept in. With `choices`, the
+    layers of every pair were chosen on other samples.
     """
 
     store: Store
@@ -52,6 +53,7 @@ class Context:
     intervals: Intervals | None = None
     owners: tuple[int, ...] | None = None
     features: str = "float32"
+    choices: Choices | None = None
 
     @property
     def k(self) -> int | None:

@@ -35,12 +35,13 @@ def refuse_of_rows(study: Study, metrics: Sequence[Metric]) -> None:
                 'samples. Take another metric (mutual_knn, cka, …), or items = "first" or "mean".'
             )
     for what, asked in (
-        ("growth", study.growth is not None),
-        ("intervals", study.intervals.target != "none"),
+        ("[growth]", study.growth is not None),
+        ("[intervals]", study.intervals.target != "none"),
+        ('choose_layers = "held-out"', study.choose_layers == "held-out"),
     ):
         if asked:
             raise StudyError(
-                f'[{what}] is not defined for a view with items = "expand": it takes the rows of a sample for '
+                f'{what} is not defined for a view with items = "expand": it takes the rows of a sample for '
                 'samples. Leave it out, or take items = "first" or "mean".'
             )
 

@@ -49,32 +49,41 @@ class HeldOut:
         counts = {rows.shape[0] for stack in layers.values() for rows in stack}
         if how == "all" or len(counts) != 1:  # `score_tables` refuses samples that differ
             return None
-        (n,) = counts
-        for metric in metrics:
-            try:
-                metric.check(n // 2)
-            except StudyError as error:
-                raise StudyError(
-                    f"With held-out layers, halves of the {n} samples are scored. {error}"
-                ) from None
-        first = cuts(n, 1, SEED)[0]
+        first = chooses(counts.pop(), metrics)
         return cls(_rows(layers, first), _rows(layers, ~first), _places(first), _places(~first))
 
     def summary(self) -> dict[str, Any]:
         """Return how it was done as plain values."""
-        return {
-            "choose": "held-out",
-            "chosen_on": len(self.chooses),
-            "reported_on": len(self.reports),
-            "seed": SEED,
-        }
+        return summary(len(self.chooses), len(self.reports))
 
     def note(self) -> str:
         """Return what a reader of the result has to know."""
-        return (
-            f"layers were chosen on {len(self.chooses)} of the samples; the scores are those of the other "
-            f"{len(self.reports)}"
-        )
+        return note(len(self.chooses), len(self.reports))
+
+
+def chooses(n: int, metrics: Sequence[Metric]) -> Tensor:
+    """Return which of n samples choose the layers, `[n] bool`: a random half, the others report.
+
+    :raises StudyError: if a half is too small for a metric.
+    """
+    for metric in metrics:
+        try:
+            metric.check(n // 2)
+        except StudyError as error:
+            raise StudyError(f"With held-out layers, halves of the {n} samples are scored. {error}") from None
+    return cuts(n, 1, SEED)[0]
+
+
+def summary(chosen_on: int, reported_on: int) -> dict[str, Any]:
+    """Return how layers were chosen as plain values."""
+    return {"choose": "held-out", "chosen_on": chosen_on, "reported_on": reported_on, "seed": SEED}
+
+
+def note(chosen_on: int, reported_on: int) -> str:
+    """Return what a reader of scores of held-out layers has to know."""
+    return (
+        f"layers were chosen on {chosen_on} of the samples; the scores are those of the other {reported_on}"
+    )
 
 
 def _rows(layers: Layers, half: Tensor) -> Layers:

@@ -14,6 +14,7 @@ from itertools import chain
 from platonic_ray.datasets import Dataset
 from platonic_ray.engine.prepare import Prepared, prepare
 from platonic_ray.engine.run import default_store
+from platonic_ray.errors import StudyError
 from platonic_ray.models import ModelSpec, describe
 from platonic_ray.plan import Embed, KernelTile, PermutedKernel, Score, Task, found, needed
 from platonic_ray.plan.forecast import Forecast, forecast
@@ -61,6 +62,11 @@ def forecast_study(
     """
     store = Store.open(default_store() if study.run.store is None else study.run.store)
     prepared = prepare(study, store)
+    if prepared.choosing is not None:
+        raise StudyError(
+            'plan does not know choose_layers = "held-out" yet. It runs the study twice, on a half of the '
+            "samples each: plan it without, and with half of the samples (--samples)."
+        )
     workload = workload_of(prepared)
     task_bytes = study.run.task_memory_gib * 2**30
     todo: Counter[tuple[str, str]] | None = None

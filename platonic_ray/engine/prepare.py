@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from platonic_ray.datasets import Dataset, Shard, check_samples, open_dataset
 from platonic_ray.digest import digest
 from platonic_ray.engine.context import Context
 from platonic_ray.engine.expanded import owners_of, refuse_of_rows, rows_of_search, samples_of
+from platonic_ray.engine.held_out import chooses
 from platonic_ray.engine.intervals import intervals_of
-from platonic_ray.engine.winners import curves_of
+from platonic_ray.engine.winners import Choices, curves_of
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import MICRO, MOST_PERMUTED, Kernel
 from platonic_ray.metrics import Metric, get_metric, needs_of_neighbors, resolve_winners, winners_of
@@ -22,7 +24,7 @@ from platonic_ray.models import ModelSpec, check_rows, describe, resolve
 from platonic_ray.plan import Plan, PlannedModel, choose_block_rows, cut, features_key, permuted_kernels
 from platonic_ray.statistics import Groups, Null, choose_permutations, has_cheap_null, has_null
 from platonic_ray.store import Store
-from platonic_ray.study import NullEntry, Study
+from platonic_ray.study import IntervalsEntry, NullEntry, Study
 
 _RESULT_VERSION = 6
 
@@ -31,14 +33,27 @@ _RESULT_VERSION = 6
 class Prepared:
     """A study that is ready to run: nothing about its input can fail any more.
 
-    `dataset` are its samples, opened; `notes` are what a reader of its result should know.
+    `dataset` are its samples, opened, without the bad ones, whose rows are `dropped`; `notes` are what a
+    reader of its result should know. `choosing` is the same study over the other samples, where those
+    choose the layers: `dataset` is then the half that reports.
     """
 
     study: Study
     context: Context
     key: str
     dataset: Dataset
+    dropped: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    choosing: Prepared | None = None
+
+    @property
+    def parts(self) -> tuple[Prepared, ...]:
+        """Return what runs, in order: the half that chooses, where there is one, and the study itself."""
+        return (self,) if self.choosing is None else (self.choosing, self)
+
+    def with_choices(self, choices: Choices) -> Prepared:
+        """Return it with the layers that the other half chose."""
+        return replace(self, context=replace(self.context, choices=choices))
 
 
 def prepare(study: Study, store: Store) -> Prepared:
@@ -66,13 +81,41 @@ def prepare(study: Study, store: Store) -> Prepared:
                 f"Views that hold {spec.modality}: {_listed(v for v, k in opened.views.items() if k == spec.modality)}."
             )
     dataset, dropped = _checked(opened, views, study, store)
-    owners = dataset.owners
     samples = len(dataset)
-    if owners is not None:
+    if dataset.owners is not None:
         refuse_of_rows(study, metrics)
-        samples = samples_of(owners)
+        samples = samples_of(dataset.owners)
     for metric in metrics:
         metric.check(samples)
+    over = partial(_over, store=store, metrics=metrics, specs=specs, dropped=dropped)
+    if study.choose_layers == "all":
+        return over(study, dataset=dataset, left_out=dropped)
+    rows = [row for row in range(len(opened)) if row not in set(dropped)]
+    first = chooses(len(rows), metrics).tolist()
+    halves = [[row for row, at in zip(rows, first, strict=True) if at is here] for here in (True, False)]
+    left_out = [tuple(sorted({*range(len(opened))} - {*half})) for half in halves]
+    unmeasured = {"null": NullEntry(permutations=0), "growth": None, "intervals": IntervalsEntry()}
+    choosing = over(study.model_copy(update=unmeasured), dataset=opened.take(halves[0]), left_out=left_out[0])
+    return over(study, dataset=opened.take(halves[1]), left_out=left_out[1], choosing=choosing)
+
+
+def _over(
+    study: Study,
+    *,
+    store: Store,
+    metrics: tuple[Metric, ...],
+    specs: tuple[ModelSpec, ...],
+    dataset: Dataset,
+    left_out: tuple[int, ...],
+    dropped: tuple[int, ...],
+    choosing: Prepared | None = None,
+) -> Prepared:
+    """Plan a study, known to be usable, over some of its samples.
+
+    :param left_out: the rows that `dataset` lacks; `dropped` the bad ones among them.
+    :param choosing: the plan over the samples that choose the layers, where it is not these.
+    """
+    owners = dataset.owners
     different = len(study.models) * (len(study.models) - 1) // 2
     null, notes = null_of(study.null, metrics, different, len(dataset), study.seed, _groups(study, dataset))
     curves = curves_of(study.growth, metrics, len(dataset), study.seed)
@@ -84,11 +127,12 @@ def prepare(study: Study, store: Store) -> Prepared:
         "null": None if null is None else null.summary(),
         "growth": [[at, asdict(how)] for at, how in curves],
         "intervals": None if intervals is None else asdict(intervals),
+        **({} if choosing is None else {"chosen_on": choosing.context.fingerprint}),
     }
     if owners is not None:
         scoring["owners"] = digest(list(owners))
         notes += (
-            f"{samples} samples have {len(dataset)} rows. Neighbors are of a row, among the other samples: each by "
+            f"{samples_of(owners)} samples have {len(dataset)} rows. Neighbors are of a row, among the other samples: each by "
             "its nearest row, once. Permutations move samples with as many rows",
         )
     plan = replace(_plan(study, store, dataset, specs, metrics, null), scoring=digest(scoring))
@@ -99,8 +143,8 @@ def prepare(study: Study, store: Store) -> Prepared:
         metrics=metrics,
         dataset=study.dataset,
         seed=study.seed,
-        dropped=dropped,
-        fingerprint=dataset.fingerprint(views),
+        dropped=left_out,
+        fingerprint=dataset.fingerprint(sorted({model.view for model in study.models})),
         run=study.run,
         null=null,
         curves=curves,
@@ -118,7 +162,7 @@ def prepare(study: Study, store: Store) -> Prepared:
             "capability": {model.name: model.capability for model in study.models if model.capability},
         }
     )
-    return Prepared(study, context, key, dataset, notes)
+    return Prepared(study, context, key, dataset, dropped, notes, choosing)
 
 
 def _groups(study: Study, dataset: Dataset) -> Groups | None:

@@ -34,10 +34,12 @@ def pull_study(study: Study, source: str) -> Pulled:
     if not other.exists():
         raise StoreError(f"There is no platonic_ray store at {source}.")
     store = Store.open(default_store() if study.run.store is None else study.run.store)
-    plan = prepare(study, store).context.plan
+    plans = [part.context.plan for part in prepare(study, store).parts]
     copied: Counter[str] = Counter()
     size = here = missing = 0
-    artifacts = dict.fromkeys(artifact for task in plan.prerequisites for artifact in plan.artifacts(task))
+    artifacts = dict.fromkeys(
+        artifact for plan in plans for task in plan.prerequisites for artifact in plan.artifacts(task)
+    )
     for kind, key in artifacts:
         if store.manifest(kind, key) is not None:
             here += 1

@@ -11,13 +11,13 @@ import threading
 import time
 import uuid
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 
-from platonic_ray.engine.assemble import asked, assemble
+from platonic_ray.engine.assemble import asked, assemble, choices_of
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.examples import examples_of
 from platonic_ray.engine.prepare import Prepared, prepare
@@ -61,7 +61,35 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
         if finished is not None:
             progress.say(f"Everything was in the store ({store.uri}): nothing was computed.")
             return finished
-        plan = prepared.context.plan
+        if prepared.choosing is not None:
+            progress.say(f"Layers are chosen on {prepared.choosing.context.plan.n} of the samples.")
+            choosing = _Run.of(prepared.choosing, progress)
+            prepared = prepared.with_choices(choices_of(prepared.choosing, choosing.scores))
+            choosing.end(progress)
+            progress.say(f"The other {prepared.context.plan.n} samples are scored.")
+        run = _Run.of(prepared, progress)
+        result = assemble(prepared, run.scores, run.engine, started)
+        examples, samples = examples_of(prepared, result)
+        result = replace(result, examples=examples, samples=samples)
+        _keep_result(store, prepared.key, result)
+        run.end(progress)
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A plan that was run: its score tables, by what engine, its log, and what was in the store before."""
+
+    scores: dict[Score, pa.Table]
+    engine: str
+    events: EventLog
+    there: frozenset[Task]
+    started: float
+
+    @classmethod
+    def of(cls, prepared: Prepared, progress: ProgressDisplay) -> _Run:
+        """Run what is not in the store."""
+        started, store, plan = time.time(), prepared.context.store, prepared.context.plan
         there = found(plan, lambda kind, key: store.manifest(kind, key) is not None)
         kept = _kept_scores(prepared, there)
         there = frozenset(task for task in there if not isinstance(task, Score) or task in kept)
@@ -71,15 +99,14 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
         )
         events = _log(prepared, started, wanted, there)
         scores, engine = _logged(prepared, graph, events, progress, wanted, there)
-        result = assemble(prepared, {**kept, **scores}, engine, started)
-        examples, samples = examples_of(prepared, result)
-        result = replace(result, examples=examples, samples=samples)
-        _keep_result(store, prepared.key, result)
-        seconds = time.time() - started
+        return cls({**kept, **scores}, engine, events, there, started)
+
+    def end(self, progress: ProgressDisplay) -> None:
+        """Say in the log and to the user that all is done."""
+        seconds, events = time.time() - self.started, self.events
         events.add("finished", seconds=seconds, counts=dict(events.counts), totals=dict(events.totals))
         events.flush()
-        progress.say(_summary(events, there, seconds))
-    return result
+        progress.say(_summary(events, self.there, seconds))
 
 
 def embed_study(study: Study, *, quiet: bool = False) -> None:
@@ -92,20 +119,24 @@ def embed_study(study: Study, *, quiet: bool = False) -> None:
     started = time.time()
     store = Store.open(default_store() if study.run.store is None else study.run.store)
     with ProgressDisplay(quiet=quiet) as progress:
-        prepared = prepare(study, store)
-        plan = prepared.context.plan
-        embeds = frozenset(task for task in plan.prerequisites if isinstance(task, Embed))
-        there = embeds & found(plan, lambda kind, key: store.manifest(kind, key) is not None)
-        if there < embeds:
-            events = _log(prepared, started, embeds - there, there)
-            graph = TaskGraph({task: () for task in plan.prerequisites if task in embeds}, done=there)
-            _logged(prepared, graph, events, progress, embeds - there, there)
-            seconds = time.time() - started
-            events.add("finished", seconds=seconds, counts=dict(events.counts), totals=dict(events.totals))
-            events.flush()
+        made = reused = 0
+        for prepared in prepare(study, store).parts:
+            plan, begun = prepared.context.plan, time.time()
+            embeds = frozenset(task for task in plan.prerequisites if isinstance(task, Embed))
+            there = embeds & found(plan, lambda kind, key: store.manifest(kind, key) is not None)
+            made, reused = made + len(embeds - there), reused + len(there)
+            if there < embeds:
+                events = _log(prepared, begun, embeds - there, there)
+                graph = TaskGraph({task: () for task in plan.prerequisites if task in embeds}, done=there)
+                _logged(prepared, graph, events, progress, embeds - there, there)
+                seconds = time.time() - begun
+                events.add(
+                    "finished", seconds=seconds, counts=dict(events.counts), totals=dict(events.totals)
+                )
+                events.flush()
         progress.say(
-            f"Embedded {len(embeds) - len(there)} shards of {len(plan.models)} models in "
-            f"{time.time() - started:.0f} s; {len(there)} were in the store ({store.uri})."
+            f"Embedded {made} shards of {len(study.models)} models in {time.time() - started:.0f} s; "
+            f"{reused} were in the store ({store.uri})."
         )
 
 

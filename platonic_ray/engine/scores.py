@@ -6,7 +6,7 @@ What it is not handed as Arrow tables it reads from the store; what is in neithe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 
 import numpy as np
@@ -19,7 +19,7 @@ from platonic_ray.engine.expanded import of_samples, owners_of
 from platonic_ray.engine.features import Blocks, read_parts
 from platonic_ray.engine.rows import ScoreStates
 from platonic_ray.engine.tiles import UNARY, layer_digest, level_of
-from platonic_ray.engine.winners import grow_winner
+from platonic_ray.engine.winners import grow_winner, only
 from platonic_ray.kernels import Kernel, TileSums, merge_tree
 from platonic_ray.metrics import (
     Metric,
@@ -33,6 +33,7 @@ from platonic_ray.metrics import (
     resolve_winners,
 )
 from platonic_ray.plan import KernelTile, NeighborBlock, Score, Task
+from platonic_ray.results import Chosen
 from platonic_ray.statistics import (
     ROUNDING,
     SLACK,
@@ -80,7 +81,9 @@ def score_pair(context: Context, task: Score, given: Mapping[Task, pa.Table]) ->
             flat = [cell for line in status for cell in line]
             null = inputs.calibrate(metric, values, x, y, made)
             hows = [how for at, how in context.curves if at == position and x != y]
-            growth = grow_winner(metric, hows, values, partial(inputs.layer, x), partial(inputs.layer, y))
+            chosen = inputs.chosen(metric, x, y)
+            among = values if chosen is None else only(values, chosen)
+            growth = grow_winner(metric, hows, among, partial(inputs.layer, x), partial(inputs.layer, y))
             interval = inputs.interval(metric, values, x, y)
             rows.append(
                 {
@@ -201,6 +204,9 @@ class _ScoreInputs:
         if metric.family == "rows":
             shape = (self._states.layers_of(x), self._states.layers_of(y))
             cells = cells_of(metric, self._winners, made, x, y, shape)
+            chosen = self.chosen(metric, x, y)
+            if chosen is not None and chosen.known:
+                cells = tuple(dict.fromkeys((*cells, (chosen.layer_x, chosen.layer_y))))
             return PairSums(n, states=self._states.of(metric, x, y, cells))
         if metric.joint is not None:
             return neighbor_pair(metric, self._neighbors[x], self._neighbors[y])
@@ -209,23 +215,37 @@ class _ScoreInputs:
         rows = kernel_rows(root)
         return PairSums(n, inner=ordered_inner(root.inner, x, y), x=rows[x], y=rows[y])
 
+    def chosen(self, metric: Metric, x: int, y: int) -> Chosen | None:
+        """Return the layers that other samples chose; None where these do."""
+        choices = self._context.choices
+        return None if choices is None else choices[self._context.metrics.index(metric), x, y]
+
     def calibrate(
         self, metric: Metric, scores: np.ndarray, x: int, y: int, made: Tables
     ) -> Calibration | None:
-        """Set the best score of two different models against its null; None where there is none."""
-        null = self._context.null
-        if null is None or x == y or not null.count(metric):
+        """Set the score of two different models against its null; None where there is none."""
+        null, chosen = self._context.null, self.chosen(metric, x, y)
+        if null is None or x == y or not null.count(metric) or (chosen is not None and not chosen.known):
             return None
+        i, j = (slice(None),) * 2 if chosen is None else ([chosen.layer_x], [chosen.layer_y])
+        scores = scores[i][:, j]
         if metric.joint is not None:
-            return calibrate_pair(metric, scores, self._sides[x], self._sides[y], null)
+            of_x, of_y = self._sides[x], self._sides[y]
+            if chosen is not None:
+                of_x, of_y = (NeighborSide(of.neighbors.some(at)) for of, at in ((of_x, i), (of_y, j)))
+            return calibrate_pair(metric, scores, of_x, of_y, null)
         count = null.count(metric)
         perms = null.permutations(self._context.plan.n, count)
         if metric.kernel is None:
-            permuted = rows_null_scores(metric, self.sums_for(metric, x, y, made), perms)
+            sums = self.sums_for(metric, x, y, made)
+            if chosen is not None:
+                assert sums.states is not None
+                sums = replace(sums, states=replace(sums.states, cells=((chosen.layer_x, chosen.layer_y),)))
+            permuted = rows_null_scores(metric, sums, perms)
             return calibrate_best(metric, scores, permuted, null.alpha, ROUNDING)
         rows = kernel_rows(self._roots[metric.kernel])
-        inner = self._permuted[metric.kernel][:count]
-        permuted = kernel_null_scores(metric, inner, rows[x], rows[y], perms)
+        inner = self._permuted[metric.kernel][:count][:, i][:, :, j]
+        permuted = kernel_null_scores(metric, inner, rows[x].some(i), rows[y].some(j), perms)
         return calibrate_best(metric, scores, permuted, null.alpha, SLACK)
 
     def layer(self, model: int, layer: int) -> Layer:
@@ -236,25 +256,26 @@ class _ScoreInputs:
         return self._layers[model, layer]
 
     def interval(self, metric: Metric, scores: np.ndarray, x: int, y: int) -> Interval | None:
-        """Return the interval of the best score of two different models; None where there is none.
+        """Return the interval of the score of two different models; None where there is none.
 
         :raises MissingInputError: naming the shards that hold the best layers and cannot be had.
         """
         how = self._context.intervals
         if how is None or x == y or not how.has(metric):
             return None
-        score, i, j = metric.best(scores)
-        if i < 0:
+        chosen = self.chosen(metric, x, y)
+        i, j = metric.best(scores)[1:] if chosen is None else (chosen.layer_x, chosen.layer_y)
+        if i < 0 or np.isnan(scores[i, j]):
             return undefined_interval(how)
         if how.target == "queries":
-            of_x, of_y = (
-                Neighbors(self._neighbors[model].ids[[at]], self._neighbors[model].values[[at]])
-                for model, at in ((x, i), (y, j))
-            )
+            of_x, of_y = self._neighbors[x].some([i]), self._neighbors[y].some([j])
             made = queries_interval(metric, of_x, of_y, how.level)
         else:
+            score = float(scores[i, j])
             made = interval_of_layers(metric, score, self.layer(x, i), self.layer(y, j), how)
-        return made if scores.size == 1 else made.given_layers()
+        if scores.size == 1:
+            return made
+        return made.given_layers() if chosen is None else made.held_out_layers()
 
     def _block(self, block: NeighborBlock) -> pa.Table | None:
         key = self._context.plan.neighbors_key(block.model, block.a)

@@ -1,12 +1,12 @@
 """What a run computes for the layer pair that is best of two models: the score as samples grow.
 
-Only a score task knows which layers these are. It reads their rows, all samples of two layers, from the
-store.
+Only a score task knows which layers these are, unless other samples chose them. It reads their rows, all
+samples of two layers, from the store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,10 +14,15 @@ import numpy as np
 
 from platonic_ray.errors import StudyError
 from platonic_ray.metrics import Metric, best
+from platonic_ray.results import Chosen
 from platonic_ray.statistics import Growth, GrowthPoint, Layer, grow
 from platonic_ray.study import GrowthEntry
 
 BEST = "best on all samples"
+CHOSEN = "best on other samples"
+
+Choices = Mapping[tuple[int, int, int], Chosen]
+"""The layers that other samples chose, by position of the metric in the study and of both models."""
 
 Curves = tuple[tuple[int, Growth], ...]
 """The curves of every pair of different models: the metric's position in the study, and how."""
@@ -52,6 +57,14 @@ def curves_of(entry: GrowthEntry | None, metrics: Sequence[Metric], n: int, seed
                 raise StudyError(f"growth: {error}") from None
             curves.append((at, how))
     return tuple(curves)
+
+
+def only(scores: np.ndarray, chosen: Chosen) -> np.ndarray:
+    """Return scores `[Lx, Ly]` of which that of the chosen layers alone is left, the others NaN."""
+    left = np.full(scores.shape, np.nan)
+    if chosen.known:
+        left[chosen.layer_x, chosen.layer_y] = scores[chosen.layer_x, chosen.layer_y]
+    return left
 
 
 def grow_winner(

@@ -9,7 +9,7 @@ pair. The in-process run, an out-of-core run and tasks on a cluster call the sam
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any, Literal, TypeVar
@@ -51,6 +51,11 @@ class Neighbors:
     row_sums: Tensor | None = None
     _made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    def some(self, layers: Sequence[int] | slice) -> Neighbors:
+        """Return the neighbors of some layers alone."""
+        row_sums = None if self.row_sums is None else self.row_sums[layers]
+        return Neighbors(self.ids[layers], self.values[layers], row_sums)
+
     def links(self, k: int, similarities: Similarities) -> Links:
         """Return the links of the k nearest, made once.
 
@@ -87,6 +92,10 @@ class KernelRows:
     row_sums: Tensor
     diagonal: Tensor
     squares: Tensor
+
+    def some(self, layers: Sequence[int] | slice) -> KernelRows:
+        """Return the state of some layers alone."""
+        return KernelRows(self.row_sums[layers], self.diagonal[layers], self.squares[layers])
 
 
 State = Mapping[str, Tensor]

@@ -73,6 +73,19 @@ def test_kernels_on_the_median_distance_are_those_of_the_run_in_this_process(clu
     assert not any(event["event"] == "lost" for event in events)
 
 
+def test_layers_that_one_half_chose_are_those_of_the_run_in_this_process(cluster, small_study, tmp_path):
+    study = small_study.replace(
+        choose_layers="held-out",
+        dataset={**small_study.dataset.model_dump(), "samples": 120},
+        models=[model.model_dump() for model in small_study.models[2:]],
+        metrics=[{"name": "mutual_knn", "k": 5}, {"name": "cka"}],
+        null={"permutations": 9},
+    )
+    distributed = pr.align(on_ray(study, tmp_path / "ray"), quiet=True)
+    assert distributed.models["n"].unique().to_list() == [60]
+    assert distributed.models.equals(pr.align(study, quiet=True).models)
+
+
 def test_tiles_stream_from_objects_while_other_shards_are_embedded(ran):
     _, _, events = ran
     shards = [event for event in events if event["event"] == "shard"]
