@@ -132,8 +132,8 @@ def _over(
     if owners is not None:
         scoring["owners"] = digest(list(owners))
         notes += (
-            f"{samples_of(owners)} samples have {len(dataset)} rows. Neighbors are of a row, among the other samples: each by "
-            "its nearest row, once. Permutations move samples with as many rows",
+            f"{samples_of(owners)} samples have {len(dataset)} rows. Neighbors are of a row, among the other samples: "
+            "each by its nearest row, once. Permutations move samples with as many rows",
         )
     plan = replace(_plan(study, store, dataset, specs, metrics, null), scoring=digest(scoring))
     context = Context(

@@ -145,6 +145,7 @@ def test_examples_are_of_other_samples_each_once(ran: tuple[Study, Any]) -> None
         ({"metrics": ["cycle_knn"]}, "cycle_knn is not defined"),
         ({"metrics": ["information_imbalance"]}, "information_imbalance is not defined"),
         ({"growth": {}}, r"\[growth\] is not defined"),
+        ({"choose_layers": "held-out"}, "held-out. is not defined"),
         ({"intervals": {"target": "queries"}}, r"\[intervals\] is not defined"),
         ({"metrics": [{"name": "mutual_knn", "k": N}]}, f"there are {N}"),
     ],
