@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from platonic_ray.kernels.compiled import native
 from platonic_ray.kernels.dot import (
     canonical_dot,
     canonical_squared_distance,
@@ -20,10 +21,12 @@ from platonic_ray.kernels.dot import (
     squared_distance_error,
 )
 from platonic_ray.kernels.duplicates import first_of_each, group_rows
+from platonic_ray.kernels.threads import spreading
 from platonic_ray.kernels.ties import TieRule
 
 Similarity = Literal["inner", "euclidean"]
 _CELLS = 2**21  # cells of the proposal matrix held at a time, a few float64 of them each
+_LEAST_COMPILED = 2**17  # values that are multiplied: for fewer, numba is not loaded
 _PAIR_BYTES = 32 * 2**20  # gathered rows held at a time while candidates get their canonical value
 
 
@@ -56,7 +59,23 @@ def exhaustive(
 def pair_values(
     queries: Tensor, gallery: Tensor, row: Tensor, column: Tensor, similarity: Similarity
 ) -> Tensor:
-    """Return the canonical value `[p] float64` of every pair (row, column), in bounded memory."""
+    """Return the canonical value `[p] float64` of every pair (row, column), in bounded memory.
+
+    Works on as many threads as torch is set to, which changes no byte.
+    """
+    size = row.shape[0] * queries.shape[1]
+    compiled = native() if queries.device.type == "cpu" and size >= _LEAST_COMPILED else None
+    if compiled is not None:
+        found = torch.empty(row.shape[0], dtype=torch.float64)
+        x, y, i, j, out = (each.numpy() for each in (queries, gallery, row, column, found))
+
+        def fill(start: int, stop: int) -> None:
+            part = slice(start, stop)
+            compiled.canonical_values(x, y, i[part], j[part], similarity == "euclidean", out[part])
+
+        with spreading(torch.get_num_threads()) as spread:
+            spread(fill, row.shape[0])
+        return found
     canonical = canonical_dot if similarity == "inner" else canonical_squared_distance
     values = torch.empty(row.shape[0], dtype=torch.float64, device=row.device)
     step = max(1, _PAIR_BYTES // (8 * (queries.shape[1] + 2 * 64)))

@@ -129,6 +129,74 @@ def offer_columns(  # type: ignore[no-untyped-def]
 
 
 @_compiled
+def _sift(heap, value):  # type: ignore[no-untyped-def]
+    """Put a value in place of the root of a binary heap whose root is the least."""
+    keep = heap.shape[0]
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= keep:
+            break
+        if child + 1 < keep and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= value:
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = value
+
+
+@_compiled
+def select_rows(products, first, last, bias, own, keep, margin, column, count, sure):  # type: ignore[no-untyped-def]
+    """Find the candidates of rows `first` … `last` − 1 of products `[c, g] float32`, of which all are there.
+
+    A candidate is a column whose product and bias `[g] float32` add up to the `keep`-th largest sum less
+    `margin` `[c] float64`, or more; column `own` `[c]` is none. `column` `[c, C]` gets them and `count` `[c]`
+    how many, −1 where there are more than C; `sure` those that are above the next best sum by `margin`.
+    """
+    width = products.shape[1]
+    room = column.shape[1]
+    heap = np.empty(keep + 1, np.float32)
+    sums = np.empty(width, np.float32)
+    for i in range(first, last):
+        for j in range(width):
+            sums[j] = products[i, j] + bias[j]
+        if own[i] >= 0:
+            sums[own[i]] = -np.inf
+        heap[:] = -np.inf
+        for start in range(0, width, _RUN):
+            stop = min(start + _RUN, width)
+            root = heap[0]
+            hits = np.uint32(0)
+            for j in range(start, stop):
+                hits = np.uint32(hits + np.uint32(sums[j] > root))
+            if hits:
+                for j in range(start, stop):
+                    if sums[j] > heap[0]:
+                        _sift(heap, sums[j])
+        next_best = np.float64(heap[0])
+        reached = np.float64(heap[1]) if keep < 2 else np.float64(min(heap[1], heap[2]))
+        wide = reached - margin[i]
+        threshold = np.float32(wide)
+        if np.float64(threshold) > wide:
+            threshold = np.nextafter(threshold, np.float32(-np.inf))
+        held = 0
+        for start in range(0, width, _RUN):
+            stop = min(start + _RUN, width)
+            hits = np.uint32(0)
+            for j in range(start, stop):
+                hits = np.uint32(hits + np.uint32(sums[j] >= threshold))
+            if hits:
+                for j in range(start, stop):
+                    if sums[j] >= threshold and sums[j] > -np.inf:
+                        if held < room:
+                            column[i, held] = j
+                            sure[i, held] = sums[j] > next_best + margin[i]
+                        held += 1
+        count[i] = held if held <= room else -1
+
+
+@_compiled
 def canonical_values(a, b, row, col, euclidean, out):  # type: ignore[no-untyped-def]
     """Put the canonical value of every pair (row of a, row of b) into `out`; see `dot`."""
     width = a.shape[1]

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from platonic_ray.kernels.collect import Candidates, candidates_for
-from platonic_ray.kernels.compiled import native
 from platonic_ray.kernels.exhaustive import Similarity, cost_of, pair_values
 from platonic_ray.kernels.frame import fast_bfloat16, measure
 from platonic_ray.kernels.search import Search, padded
@@ -177,7 +176,7 @@ class Sweep:
     def _canonical(self, row: Tensor, column: Tensor) -> Tensor:
         """Return the canonical value `[p] float64` of every pair of rows."""
         if self._rows is not None:
-            return self._values(self._rows, self._rows, row, column)
+            return pair_values(self._rows, self._rows, row, column, self._similarity)
         # Pair by pair of blocks, either way round, so that few blocks are read.
         low, high = torch.minimum(row, column) // self._block, torch.maximum(row, column) // self._block
         key = high * (int(high.amax()) + 1 if high.shape[0] else 1) + low
@@ -190,23 +189,8 @@ class Sweep:
             held = {block: held[block] if block in held else self._block_rows(block) for block in first}
             i, j = torch.minimum(row[chosen], column[chosen]), torch.maximum(row[chosen], column[chosen])
             a, b = (held[block] for block in first)
-            values[chosen] = self._values(a, b, i - first[0] * self._block, j - first[1] * self._block)
-        return values
-
-    def _values(self, a: Tensor, b: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        compiled = native() if a.device.type == "cpu" else None
-        if compiled is None:
-            return pair_values(a, b, row, column, self._similarity)
-        values = torch.empty(row.shape[0], dtype=torch.float64)
-        x, y, i, j, out = (each.numpy() for each in (a, b, row, column, values))
-        euclidean = self._similarity == "euclidean"
-
-        def fill(start: int, stop: int) -> None:
-            part = slice(start, stop)
-            compiled.canonical_values(x, y, i[part], j[part], euclidean, out[part])
-
-        with spreading(self._threads) as spread:
-            spread(fill, row.shape[0])
+            i, j = i - first[0] * self._block, j - first[1] * self._block
+            values[chosen] = pair_values(a, b, i, j, self._similarity)
         return values
 
     def _sorted(self, row: Tensor, column: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:

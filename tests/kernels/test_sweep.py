@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import platonic_ray.kernels.collect as collect
+import platonic_ray.kernels.exhaustive as exhaustive
 import platonic_ray.kernels.frame as frame
 import platonic_ray.kernels.neighbors as neighbors_module
 import platonic_ray.kernels.sweep as sweep
@@ -65,7 +66,7 @@ def tiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(neighbors_module, "_DENSE_CELLS", 0)
     if request.param == "torch":
         monkeypatch.setattr(collect, "native", lambda: None)
-        monkeypatch.setattr(sweep, "native", lambda: None)
+        monkeypatch.setattr(exhaustive, "native", lambda: None)
     else:
         assert collect.native() is not None
 
