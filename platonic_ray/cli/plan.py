@@ -13,6 +13,7 @@ from platonic_ray.study import Study
 
 if TYPE_CHECKING:
     from platonic_ray.engine.planning import StudyForecast
+    from platonic_ray.plan.machines import Cluster
 
 
 def add(commands: Commands) -> None:
@@ -28,53 +29,73 @@ def add(commands: Commands) -> None:
         ],
     )
     plan.add_argument("study", type=Path, help="a study file (TOML)")
-    plan.add_argument(
+    add_cluster(plan)
+    plan.add_argument("--samples", type=int, metavar="N", help="as if the dataset had so many samples")
+    plan.add_argument("--store", help="where to look for what is done (default: the study's, else ~/.cache)")
+    plan.add_argument("--calibrate", action="store_true", help="measure this machine again first")
+    add_json(plan)
+
+
+def add_cluster(command: argparse.ArgumentParser) -> None:
+    """Let the user describe the machines that are planned for (see `cluster_of`)."""
+    command.add_argument(
         "--gpus", metavar="NxNAME", help="nodes of such GPUs, as 8xH100 (default: this machine)"
     )
-    plan.add_argument("--nodes", type=int, default=1, metavar="N", help="how many nodes (default: 1)")
-    plan.add_argument("--workers", type=int, metavar="N", help="use so many GPUs or cores (default: all)")
-    plan.add_argument("--samples", type=int, metavar="N", help="as if the dataset had so many samples")
-    plan.add_argument(
+    command.add_argument("--nodes", type=int, default=1, metavar="N", help="how many nodes (default: 1)")
+    command.add_argument("--workers", type=int, metavar="N", help="use so many GPUs or cores (default: all)")
+    command.add_argument(
         "--price", type=float, metavar="P", help="of a node and hour, in any currency: gives the cost"
     )
-    plan.add_argument(
+    command.add_argument(
         "--spot",
         type=float,
         default=0.0,
         metavar="R",
         help="losses of a node in an hour, as 0.05 (default: none)",
     )
-    plan.add_argument("--store", help="where to look for what is done (default: the study's, else ~/.cache)")
-    plan.add_argument("--calibrate", action="store_true", help="measure this machine again first")
-    add_json(plan)
 
 
-def _plan(given: argparse.Namespace) -> None:
+def cluster_of(given: argparse.Namespace, *, calibrate_again: bool = False) -> Cluster:
+    """Return the machines that `add_cluster` was told of; this one, calibrated, where it was not.
+
+    :raises StudyError: for machines that there cannot be.
+    """
     for name, least in (("nodes", 1), ("workers", 1), ("samples", 2), ("price", 0), ("spot", 0)):
         value = getattr(given, name)
         if value is not None and value < least:
             raise StudyError(f"--{name} must be at least {least} (given: {value:g}).")
+
+    from platonic_ray.engine.calibration import calibrate
+    from platonic_ray.plan.machines import Cluster, gpu_machine
+
+    here = given.gpus is None
+    machine = calibrate(again=calibrate_again).as_machine() if here else gpu_machine(given.gpus)
+    cluster = Cluster(machine, given.nodes)
+    if given.workers is None:
+        return cluster
+    if given.workers > cluster.workers:
+        raise StudyError(f"--workers: there are {cluster.workers} (given: {given.workers}).")
+    return cluster.of(given.workers)
+
+
+def print_forecast(told: StudyForecast, *, json: bool) -> None:
+    if json:
+        print_json(as_json(told))
+    else:
+        print("\n".join(lines_of(told)))
+
+
+def _plan(given: argparse.Namespace) -> None:
     study = Study.from_toml(given.study)
     if given.store is not None:
         study = study.replace(run={**study.run.model_dump(), "store": given.store})
 
-    from platonic_ray.engine.calibration import calibrate
     from platonic_ray.engine.planning import forecast_study
-    from platonic_ray.plan.machines import Cluster, gpu_machine
     from platonic_ray.plan.simulate import Losses
 
-    here = given.gpus is None
-    machine = calibrate(again=given.calibrate).as_machine() if here else gpu_machine(given.gpus)
-    cluster = Cluster(machine, given.nodes)
-    if given.workers is not None:
-        if given.workers > cluster.workers:
-            raise StudyError(f"--workers: there are {cluster.workers} (given: {given.workers}).")
-        cluster = cluster.of(given.workers)
+    cluster = cluster_of(given, calibrate_again=given.calibrate)
     told = forecast_study(study, cluster, given.samples, Losses(given.spot), given.price)
-    if given.json:
-        print_json(as_json(told))
-    else:
-        print("\n".join(lines_of(told)))
+    print_forecast(told, json=given.json)
 
 
 def as_json(told: StudyForecast) -> dict[str, Any]:

@@ -342,6 +342,7 @@ def _plan(
             for task in permuted_kernels(kernel, count, null is not None and null.groups is not None)
         ),
         drawn="" if null is None else null.drawn,
+        grouped=null is not None and null.groups is not None,
     )
 
 

@@ -32,7 +32,7 @@ from platonic_ray.metrics import (
     ordered_inner,
     resolve_winners,
 )
-from platonic_ray.plan import KernelTile, NeighborBlock, Score, Task
+from platonic_ray.plan import KernelTile, NeighborBlock, PermutedKernel, Score, Task
 from platonic_ray.results import Chosen
 from platonic_ray.statistics import (
     ROUNDING,
@@ -178,11 +178,10 @@ class _ScoreInputs:
                 self._roots[kernel] = merge_tree(tiles, plan.n)
         products: dict[Kernel, list[Tensor]] = {}
         for part in plan.permuted if task.x != task.y else ():
-            table = self._given.get(part) or self._from_store("permuted", plan.permuted_key(part))
-            if table is None:
+            array = self._permuted_of(part)
+            if array is None:
                 missing.append(part)
             else:
-                array = table_arrays(table)[f"{task.x}.{task.y}"]
                 products.setdefault(part.kernel, []).append(torch.tensor(array))
         try:
             self._states = ScoreStates(context, models, given)
@@ -294,6 +293,15 @@ class _ScoreInputs:
         key = self._context.plan.kernels_key(tile.a, tile.b, tile.kernel, x, y)
         stored = self._from_store("kernels", key)
         return None if stored is None else table_arrays(stored)
+
+    def _permuted_of(self, part: PermutedKernel) -> np.ndarray | None:
+        x, y = self._task.x, self._task.y
+        table = self._given.get(part)
+        found = None if table is None else table_arrays(table).get(f"{x}.{y}")
+        if found is not None:
+            return found
+        stored = self._from_store("permuted", self._context.plan.permuted_key(part, x, y))
+        return None if stored is None else table_arrays(stored)["products"]
 
     def _from_store(self, kind: str, key: str) -> pa.Table | None:
         manifest = self._context.store.manifest(kind, key)

@@ -185,16 +185,20 @@ def kernel_tile(
 def permuted_kernel(
     context: Context, task: PermutedKernel, blocks: Blocks, scales: Mapping[Scale, pa.Table]
 ) -> pa.Table:
-    """Compute a kernel's inner products under permutations for every pair of models; commit, return them.
+    """Compute a kernel's inner products under permutations for every pair of models that the store lacks.
 
-    The array of pair (x, y) is named `x.y`, `[stop − start, Lx, Ly] float64`; y is permuted.
+    Commits and returns them. The array of pair (x, y) is named `x.y`, `[stop − start, Lx, Ly] float64`; y is permuted.
 
     :param scales: as of `kernel_tile`.
     :raises MissingInputError: naming shards and scales that cannot be had.
     """
-    plan, null = context.plan, context.null
+    plan, null, store = context.plan, context.null, context.store
     assert null is not None
-    models = range(len(plan.models))
+    keys = {(x, y): plan.permuted_key(task, x, y) for x, y in plan.pairs if x != y}
+    lacking = [pair for pair, key in keys.items() if store.manifest("permuted", key) is None]
+    # Within groups, bytes depend on what is multiplied together: then all pairs are, as in a study of its own.
+    pairs = list(keys) if plan.grouped and lacking else lacking
+    models = sorted({model for pair in pairs for model in pair})
     medians = _medians(context, task.kernel, models, scales)
     blocks.require([Embed(model, shard) for model in models for shard in range(len(plan.shards))])
     stacks = {model: _all_rows(blocks, model, len(plan.blocks)) for model in models}
@@ -202,12 +206,12 @@ def permuted_kernel(
     products = permuted_products(
         lambda model, layer: kernel_square(stacks[model][layer], task.kernel, about[model][layer]),
         {model: len(stacks[model]) for model in models},
-        [(x, y) for x, y in plan.pairs if x != y],
+        pairs,
         null.draws(plan.n, task.stop - task.start, task.start),
     )
-    table = arrays_table({f"{x}.{y}": array.numpy() for (x, y), array in products.items()})
-    context.store.put("permuted", plan.permuted_key(task), {"products": table})
-    return table
+    for pair, product in products.items():
+        store.put("permuted", keys[pair], {"sums": arrays_table({"products": product.numpy()})})
+    return arrays_table({f"{x}.{y}": array.numpy() for (x, y), array in products.items()})
 
 
 def _all_rows(blocks: Blocks, model: int, count: int) -> list[Tensor]:

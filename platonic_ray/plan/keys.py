@@ -15,7 +15,7 @@ from platonic_ray.plan.tasks import PermutedKernel, Scale, Span, cut
 
 _NEIGHBORS_VERSION = 1
 _RECIPES_VERSION = 1
-_PERMUTED_VERSION = 3
+_PERMUTED_VERSION = 4
 _KERNELS_VERSION = 4
 _SCALES_VERSION = 1
 _SCORES_VERSION = 1
@@ -54,10 +54,10 @@ class Layout:
     `k` is the largest k of the study's neighbor metrics (None: there is none), and `row_sums` says
     whether any of them needs the row sums of the linear kernel; `kernels` are those whose sums its
     metrics need. `permuted` is what the nulls of kernel metrics need, and `drawn` a digest of how their
-    permutations are drawn. `states` says whether any metric needs states of layers that are known
-    beforehand, `winners` whether scores read features of layers that only they know. `scoring` is a
-    digest of everything beside two models that their scores depend on; where it is empty, scores are
-    not kept.
+    permutations are drawn; where `grouped`, samples change places within groups alone. `states` says whether
+    any metric needs states of layers that are known beforehand, `winners` whether scores read features of
+    layers that only they know. `scoring` is a digest of everything beside two models that their scores depend
+    on; where it is empty, scores are not kept.
     """
 
     n: int
@@ -69,6 +69,7 @@ class Layout:
     models: tuple[PlannedModel, ...]
     permuted: tuple[PermutedKernel, ...] = ()
     drawn: str = ""
+    grouped: bool = False
     row_sums: bool = False
     states: bool = False
     winners: bool = False
@@ -174,13 +175,19 @@ class Layout:
             }
         )
 
-    def permuted_key(self, task: PermutedKernel) -> str:
-        """Key of a kernel's inner products under some permutations: they depend on all rows of all models."""
+    def permuted_key(self, task: PermutedKernel, x: int, y: int) -> str:
+        """Key of two models' inner products of a kernel under some permutations: they depend on all rows of both.
+
+        Within groups the last bits depend on which models are multiplied together, which are all.
+        """
+        together = range(len(self.models)) if self.grouped else ()
         return digest(
             {
                 "kind": "permuted",
                 "version": _PERMUTED_VERSION,
-                "features": [model.shard_keys for model in self.models],
+                "x": self.models[x].shard_keys,
+                "y": self.models[y].shard_keys,
+                "together": [self.models[model].shard_keys for model in together],
                 "recipe": self.recipe,
                 "kernel": task.kernel.key,
                 "drawn": self.drawn,

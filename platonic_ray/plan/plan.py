@@ -88,7 +88,8 @@ class Plan(Layout):
         if isinstance(task, Scale):
             return (("scales", self.scales_key(task)),)
         if isinstance(task, PermutedKernel):
-            return (("permuted", self.permuted_key(task)),)
+            keys = (self.permuted_key(task, x, y) for x, y in self.pairs if x != y)
+            return tuple(("permuted", key) for key in keys)
         if isinstance(task, KernelTile):
             keys = (self.kernels_key(task.a, task.b, task.kernel, x, y) for x, y in self.pairs)
             return tuple(("kernels", key) for key in keys)

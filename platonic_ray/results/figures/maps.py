@@ -54,28 +54,37 @@ def layer_map(result: Result, metric: str | None = None, *, pair: tuple[str, str
 def metric_map(result: Result, metric: str | None = None) -> Figure:
     """Draw how alike metrics order the pairs of models: Spearman's ρ of every two of them.
 
-    Distances count with their sign turned, so that agreement is positive.
-
-    :raises StudyError: for fewer than two metrics, or fewer than three pairs that all have.
+    :raises StudyError: for fewer than two metrics, or as `metric_correlations`.
     """
     if len(result.metrics) < 2:
         raise StudyError(f"A map of metrics needs at least two; this result has {', '.join(result.metrics)}.")
-    columns = {label: _scores(result, label) for label in result.metrics}
-    shared = set.intersection(*(set(scores) for scores in columns.values()))
-    if len(shared) < 3:
-        raise StudyError(
-            "A map of metrics needs at least three pairs of models that every metric has a score for."
-        )
-    keys = sorted(shared)
-    values = np.array([[scores[key] for key in keys] for scores in columns.values()])
-    rho = np.array([[rank_correlation(a, b).rho for b in values] for a in values])
+    rho, count = metric_correlations(result)
+    columns = result.metrics
     side = max(4.0, 1.8 + 0.62 * len(columns))
     figure, axes = canvas(side + 0.8, side)
     _cells(figure, axes, rho, min(0.0, float(np.nanmin(rho))), 1.0, reverse=False, bar="Spearman’s ρ")
     _names(axes, list(columns), list(columns))
-    title = f"How alike metrics order {len(keys)} pairs of models"
+    title = f"How alike metrics order {count} pairs of models"
     label_axes(axes, result, result.metric(metric), "", "", title)
     return figure
+
+
+def metric_correlations(result: Result) -> tuple[npt.NDArray[np.float64], int]:
+    """Return Spearman's ρ of every two metrics, `[M, M]`, and over how many pairs of different models.
+
+    Distances count with their sign turned, so that agreement is positive. Of a metric that is not symmetric
+    the mean of both orders stands for a pair.
+
+    :raises StudyError: for fewer than three pairs that all metrics have.
+    """
+    columns = [_scores(result, label) for label in result.metrics]
+    shared = sorted(set.intersection(*map(set, columns)))
+    if len(shared) < 3:
+        raise StudyError(
+            "A map of metrics needs at least three pairs of models that every metric has a score for."
+        )
+    values = np.array([[scores[key] for key in shared] for scores in columns])
+    return np.array([[rank_correlation(a, b).rho for b in values] for a in values]), len(shared)
 
 
 def _scores(result: Result, label: str) -> dict[tuple[str, str], float]:
@@ -83,7 +92,10 @@ def _scores(result: Result, label: str) -> dict[tuple[str, str], float]:
         (pl.col("model_x") != pl.col("model_y")) & pl.col("score").is_not_nan()
     )
     sign = -1.0 if result.direction(label) == "distance" else 1.0
-    return {(x, y): sign * score for x, y, score in pairs.select("model_x", "model_y", "score").rows()}
+    of_pair: dict[tuple[str, str], list[float]] = {}
+    for x, y, score in pairs.select("model_x", "model_y", "score").rows():
+        of_pair.setdefault((min(x, y), max(x, y)), []).append(sign * score)
+    return {pair: float(np.mean(scores)) for pair, scores in of_pair.items()}
 
 
 def _cells(
