@@ -265,6 +265,7 @@ class RunEntry(_Frozen):
     gpus_per_model: Annotated[float, Field(gt=0, le=64)] = 1.0
     device: Literal["auto", "cpu", "gpu"] = "auto"
     wait_s: Annotated[float, Field(gt=0)] = 900.0
+    price_per_hour: Annotated[float, Field(ge=0)] | None = None
 
     @field_validator("gpus_per_model")
     @classmethod

@@ -124,7 +124,8 @@ def _interval(row: dict[str, Any]) -> Interval | None:
     """Return the interval of a row of a score table; None where it has none."""
     if row["interval_target"] is None:
         return None
-    return Interval(**{field.name: row[f"interval_{field.name}"] for field in fields(Interval)})
+    given = {field.name: row[f"interval_{field.name}"] for field in fields(Interval)}
+    return Interval(**{**given, "halves": tuple(given["halves"] or ())})
 
 
 @dataclass(frozen=True)

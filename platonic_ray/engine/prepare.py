@@ -26,7 +26,7 @@ from platonic_ray.statistics import Groups, Null, choose_permutations, has_cheap
 from platonic_ray.store import Store
 from platonic_ray.study import IntervalsEntry, NullEntry, Study
 
-_RESULT_VERSION = 6
+_RESULT_VERSION = 7
 
 
 @dataclass(frozen=True)

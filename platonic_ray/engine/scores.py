@@ -61,10 +61,10 @@ def score_pair(context: Context, task: Score, given: Mapping[Task, pa.Table]) ->
     A table with a row for each metric and order of the models: `metric`, `x` and `y` (positions in the
     study), `scores` (flat, `[Lx · Ly]` float64) and `status` (one text or null a layer pair); `p`,
     `threshold` and `calibrated` (float64) set the best score against its null, and are null for a model
-    with itself and for a metric without. `interval_low`, `interval_high` (float64), `interval_target` and
-    `interval_method` (text) are that of the best score, null where there is none. `growth` is a list of
-    the rows that `grow_winner` returns. The table is committed: it is read again (`kept_scores`) when other
-    models have joined the study.
+    with itself and for a metric without. `interval_low`, `interval_high` (float64), `interval_target`,
+    `interval_method` (text) and `interval_halves` (a list) are that of the best score, null where there is
+    none. `growth` is a list of the rows that `grow_winner` returns. The table is committed: it is read again
+    (`kept_scores`) when other models have joined the study.
 
     :raises MissingInputError: naming blocks and tiles that cannot be had.
     """
@@ -137,6 +137,7 @@ _SCORES = pa.schema(
         ),
         **dict.fromkeys(("interval_low", "interval_high"), pa.float64()),
         **dict.fromkeys(("interval_target", "interval_method"), pa.string()),
+        "interval_halves": pa.list_(pa.float64()),
     }
 )
 

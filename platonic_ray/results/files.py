@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 
 from platonic_ray.errors import StoreError, StudyError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 # Versions that are read too, with the frames that they did not have yet: those are empty.
-_OLDER = {2: ("examples", "samples", "capability"), 3: ("capability",)}
+_OLDER: dict[int, tuple[str, ...]] = {2: ("examples", "samples", "capability"), 3: ("capability",), 4: ()}
+_ADDED = {"models": ("interval_halves",)}  # columns that came with this version: null in older ones
 _INDEX = "result.json"
 
 
@@ -88,6 +89,9 @@ def read_folder(
                 "nothing where its store is still there)."
             )
         frame = pl.read_parquet(io.BytesIO(content))
+        if index["schema"] < SCHEMA_VERSION:
+            new = [pl.lit(None, schema[column]).alias(column) for column in _ADDED.get(name, ())]
+            frame = frame.with_columns(new).select(list(schema))
         if frame.schema != schema:
             raise StoreError(f"{file} has the columns {frame.columns}; expected were {list(schema)}.")
         frames[name] = frame

@@ -53,6 +53,7 @@ MODELS_SCHEMA = pl.Schema(
         "high": pl.Float64,
         "interval_target": pl.String,
         "interval_method": pl.String,
+        "interval_halves": pl.List(pl.Float64()),
         "symmetric": pl.Boolean,
         "direction": pl.String,
         "status": pl.String,
@@ -312,6 +313,10 @@ def _intervals(pairs: Sequence[PairScores]) -> dict[str, pl.Series]:
     return {
         **{name: pl.Series(values, dtype=pl.Float64) for name, values in numbers.items()},
         **{name: pl.Series(values, dtype=pl.String) for name, values in texts.items()},
+        "interval_halves": pl.Series(
+            [None if i is None or not i.halves else list(i.halves) for i in given],
+            dtype=pl.List(pl.Float64),
+        ),
     }
 
 

@@ -1,6 +1,6 @@
 """The result of a study: an immutable table over polars frames, with where it came from.
 
-Schema, version 4. A saved result is a folder; `pl.read_parquet` alone is enough to use it.
+Schema, version 5. A saved result is a folder; `pl.read_parquet` alone is enough to use it.
 
 `scores.parquet`, a row a metric and layer pair:
     metric, model_x, model_y        String   the metric's label ("mutual_knn", or "mutual_knn[k=5]")
@@ -26,6 +26,8 @@ Schema, version 4. A saved result is a folder; `pl.read_parquet` alone is enough
     low, high                       Float64  confidence interval of the score of these layers
     interval_target                 String   "population" or "queries": what the interval is for
     interval_method                 String   how it was made, its level, and how the layers were chosen
+    interval_halves                 List(Float64)  scores of both halves of every cut of the samples, one cut
+                                             after another, which it was made from; null if from none
     symmetric                       Boolean  whether (y, x) has the same score
     direction                       String   "similarity", or "distance": the smaller, the more alike
     status                          String   as above
@@ -36,7 +38,7 @@ named for one, and kernel metrics of more than 8,192 samples. Where the score is
 The null is that of the same best score over all layer pairs, under permutations of the samples that all
 pairs of models share; `provenance["null"]` says how many for each metric, and within which groups.
 
-The four columns of the interval (`platonic_ray.statistics.intervals`) are null for a model with itself
+The five columns of the interval (`platonic_ray.statistics.intervals`) are null for a model with itself
 and where none was asked for; its ends are NaN where the score, or that of a half of the samples, is
 undefined. Target "population": E[score] over samples drawn anew, as many as these. Target "queries": the
 mean over queries drawn anew, against these samples as the gallery; it says nothing of another gallery,
@@ -76,7 +78,7 @@ import polars as pl
 from platonic_ray.errors import StudyError
 from platonic_ray.results import files
 from platonic_ray.results.capability import CAPABILITY_SCHEMA, capability_frame
-from platonic_ray.results.compare import compare
+from platonic_ray.results.compare import compare, difference
 from platonic_ray.results.examples import (
     EXAMPLES_SCHEMA,
     SAMPLES_SCHEMA,
@@ -313,14 +315,27 @@ class Result:
         """
         return select(self, models, metrics, without)
 
-    def compare(self, other: Result) -> pl.DataFrame:
+    def compare(self, other: Result, same_samples: bool | None = None) -> pl.DataFrame:
         """Return by how much the pairs that both results have differ, with intervals where both have them.
 
-        `platonic_ray.results.compare` documents the columns and the intervals.
+        On the same samples the intervals are paired over them. `platonic_ray.results.compare` documents the
+        columns and the intervals.
 
+        :param same_samples: whether both are of the same samples, in the same order; None tells it by the
+            fingerprint of their content, which tables of arrays do not have.
         :raises StudyError: if they have nothing in common.
         """
-        return compare(self, other)
+        return compare(self, other, same_samples)
+
+    def difference(self, pair: tuple[str, str], other: tuple[str, str]) -> pl.DataFrame:
+        """Return by how much the scores of two pairs of models differ, a row a metric, paired over samples.
+
+        How far a trained model is beyond its floor: `difference(("MiniLM", "pixels"), ("MiniLM random",
+        "pixels"))`. The columns are those of `compare`, with `other_x` and `other_y`.
+
+        :raises StudyError: if no metric has both pairs.
+        """
+        return difference(self, pair, other)
 
     def to_pandas(self) -> Any:
         """Return `models` as a pandas frame.

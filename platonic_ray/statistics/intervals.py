@@ -31,6 +31,10 @@ A score of a bounded metric gets Wilson's interval (1927) with the number of sam
 error stands for, T (1 − T) / se² on the scale of its bounds: near a bound it is not symmetric, and
 never leaves it.
 
+**Differences** of two scores of the same samples (`difference_interval`) come from the same cuts: the
+difference of the scores of each half stands where the score of a half did, so whatever makes both go up and
+down together cancels. COVERAGE
+
 Layers are taken as given. Where they were chosen as the best on the same samples, the interval is
 conditional on that choice and does not correct for it; on held-out samples it needs no correction.
 """
@@ -61,13 +65,15 @@ class Interval:
     """A confidence interval of a score, and what it is an interval for.
 
     `low` and `high` are NaN where the score, or that of a half of the samples, is undefined. `method`
-    says in words how it was made and at which level.
+    says in words how it was made and at which level. `halves` are the scores of both halves of every cut of
+    the samples, one cut after another, where it was made from them.
     """
 
     low: float
     high: float
     target: Target
     method: str
+    halves: tuple[float, ...] = ()
 
     def given_layers(self) -> Interval:
         """Return it with the remark that its layers were chosen on the same samples."""
@@ -150,7 +156,8 @@ def population_interval(
     """
     cuts = len(halves)
     low, high = bounded_interval(score, population_error(halves, n), cuts, n, metric, level)
-    return Interval(low, high, "population", f"{_percent(level)}: t over {cuts} cuts into disjoint halves")
+    method = f"{_percent(level)}: t over {cuts} cuts into disjoint halves"
+    return Interval(low, high, "population", method, tuple(halves.ravel().tolist()))
 
 
 def population_error(halves: npt.NDArray[np.float64], n: int) -> float:
@@ -158,6 +165,25 @@ def population_error(halves: npt.NDArray[np.float64], n: int) -> float:
     small, large = n // 2, n - n // 2
     # Var(T_A) + Var(T_B) = σ² (1/|A| + 1/|B|) where that of all is σ² / n.
     return math.sqrt(float(np.mean((halves[:, 0] - halves[:, 1]) ** 2)) * small * large / n**2)
+
+
+def difference_interval(
+    difference: float,
+    halves: npt.NDArray[np.float64],
+    others: npt.NDArray[np.float64],
+    n: int,
+    level: float,
+) -> tuple[float, float]:
+    """Return the interval of the difference of two scores of the same n samples, for samples drawn anew.
+
+    :param halves: scores of both halves of every cut of the samples, `[S, 2]`; `others` those of the other
+        score, of the same halves. What both scores owe to the samples cancels.
+    """
+    error = population_error(halves - others, n)
+    if math.isnan(error) or math.isnan(difference):
+        return math.nan, math.nan
+    reach = float(special.stdtrit(len(halves), (1 + level) / 2)) * error
+    return difference - reach, difference + reach
 
 
 def bounded_interval(

@@ -40,6 +40,8 @@ def test_they_are_those_of_the_best_layers_features(small_study, target):
         made = interval_of_layers(metric, row["score"], *layers, how)
         assert (row["low"], row["high"], row["interval_target"]) == (made.low, made.high, target)
         assert row["interval_method"].startswith(made.method)
+        assert (row["interval_halves"] or []) == list(made.halves)
+        assert len(made.halves) == (2 * 3 if target == "population" else 0)
         several += row["interval_method"].endswith("conditional on the layers chosen")
     assert several
     assert result.provenance["intervals"]["splits"] == 3

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.special
 
 import platonic_ray as pr
 from platonic_ray.errors import StudyError
@@ -55,6 +56,49 @@ def test_an_undefined_score_has_an_undefined_interval():
 def test_a_table_survives_being_saved(tmp_path):
     table = pr.table(models(), k=5, permutations=0, intervals="queries")
     assert pr.load(table.save(tmp_path / "result")).equals(table)
+
+
+def test_differences_of_two_tables_are_paired_over_the_samples_that_they_share():
+    """Their intervals are those of the differences of what both score on the same halves."""
+    both = models()
+    names = list(both)
+    tables = [
+        pr.table({"x": both[names[0]], "y": both[name]}, k=5, permutations=0, intervals="population")
+        for name in names[1:]
+    ]
+    first, second = (table.models.filter(model_x="x", model_y="y").row(0, named=True) for table in tables)
+    (row,) = tables[0].compare(tables[1], same_samples=True).to_dicts()
+    halves = np.array(first["interval_halves"]) - np.array(second["interval_halves"])
+    apart = halves[::2] - halves[1::2]
+    error = np.sqrt(np.mean(apart**2) / 4)
+    reach = scipy.special.stdtrit(len(apart), 0.975) * error
+    assert (row["low"], row["high"]) == pytest.approx((row["difference"] - reach, row["difference"] + reach))
+    assert row["paired"]
+    assert "paired over samples" in row["method"]
+    # Arrays carry no fingerprint: unless they are said to be of the same samples, nobody knows.
+    (apart_row,) = tables[0].compare(tables[1]).to_dicts()
+    assert not apart_row["paired"]
+    assert "square and add" in apart_row["method"]
+    (itself,) = tables[0].compare(tables[0], same_samples=True).to_dicts()
+    assert itself["low"] == itself["high"] == 0
+    # Another seed cuts the samples otherwise.
+    other = pr.table(
+        {"x": both[names[0]], "y": both[names[1]]}, k=5, permutations=0, intervals="population", seed=1
+    )
+    assert not tables[0].compare(other, same_samples=True)["paired"].item()
+
+
+def test_two_pairs_of_one_table_differ_by_what_two_tables_would_say():
+    both = models()
+    x, y, z = list(both)[:3]
+    table = pr.table(both, k=5, permutations=0, intervals="population")
+    (row,) = table.difference((x, y), (z, x)).to_dicts()
+    assert row["paired"]
+    assert (row["other_x"], row["other_y"]) == (z, x)
+    assert row["difference"] == table.matrix().at(x, y) - table.matrix().at(x, z)
+    assert row["low"] < row["difference"] < row["high"]
+    with pytest.raises(StudyError, match="nobody"):
+        table.difference((x, y), (x, "nobody"))
 
 
 @pytest.mark.parametrize(

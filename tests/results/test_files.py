@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -172,9 +173,21 @@ def test_the_index_says_what_the_files_are(make, tmp_path):
     result = make(["a", "b"])
     result.save(tmp_path)
     index = json.loads((tmp_path / "result.json").read_text())
-    assert index["schema"] == 4
+    assert index["schema"] == 5
     assert index["files"]["scores.parquet"]["rows"] == result.scores.height
     assert index["provenance"] == result.provenance
+
+
+def test_a_result_without_halves_of_its_intervals_is_read(make, tmp_path):
+    result = make(["a", "b"])
+    folder = result.save(tmp_path / "old")
+    older = result.models.drop("interval_halves")
+    older.write_parquet(folder / "models.parquet")
+    index = json.loads((folder / "result.json").read_text())
+    index["schema"] = 4
+    index["files"]["models.parquet"]["sha256"] = sha256((folder / "models.parquet").read_bytes()).hexdigest()
+    (folder / "result.json").write_text(json.dumps(index))
+    assert load_result(folder).equals(result)
 
 
 def test_a_result_of_the_version_before_is_read_without_what_it_did_not_have(make, tmp_path):
