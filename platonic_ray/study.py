@@ -254,7 +254,8 @@ class RunEntry(_Frozen):
     `store` is a path or URI (None: the user's cache folder); `engine` "auto" takes Ray; `threads`
     is the number of torch threads a model computes with; `block_rows` overrides the planner's
     choice (a power of two times the micro-tile), which keeps what a task on tiles holds below
-    `task_memory_gib` (GiB); another choice finds none of the blocks that are in the store.
+    `task_memory_gib` (GiB); another choice finds none of the blocks that are in the store. `price_per_hour`
+    is that of a node, in any currency: the result then says what its run cost.
     """
 
     store: str | None = None

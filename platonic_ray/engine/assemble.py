@@ -19,7 +19,7 @@ from platonic_ray.engine import held_out
 from platonic_ray.engine.context import Context
 from platonic_ray.engine.expanded import samples_of
 from platonic_ray.engine.features import read_bounds
-from platonic_ray.engine.prepare import Prepared
+from platonic_ray.engine.prepare import Prepared, parameters_of
 from platonic_ray.engine.scores import CALIBRATION
 from platonic_ray.engine.winners import BEST, CHOSEN, Choices
 from platonic_ray.errors import RunError
@@ -32,7 +32,9 @@ from platonic_ray.statistics import Calibration, Interval
 from platonic_ray.store import Manifest, Store
 
 
-def assemble(prepared: Prepared, scores: dict[Score, pa.Table], engine: str, started: float) -> Result:
+def assemble(
+    prepared: Prepared, scores: dict[Score, pa.Table], engine: str, started: float, nodes: int = 1
+) -> Result:
     """Put scores, layers and provenance together; reads manifests, never features."""
     context, plan = prepared.context, prepared.context.plan
     described = [_describe(context, model) for model in range(len(plan.models))]
@@ -70,13 +72,19 @@ def assemble(prepared: Prepared, scores: dict[Score, pa.Table], engine: str, sta
         how = BEST if context.choices is None else CHOSEN
         about = {"metric": labels[row["metric"]], "layers": how} | names
         growth += [(row["metric"], about | point) for point in row["growth"]]
-    provenance = _provenance(prepared, described, engine, started)
+    provenance = _provenance(prepared, described, engine, started, nodes)
     pairs.sort(key=lambda pair: labels.index(pair.metric))
     curves = growth_frame(row for _, row in sorted(growth, key=lambda each: each[0]))
     measured = [
         row
-        for entry, description in zip(prepared.study.models, described, strict=True)
-        for row in capability_rows(entry.name, entry.view, description.likelihood, entry.capability)
+        for entry, spec, description in zip(prepared.study.models, context.specs, described, strict=True)
+        for row in capability_rows(
+            entry.name,
+            entry.view,
+            description.likelihood,
+            entry.capability,
+            parameters_of(spec, context.store),
+        )
     ]
     return Result.from_pairs(pairs, layers, provenance, curves, capability_frame(measured))
 
@@ -99,9 +107,16 @@ _NO_CONTEXT = (
 
 
 def capability_rows(
-    model: str, view: str, likelihood: Likelihood | None, given: Mapping[str, float]
+    model: str,
+    view: str,
+    likelihood: Likelihood | None,
+    given: Mapping[str, float],
+    parameters: int = 0,
 ) -> list[dict[str, Any]]:
-    """Return the rows of a model in the frame of capabilities: what was measured, then what was given."""
+    """Return the rows of a model in the frame of capabilities: what was measured, what was given, its size.
+
+    :param parameters: of its network; 0 for what is none. A number of them that was given stands instead.
+    """
     rows: list[dict[str, Any]] = []
     if likelihood is not None:
         alone, texts = likelihood.without_context, likelihood.texts
@@ -111,7 +126,9 @@ def capability_rows(
         }
         measured = ("bits_per_byte", "bits_per_byte_per_text")
         rows = [{**about, "capability": name, "value": getattr(likelihood, name)} for name in measured]
-    return rows + [{"model": model, "capability": name, "value": value} for name, value in given.items()]
+    sized = {"parameters": parameters} if parameters else {}
+    others = {**given, **{name: count for name, count in sized.items() if name not in given}}
+    return rows + [{"model": model, "capability": name, "value": value} for name, value in others.items()]
 
 
 _ROUNDED = (
@@ -237,6 +254,17 @@ def asked(prepared: Prepared) -> dict[str, Any]:
     }
 
 
+def cost_of(price_per_hour: float | None, nodes: int, seconds: float) -> dict[str, float] | None:
+    """Return what a run cost, by the price of a node and hour that its study gives; None without.
+
+    All nodes that were there at its end count from its start: on a cluster that grew, that is at most too much.
+    """
+    if price_per_hour is None:
+        return None
+    hours = nodes * seconds / 3600
+    return {"price_per_hour": price_per_hour, "node_hours": hours, "cost": price_per_hour * hours}
+
+
 def full_table_notes(
     metrics: Sequence[Metric], n: int, widths: Sequence[tuple[Sequence[int], Sequence[int]]]
 ) -> list[str]:
@@ -249,7 +277,7 @@ def full_table_notes(
 
 
 def _provenance(
-    prepared: Prepared, described: list[_Description], engine: str, started: float
+    prepared: Prepared, described: list[_Description], engine: str, started: float, nodes: int
 ) -> dict[str, Any]:
     study, context = prepared.study, prepared.context
     names = [model.name for model in study.models]
@@ -314,6 +342,7 @@ def _provenance(
         "seed": study.seed,
         "engine": engine,
         "started": started,
-        "finished": time.time(),
+        "finished": (finished := time.time()),
+        "cost": cost_of(study.run.price_per_hour, nodes, finished - started),
         "notes": notes,
     }

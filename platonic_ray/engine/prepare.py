@@ -6,8 +6,9 @@ metrics against the number of samples, and makes the plan with all its keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 from functools import partial
 
 from platonic_ray.datasets import Dataset, Shard, check_samples, open_dataset
@@ -265,17 +266,31 @@ def _checked(
 
 
 def widths_of(spec: ModelSpec, store: Store) -> tuple[int, ...]:
-    """Return the widths of the layers that are kept of a model; described once, then read.
+    """Return the widths of the layers that are kept of a model.
 
     :raises PlatonicRayError: as `describe`.
     """
-    key = digest({"kind": "shapes", "version": 1, "model": spec.key})
+    return tuple(_shapes(spec, store)["widths"])
+
+
+def parameters_of(spec: ModelSpec, store: Store) -> int:
+    """Return how many numbers a model's weights hold; 0 for what is no network.
+
+    :raises PlatonicRayError: as `describe`.
+    """
+    return int(_shapes(spec, store)["parameters"])
+
+
+def _shapes(spec: ModelSpec, store: Store) -> Mapping[str, Any]:
+    """Describe a model once, then read it."""
+    key = digest({"kind": "shapes", "version": 2, "model": spec.key})
     manifest = store.manifest("shapes", key)
     if manifest is not None:
-        return tuple(manifest.meta["widths"])
-    widths = tuple(layer.width for layer in describe(spec).layers)
-    store.put("shapes", key, {}, {"widths": list(widths)})
-    return widths
+        return manifest.meta
+    found = describe(spec)
+    shapes = {"widths": [layer.width for layer in found.layers], "parameters": found.parameters}
+    store.put("shapes", key, {}, shapes)
+    return shapes
 
 
 def _plan(

@@ -68,7 +68,7 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
             choosing.end(progress)
             progress.say(f"The other {prepared.context.plan.n} samples are scored.")
         run = _Run.of(prepared, progress)
-        result = assemble(prepared, run.scores, run.engine, started)
+        result = assemble(prepared, run.scores, run.engine, started, run.nodes)
         examples, samples = examples_of(prepared, result)
         result = replace(result, examples=examples, samples=samples)
         _keep_result(store, prepared.key, result)
@@ -78,10 +78,11 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """A plan that was run: its score tables, by what engine, its log, and what was in the store before."""
+    """A plan that was run: its score tables, by what engine on how many nodes, its log, what was there before."""
 
     scores: dict[Score, pa.Table]
     engine: str
+    nodes: int
     events: EventLog
     there: frozenset[Task]
     started: float
@@ -98,8 +99,8 @@ class _Run:
             plan.prerequisites, done=[task for task in plan.prerequisites if task not in wanted]
         )
         events = _log(prepared, started, wanted, there)
-        scores, engine = _logged(prepared, graph, events, progress, wanted, there)
-        return cls({**kept, **scores}, engine, events, there, started)
+        scores, engine, nodes = _logged(prepared, graph, events, progress, wanted, there)
+        return cls({**kept, **scores}, engine, nodes, events, there, started)
 
     def end(self, progress: ProgressDisplay) -> None:
         """Say in the log and to the user that all is done."""
@@ -164,7 +165,7 @@ def _logged(
     progress: ProgressDisplay,
     wanted: frozenset[Task],
     there: frozenset[Task],
-) -> tuple[dict[Score, pa.Table], str]:
+) -> tuple[dict[Score, pa.Table], str, int]:
     """Run the graph; the log says if it is stopped."""
     reuse = Reuse.of(prepared.context.plan, there)
     events.add("reuse", **reuse.facts())
@@ -182,13 +183,13 @@ def _logged(
 
 def _execute(
     prepared: Prepared, graph: TaskGraph, events: EventLog, progress: ProgressDisplay
-) -> tuple[dict[Score, pa.Table], str]:
-    """Run the graph on the engine that the study names."""
+) -> tuple[dict[Score, pa.Table], str, int]:
+    """Run the graph on the engine that the study names; return scores, its name, and the nodes at its end."""
     run = prepared.study.run
     if run.engine == "local":
         from platonic_ray.engine.local import LocalRunner
 
-        return LocalRunner(prepared.context, graph, events, progress).run(), "local"
+        return LocalRunner(prepared.context, graph, events, progress).run(), "local", 1
 
     import ray
 
@@ -204,7 +205,7 @@ def _execute(
         scheduler = Scheduler(prepared.context, graph, events, progress, sharing)
         scores = scheduler.run()
         events.add("driver", fetched_bytes=scheduler.fetched_bytes)
-        return scores, f"ray {ray.__version__}"
+        return scores, f"ray {ray.__version__}", sum(node["Alive"] for node in ray.nodes())
     finally:
         if started_here:
             ray.shutdown()

@@ -12,7 +12,7 @@ Measured, of causal language models with `bits_per_byte = true`, on the pass tha
 "bits_per_byte", the negative log-likelihood of all texts in bits over all their bytes of UTF-8 (every
 token weighs the same), and "bits_per_byte_per_text", the mean over texts of each one's own ratio, as
 the code of Huh et al. (2024) has it. The smaller, the better. Given are the scores of a study's
-`capability = { hellaswag = 0.71 }` under a model.
+`capability = { hellaswag = 0.71 }` under a model. "parameters" counts the numbers in a network's weights.
 """
 
 from __future__ import annotations

@@ -141,7 +141,10 @@ def _paired(
 
     from platonic_ray.statistics.intervals import difference_interval
 
-    cuts = np.array(halves, dtype=np.float64).reshape(-1, 2), np.array(others, dtype=np.float64).reshape(-1, 2)
+    cuts = (
+        np.array(halves, dtype=np.float64).reshape(-1, 2),
+        np.array(others, dtype=np.float64).reshape(-1, 2),
+    )
     low, high = difference_interval(difference, *cuts, n=mine["n"], level=level)
     if math.isnan(low):
         return None

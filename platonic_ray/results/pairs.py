@@ -5,7 +5,7 @@ The three schemas below are part of the schema of a saved result; `result.py` do
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,34 +31,33 @@ SCORES_SCHEMA = pl.Schema(
         "status": pl.String,
     }
 )
-MODELS_SCHEMA = pl.Schema(
-    {
-        "metric": pl.String,
-        "model_x": pl.String,
-        "model_y": pl.String,
-        "score": pl.Float64,
-        "layer_x": pl.Int64,
-        "layer_y": pl.Int64,
-        "layer_x_name": pl.String,
-        "layer_y_name": pl.String,
-        "selection_score": pl.Float64,
-        "n": pl.Int64,
-        "k": pl.Int64,
-        "chance": pl.Float64,
-        "null_threshold": pl.Float64,
-        "calibrated": pl.Float64,
-        "p": pl.Float64,
-        "q": pl.Float64,
-        "low": pl.Float64,
-        "high": pl.Float64,
-        "interval_target": pl.String,
-        "interval_method": pl.String,
-        "interval_halves": pl.List(pl.Float64()),
-        "symmetric": pl.Boolean,
-        "direction": pl.String,
-        "status": pl.String,
-    }
-)
+_MODELS: Mapping[str, Any] = {
+    "metric": pl.String,
+    "model_x": pl.String,
+    "model_y": pl.String,
+    "score": pl.Float64,
+    "layer_x": pl.Int64,
+    "layer_y": pl.Int64,
+    "layer_x_name": pl.String,
+    "layer_y_name": pl.String,
+    "selection_score": pl.Float64,
+    "n": pl.Int64,
+    "k": pl.Int64,
+    "chance": pl.Float64,
+    "null_threshold": pl.Float64,
+    "calibrated": pl.Float64,
+    "p": pl.Float64,
+    "q": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "interval_target": pl.String,
+    "interval_method": pl.String,
+    "interval_halves": pl.List(pl.Float64),
+    "symmetric": pl.Boolean,
+    "direction": pl.String,
+    "status": pl.String,
+}
+MODELS_SCHEMA = pl.Schema(_MODELS)
 LAYERS_SCHEMA = pl.Schema(
     {
         "model": pl.String,

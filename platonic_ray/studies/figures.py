@@ -19,6 +19,7 @@ from platonic_ray.errors import StudyError
 from platonic_ray.models import CATALOG
 from platonic_ray.results import Result
 from platonic_ray.results.figures.maps import metric_correlations
+from platonic_ray.results.figures.scatter import SIZE
 from platonic_ray.studies import packaged_study, pictures
 from platonic_ray.study import ModelEntry, Study
 
@@ -64,7 +65,7 @@ def against_capability(study: Study, result: Result) -> pl.DataFrame:
         known = {
             row["capability"]: row["value"]
             for row in result.capability.filter(pl.col("model") == text).iter_rows(named=True)
-            if row["capability"] != "bits_per_byte_per_text"
+            if row["capability"] not in ("bits_per_byte_per_text", SIZE)
         }
         scores = {image: matrix.at(text, image) for image in images}
         rows.append(

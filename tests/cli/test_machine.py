@@ -1,10 +1,14 @@
 """`doctor`, `datasets` and `completion`."""
 
+import http.server
 import json
 import subprocess
+import threading
 
 import pytest
 from support import run
+
+from platonic_ray.engine import doctor
 
 
 def test_the_doctor_finds_this_machine_able_and_says_what_it_looked_at(tmp_path, capsys, monkeypatch):
@@ -26,6 +30,37 @@ def test_the_doctor_says_what_to_mend_and_ends_with_a_status(tmp_path, capsys, m
     assert "fault  store" in said.out
     assert "→ Set [run] store" in said.out
     assert said.err == "error: To be mended first: store.\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "said"), [(200, "ok", "logged in as me"), (401, "fault", "refuses the token")]
+)
+def test_the_doctor_asks_the_hub_whether_it_takes_the_token(status, state, said, monkeypatch):
+    """A server on loopback stands for the hub: nothing else is asked of it than who the token is of."""
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == "/api/whoami-v2"
+            assert self.headers["authorization"] == "Bearer hf_of_a_test"
+            body = json.dumps({"name": "me", "error": "Invalid"}).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *given: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        check = doctor._hub()
+        server.shutdown()
+    assert check.state == state
+    assert said in check.found
+    assert bool(check.fix) == (state == "fault")
 
 
 def test_datasets_are_listed_with_their_views_and_a_source_is_looked_at(samples, capsys):

@@ -26,6 +26,14 @@ def models_of(tasks: set[str], kind: str) -> set[str]:
     return {task.split("[")[1].rstrip("]").split(",")[0] for task in tasks if task.startswith(f"{kind}[")}
 
 
+def loaded(study, name: str):  # type: ignore[no-untyped-def]
+    """The network of a model, as transformers loads it."""
+    from transformers import AutoModel
+
+    (entry,) = (model for model in study.models if model.name == name)
+    return AutoModel.from_pretrained(entry.weights)
+
+
 def without(study, *names: str):  # type: ignore[no-untyped-def]
     return study.replace(models=[model.model_dump() for model in study.models if model.name not in names])
 
@@ -118,6 +126,19 @@ def test_more_samples_reuse_features_and_say_what_they_could_not(
     assert len(kernels) == (3 if recipe == "l2" else 6)
     assert why in " ".join(capsys.readouterr().err.split())
     assert {event["event"]: event for event in events_of(grown)}["reuse"]["grown"] == ["bert-en", "pixels"]
+
+
+def test_the_size_of_every_network_and_the_cost_of_the_run_are_recorded(small) -> None:
+    run = {**small.run.model_dump(), "price_per_hour": 36.0}
+    study = without(small, "bert-de").replace(run=run, metrics=["mutual_knn"], null={"permutations": 0})
+    result = pr.align(study, quiet=True)
+    sizes = dict(result.capability.filter(capability="parameters").select("model", "value").rows())
+    assert list(sizes) == ["bert-en"]  # spelling and pixels are no networks
+    assert sizes["bert-en"] == sum(spec.numel() for spec in loaded(study, "bert-en").parameters())
+    took = result.provenance["finished"] - result.provenance["started"]
+    assert result.provenance["cost"]["cost"] == pytest.approx(36 * took / 3600)
+    assert result.provenance["cost"]["node_hours"] == pytest.approx(took / 3600)
+    assert pr.align(small.replace(null={"permutations": 0}), quiet=True).provenance["cost"] is None
 
 
 def test_scores_that_were_damaged_are_made_again(small) -> None:

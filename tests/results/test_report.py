@@ -23,6 +23,7 @@ from platonic_ray.results import LayerInfo, PairScores, Result, examples_frame, 
 from platonic_ray.results.capability import capability_frame
 from platonic_ray.results.report import render_report, save_report
 from platonic_ray.results.report.data import pack_cells
+from platonic_ray.results.report.findings import warnings_of
 from platonic_ray.statistics import Calibration, Interval
 
 in_browser = pytest.mark.skipif(
@@ -305,6 +306,26 @@ def test_every_control_has_a_name_and_headings_skip_no_level(opened):
     assert all(after - before <= 1 for before, after in pairwise(levels))
     ids = opened.execute_script("return [...document.querySelectorAll('[id]')].map((e) => e.id)")
     assert len(ids) == len(set(ids))
+
+
+def test_less_than_single_precision_is_warned_of(result):
+    models = [dict(model) for model in result.provenance["study"]["models"]]
+    models[0] |= {"dtype": "bfloat16"}
+    models[4] |= {"quantization": "4bit"}
+    gguf = {
+        "plain": {"weights": {"files": {"x.gguf": "0"}}},
+        "floor": {"weights": {"files": {"y.gguf": "0"}}},
+    }
+    study = result.provenance["study"] | {"models": models, "features": "float16"}
+    narrow = replace(result, provenance=result.provenance | {"study": study, "models": gguf})
+    said = [line for line in warnings_of(narrow) if line.startswith("Precision")]
+    assert said == [
+        "Precision: run in bfloat16: org/a, b; their neighbors are not quite those of float32.",
+        "Precision: run with weights in 4bit: plain; their neighbors are not quite those of float32.",
+        "Precision: run with quantized weights (GGUF): floor; their neighbors are not quite those of float32.",
+        "Precision: features are kept as float16, and were rounded to it.",
+    ]
+    assert not [line for line in warnings_of(result) if line.startswith("Precision")]
 
 
 def test_layer_scores_take_at_most_three_bytes_each_and_come_back_within_half_a_step():

@@ -74,7 +74,7 @@ def capability(
     """
     label = result.metric(metric)
     known = result.capability["capability"].unique(maintain_order=True).to_list()
-    name = of or next(iter(known), None)
+    name = of or next((name for name in known if name != SIZE), None)
     if name is None or name not in known:
         asked = f"no capability {of!r}" if of else "no capability"
         how = "capability = { parameters = 1.35e8 } under a model, or bits_per_byte = true, in its study gives one"

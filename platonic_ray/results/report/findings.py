@@ -106,6 +106,7 @@ def warnings_of(result: Result) -> list[str]:
             )
         if pairs.height and pairs["p"].is_null().all():
             said.append(f"{label}: no null was made, so nothing here is shown to be beyond chance.")
+    said += _precision(result)
     dropped = (result.provenance.get("dataset") or {}).get("dropped") or []
     if dropped:
         said.append(f"{len(dropped):,} samples were dropped because they could not be read.")
@@ -127,6 +128,29 @@ def warnings_of(result: Result) -> list[str]:
     return said + [
         f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in result.provenance.get("notes") or []
     ]
+
+
+def _precision(result: Result) -> list[str]:
+    """Say which models ran, and which features are kept, in less than float32."""
+    study = result.provenance.get("study") or {}
+    identities = result.provenance.get("models") or {}
+    known = result.layers["model"].unique(maintain_order=True).to_list()
+    narrow: dict[str, list[str]] = {}
+    for entry in (entry for entry in study.get("models") or [] if entry["name"] in known):
+        files = ((identities.get(entry["name"]) or {}).get("weights") or {}).get("files") or ()
+        quantized = entry.get("quantization")
+        if quantized or any(str(file).endswith(".gguf") for file in files):
+            how = f"with weights in {quantized}" if quantized else "with quantized weights (GGUF)"
+            narrow.setdefault(how, []).append(entry["name"])
+        if entry.get("dtype") in ("bfloat16", "float16"):
+            narrow.setdefault(f"in {entry['dtype']}", []).append(entry["name"])
+    said = [
+        f"Precision: run {how}: {_listed(names, len(names))}; their neighbors are not quite those of float32."
+        for how, names in narrow.items()
+    ]
+    if study.get("features", "float32") != "float32":
+        said.append(f"Precision: features are kept as {study['features']}, and were rounded to it.")
+    return said
 
 
 def _groups(pairs: pl.DataFrame, distance: bool, alpha: float) -> tuple[Group, ...]:

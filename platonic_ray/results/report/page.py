@@ -132,6 +132,7 @@ def _origin(provenance: dict[str, Any]) -> list[tuple[str, str]]:
         "Intervals": _said(provenance.get("intervals")),
         "Run": run + took,
         "Engine": provenance.get("engine"),
+        "Cost": _said(provenance.get("cost")),
         "Versions": _said(provenance.get("versions")),
         "Driver": _said(provenance.get("hardware")),
         "Features made by": "; ".join(_said(machine) for machine in provenance.get("made_by") or []),
