@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 from functools import partial
+from typing import Any
 
 from platonic_ray.datasets import Dataset, Shard, check_samples, open_dataset
 from platonic_ray.digest import digest
