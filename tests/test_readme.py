@@ -4,6 +4,11 @@ import re
 import tomllib
 from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+
+import platonic_ray as pr
 from platonic_ray.metrics import metrics
 from platonic_ray.study import Study
 
@@ -23,6 +28,40 @@ def test_the_python_examples_run(tmp_path, monkeypatch):
     for example in examples:
         exec(compile(example, "README.md", "exec"), {})
     assert (tmp_path / "result" / "scores.parquet").exists()
+
+
+def test_the_metric_of_one_s_own_scores(tmp_path, monkeypatch):
+    (example,) = [block for block in blocks("py") if "Metric(" in block]
+    (tmp_path / "my_module.py").write_text(example, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = np.random.default_rng(0).normal(size=(40, 5))
+    assert pr.score(rows, rows, metric="my_module:NEAREST") == 1
+    assert pr.score(rows, rows[::-1].copy(), metric="my_module:NEAREST") < 1
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+def test_the_scorer_of_the_example_scores_a_network_in_training(tmp_path, monkeypatch):
+    """All of it but the Trainer, whose own test is `test_training`."""
+    (example,) = [block for block in blocks("py") if "pr.Scorer(" in block]
+    monkeypatch.chdir(tmp_path)
+    weight = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+
+    def embed(network, names):
+        letters = torch.zeros(len(names), 64)
+        for row, name in enumerate(names):
+            letters[row, [ord(letter) % 64 for letter in name]] = 1
+        return letters @ network
+
+    names = {"pr": pr, "embed": embed}
+    exec(compile(example[: example.index("trainer =")], "README.md", "exec"), names)
+    logged = names["scorer"].score(names["features"](weight)).log()
+    assert set(logged) == {
+        f"alignment/{metric}/{model}"
+        for metric in ("mutual_knn", "cka")
+        for model in ("minilm-l6", "efficientnet-lite0")
+    }
+    assert pr.Scorer("references.safetensors", dataset="emoji") is not None
 
 
 def test_the_example_of_a_study_is_valid():

@@ -33,7 +33,9 @@ never leaves it.
 
 **Differences** of two scores of the same samples (`difference_interval`) come from the same cuts: the
 difference of the scores of each half stands where the score of a half did, so whatever makes both go up and
-down together cancels. COVERAGE
+down together cancels. Coverage of a true difference of 0 (two sides with independent noise of one low-rank
+signal, n = 150, k = 5, 120 tables each; `mutual_knn`): 0.97 and 0.94, 0.65 and 0.4 times as wide as the
+interval made of the two scores' own.
 
 Layers are taken as given. Where they were chosen as the best on the same samples, the interval is
 conditional on that choice and does not correct for it; on held-out samples it needs no correction.
