@@ -82,5 +82,13 @@ def write_study(path: Path, text: str) -> None:
         raise StudyError(f"{path} cannot be written: {error.strerror}.") from None
 
 
+def say_written(path: Path, *, json: bool) -> None:
+    """Say that a study was written, and how it is run."""
+    if json:
+        print_json({"study": str(path)})
+    else:
+        print(f"Wrote {path}. Run it: platonic-ray run {path}")
+
+
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))

@@ -16,6 +16,7 @@ from platonic_ray.cli.common import (
     add_where_it_runs,
     changed_run,
     print_json,
+    say_written,
     write_study,
 )
 from platonic_ray.cli.plan import add_cluster
@@ -143,7 +144,7 @@ def _write(study: Study, given: argparse.Namespace) -> None:
     plain = f"{given.figure}-embedded" if given.models == "embedded" else given.figure
     as_packaged = given.models != "embedded-large" and study == study_of(given.figure, given.models)
     write_study(given.write, text_of(plain) if as_packaged else study.to_toml())
-    print(f"Wrote {given.write}. Run it: platonic-ray run {given.write}")
+    say_written(given.write, json=given.json)
 
 
 def _plan(study: Study, given: argparse.Namespace) -> None:

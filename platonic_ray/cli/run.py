@@ -14,6 +14,7 @@ from platonic_ray.cli.common import (
     add_quiet,
     add_where_it_runs,
     changed_run,
+    say_written,
     write_study,
 )
 from platonic_ray.study import Study
@@ -66,7 +67,7 @@ def _demo(given: argparse.Namespace) -> None:
 
     if given.write is not None:
         write_study(given.write, text_of("demo"))
-        print(f"Wrote {given.write}. Run it: platonic-ray run {given.write}")
+        say_written(given.write, json=given.json)
         return
     study = packaged_study("demo")
     if given.samples is not None:

@@ -113,7 +113,8 @@ def test_what_is_written_is_the_study_that_would_run(tmp_path, capsys):
     scores = tmp_path / "scores.csv"
     scores.write_text("model,hellaswag,note\nllama-7b,0.5,x\nllama-13b,0.75,y\n")
     given = ("--scores", scores, "--samples", 100, "--write", tmp_path / "fig4.toml")
-    assert run("reproduce", "fig4", *given) == 0
+    assert run("reproduce", "fig4", *given, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"study": str(tmp_path / "fig4.toml")}
     study = Study.from_toml(tmp_path / "fig4.toml")
     assert study.dataset.samples == 100
     capabilities = {model.name: model.capability for model in study.models if model.capability}
