@@ -6,7 +6,7 @@ Everything here is read off a result; what it does not carry is not said.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,9 +125,14 @@ def warnings_of(result: Result) -> list[str]:
         said.append(
             f"Scores are in the arithmetic of {result.provenance['compat']}, not of the clean definitions."
         )
-    return said + [
-        f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in result.provenance.get("notes") or []
-    ]
+    models = set(result.layers["model"])
+    return said + [_sentence(note, models) for note in result.provenance.get("notes") or []]
+
+
+def _sentence(note: str, names: Collection[str]) -> str:
+    """Return a note as a sentence; the name of a model stays as it is."""
+    begin = note[:1] if note.partition(":")[0] in names else note[:1].upper()
+    return f"{begin}{note[1:].rstrip('.')}."
 
 
 def _precision(result: Result) -> list[str]:
