@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from platonic_ray.results import Result as Result
     from platonic_ray.study import Study as Study
     from platonic_ray.training import AlignmentCallback as AlignmentCallback
+    from platonic_ray.training_lightning import LightningAlignment as LightningAlignment
 
 __version__ = "0.1.0"
 
 _HOME = {
     "AlignmentCallback": "platonic_ray.training",
+    "LightningAlignment": "platonic_ray.training_lightning",
     "align": "platonic_ray.api",
     "extract": "platonic_ray.api",
     "growth": "platonic_ray.api",
