@@ -79,6 +79,12 @@ class DatasetEntry(_Frozen):
         return self
 
 
+def _whole_above_one(gpus: float) -> float:
+    if gpus > 1 and not gpus.is_integer():
+        raise ValueError("a fraction of one GPU, or a whole number of them")
+    return gpus
+
+
 Pooling = Literal["mean", "last", "first", "max", "pooler", "model"]
 
 
@@ -98,7 +104,8 @@ class ModelEntry(_Frozen):
     `concatenate` adds a representation of all layers side by side. `bos` puts the tokenizer's
     first token before every text (true), or leaves it out (false). `bits_per_byte` measures how well a
     causal language model predicts its view, on the same pass. `capability` are scores from elsewhere,
-    `{ hellaswag = 0.71 }`; they stand in the result and change no feature. Fields left None take the
+    `{ hellaswag = 0.71 }`; they stand in the result and change no feature. `gpus` is how many GPUs the model
+    asks for where there are any (a fraction shares one), instead of `run.gpus_per_model`. Fields left None take the
     catalog's or the kind's default.
     """
 
@@ -129,6 +136,12 @@ class ModelEntry(_Frozen):
     bos: bool | None = None
     bits_per_byte: bool | None = None
     capability: dict[Name, float] = {}
+    gpus: Annotated[float, Field(gt=0, le=64)] | None = None
+
+    @field_validator("gpus")
+    @classmethod
+    def _a_share_or_some(cls, gpus: float | None) -> float | None:
+        return None if gpus is None else _whole_above_one(gpus)
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -270,10 +283,8 @@ class RunEntry(_Frozen):
 
     @field_validator("gpus_per_model")
     @classmethod
-    def _whole_above_one(cls, gpus: float) -> float:
-        if gpus > 1 and not gpus.is_integer():
-            raise ValueError("a fraction of one GPU, or a whole number of them")
-        return gpus
+    def _a_share_or_some(cls, gpus: float) -> float:
+        return _whole_above_one(gpus)
 
 
 class Study(_Frozen):

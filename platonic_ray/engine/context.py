@@ -35,8 +35,9 @@ class Context:
     `dropped` are rows of the opened dataset that are left out of the study; `fingerprint` is that
     of the rest. `null` is None where no metric of the study has one or none is wanted, `intervals` where
     none are; `curves` are the curves of growth. `owners` is, for each row of an expanded dataset, the first
-    row of its sample (`platonic_ray.engine.expanded`). `features` is the type they are kept in. With `choices`, the
-    layers of every pair were chosen on other samples.
+    row of its sample (`platonic_ray.engine.expanded`). `features` is the type they are kept in, `gpus`
+    how many of them each model asks for, where it runs on any. With `choices`, the layers of every pair were
+    chosen on other samples.
     """
 
     store: Store
@@ -54,6 +55,7 @@ class Context:
     owners: tuple[int, ...] | None = None
     features: str = "float32"
     choices: Choices | None = None
+    gpus: tuple[float, ...] = ()
 
     @property
     def k(self) -> int | None:

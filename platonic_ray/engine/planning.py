@@ -6,6 +6,7 @@ task is run and nothing but the check of the samples is written.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from itertools import chain
 from platonic_ray.datasets import Dataset
 from platonic_ray.engine.prepare import Prepared, prepare
 from platonic_ray.engine.run import default_store
-from platonic_ray.errors import StudyError
+from platonic_ray.errors import PlatonicRayError, StudyError
 from platonic_ray.models import ModelSpec, describe
+from platonic_ray.models.fit import parameters_of
 from platonic_ray.plan import Embed, KernelTile, PermutedKernel, Score, Task, found, needed
 from platonic_ray.plan.forecast import Forecast, forecast
 from platonic_ray.plan.machines import Cluster
@@ -24,7 +26,7 @@ from platonic_ray.plan.workload import ModelShape, Workload
 from platonic_ray.store import Store
 from platonic_ray.study import Study
 
-_NETWORKS = ("transformers-", "efficientnet-")
+_NETWORKS = ("transformers-", "efficientnet-", "timm")
 _PATCHES = 197
 _LETTERS_A_TOKEN = 4
 _PEEKED = 256
@@ -95,6 +97,21 @@ def workload_of(prepared: Prepared) -> Workload:
         permutations=max((drawn.get(metric.label, 0) for metric in neighbor_metrics), default=0),
         row_layers=len(rows),
     )
+
+
+def relative_costs(prepared: Prepared) -> tuple[float, ...]:
+    """Return, for each model of a study, about what a sample takes it beside the others; 0 where nobody knows.
+
+    Only which model starts first depends on it: what cannot be described is no error here.
+    """
+    costs = []
+    for spec, planned in zip(prepared.context.specs, prepared.context.plan.models, strict=True):
+        cost = 0.0
+        if spec.kind.startswith(_NETWORKS):
+            with contextlib.suppress(PlatonicRayError):
+                cost = parameters_of(spec) * _tokens(spec, prepared.dataset, planned.view)
+        costs.append(cost)
+    return tuple(costs)
 
 
 def shapes_of(specs: Sequence[ModelSpec], dataset: Dataset, views: Sequence[str]) -> tuple[ModelShape, ...]:

@@ -152,6 +152,7 @@ def _over(
         intervals=intervals,
         owners=owners,
         features=study.features,
+        gpus=tuple(study.run.gpus_per_model if entry.gpus is None else entry.gpus for entry in study.models),
     )
     key = digest(
         {

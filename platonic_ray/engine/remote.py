@@ -7,6 +7,7 @@ the scheduler sees every loss and answers it.
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+import torch
 
 from platonic_ray.engine.context import Context
 from platonic_ray.engine.features import ModelRunner
@@ -38,13 +40,24 @@ def _given(slots: Slots, tables: tuple[pa.Table, ...]) -> dict[Any, tuple[pa.Tab
 
 
 class _ModelActor:
-    """Holds one loaded model; embeds shard after shard, committing before it yields."""
+    """Holds one loaded model at a time; embeds shard after shard, committing before it yields."""
 
     def __init__(self, context: Context, model: int) -> None:
-        self._runner = ModelRunner(context, model)
+        self._context = context
+        self._runner: ModelRunner | None = ModelRunner(context, model)
+
+    def take(self, model: int) -> dict[str, Any]:
+        """Let the model go and load another; return what `describe` does."""
+        self._runner = None
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        self._runner = ModelRunner(self._context, model)
+        return self.describe()
 
     def describe(self) -> dict[str, Any]:
         """Load the model; return its layers, the seconds it took, and where it lives."""
+        assert self._runner is not None
         start = time.time()
         layers = self._runner.load()
         return {
@@ -58,6 +71,7 @@ class _ModelActor:
     @ray.method(num_returns="streaming")
     def embed(self, shard: int) -> Iterator[pa.Table | dict[str, Any]]:
         """Yield one Arrow table a layer, each already durable, and last what there is to report."""
+        assert self._runner is not None
         start = time.time()
         for item in self._runner.embed(shard):
             yield (

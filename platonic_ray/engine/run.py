@@ -194,6 +194,7 @@ def _execute(
     import ray
 
     from platonic_ray.engine import cluster
+    from platonic_ray.engine.planning import relative_costs
     from platonic_ray.engine.scheduler import Scheduler
     from platonic_ray.engine.sharing import Sharing, local_paths
 
@@ -202,7 +203,7 @@ def _execute(
         _end_on_sigterm()  # after connecting: Ray replaces handlers
         sharing = Sharing(prepared.context.store, local_paths(prepared.study.dataset, prepared.study.models))
         sharing.check()
-        scheduler = Scheduler(prepared.context, graph, events, progress, sharing)
+        scheduler = Scheduler(prepared.context, graph, events, progress, sharing, relative_costs(prepared))
         scores = scheduler.run()
         events.add("driver", fetched_bytes=scheduler.fetched_bytes)
         return scores, f"ray {ray.__version__}", sum(node["Alive"] for node in ray.nodes())

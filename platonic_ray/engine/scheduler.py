@@ -3,7 +3,7 @@
 The driver moves references, never features. Its whole state:
 
 * `graph`: which task waits, is ready, taken or done (`platonic_ray.plan.TaskGraph`);
-* `replicas`: the model actors, each loading, idle, or streaming one shard;
+* `fleet`: the model actors, each loading, idle, or streaming one shard;
 * `running`: the tasks under way, by the reference of their report;
 * `outputs`: references to results that are still to be read: a cache. What is not there is read
   from the store, and what is not there either is made again.
@@ -16,22 +16,23 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import ray
-from ray import ObjectRef, ObjectRefGenerator
+from ray import ObjectRef
 
 from platonic_ray.engine import cluster, remote
 from platonic_ray.engine.context import MOST_ATTEMPTS, Context, MissingInputError, event_of, label
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.failures import Failure, Loss, classify
+from platonic_ray.engine.fleet import Fleet, Replica
 from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.engine.rows import wanted_layers
 from platonic_ray.engine.sharing import Sharing
 from platonic_ray.engine.work import OBJECTS_ONLY
-from platonic_ray.errors import RunError, StudyError
+from platonic_ray.errors import RunError
 from platonic_ray.plan import (
     Clamp,
     Embed,
@@ -51,21 +52,6 @@ _SAY_S = 5.0
 _ENVIRONMENT_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
-@dataclass
-class Replica:
-    """A model actor and what it is doing: loading (`layers` unknown), idle, or streaming a shard."""
-
-    model: int
-    actor: Any
-    loading: ObjectRef | None
-    started: float = field(default_factory=time.monotonic)
-    layers: int = 0
-    environment: int = 0
-    task: Embed | None = None
-    stream: ObjectRefGenerator | None = None
-    items: list[ObjectRef] = field(default_factory=list)
-
-
 class Scheduler:
     """Runs a plan's graph to its end on the Ray that is connected."""
 
@@ -76,6 +62,7 @@ class Scheduler:
         events: EventLog,
         progress: ProgressDisplay,
         sharing: Sharing,
+        costs: Sequence[float],
     ) -> None:
         self.context = context
         self.plan = context.plan
@@ -84,14 +71,12 @@ class Scheduler:
         self.progress = progress
         self._sharing = sharing
         self.scores: dict[Score, pa.Table] = {}
-        self.replicas: list[Replica] = []
+        self.fleet = Fleet(context.run, costs, context.gpus)
         self.running: dict[ObjectRef, Task] = {}
         self.outputs: dict[Task, tuple[ObjectRef, ...]] = {}
         self.fetched_bytes = 0
         self._attempts: Counter[Task] = Counter()
         self._load_attempts: Counter[int] = Counter()
-        self._start_s: dict[int, float] = {}
-        self._shard_s: dict[int, float] = {}
         self._live: deque[tuple[Embed, int]] = deque()
         self._live_bytes = 0
         self._context_ref = ray.put(context)
@@ -100,6 +85,11 @@ class Scheduler:
         self._said_waiting = False
         self._environment, self._paused_until = 0, 0.0
         self._environments: dict[ObjectRef, int] = {}
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """The model actors there are."""
+        return self.fleet.replicas
 
     def run(self) -> dict[Score, pa.Table]:
         """Run until every task is done; return the score tables.
@@ -126,19 +116,10 @@ class Scheduler:
         if time.monotonic() - self._resources_read > 2.0:
             self._resources, self._resources_read = cluster.resources(), time.monotonic()
             self._sharing.check_joined()
-        while len(self.replicas) < self._model_slots():
-            model = self._next_model()
-            if model is None:
-                return
-            run = self.context.run
-            gpus = run.gpus_per_model if self._on_gpus else 0
-            if self._resources.gpus and gpus > self._resources.node_gpus and run.device != "gpu":
-                raise StudyError(
-                    f"run.gpus_per_model is {gpus:g}; no node of this cluster has more than "
-                    f"{self._resources.node_gpus:g} GPUs."
-                )
+        while (model := self.fleet.next_model(self.graph.pending_embeds(), self._resources)) is not None:
+            run, gpus = self.context.run, self.fleet.gpus_of(model, self._resources)
             # More threads than a node has cores are slow, but must not wait for a node that never comes.
-            cpus = 1.0 if gpus else min(cluster.HALF_CORE * run.threads, self._resources.node_cpus or 1.0)
+            cpus = min(1.0, gpus) or min(cluster.HALF_CORE * run.threads, self._resources.node_cpus or 1.0)
             actor = remote.ModelActor.options(
                 num_cpus=cpus,
                 num_gpus=gpus,
@@ -146,44 +127,23 @@ class Scheduler:
                 runtime_env=self._renewed_environment(),
             ).remote(self._context_ref, model)
             loading = actor.describe.remote()
-            self.replicas.append(Replica(model, actor, loading, environment=self._environment))
-
-    @property
-    def _on_gpus(self) -> bool:
-        """Whether models run on GPUs: those there are, or those that were asked for and may come."""
-        device = self.context.run.device
-        return device == "gpu" or (device == "auto" and self._resources.gpus > 0)
-
-    def _model_slots(self) -> int:
-        run = self.context.run
-        if self._on_gpus:
-            # Where none is there yet, each model asks for its own: that is what an autoscaler goes by.
-            return int(self._resources.gpus / run.gpus_per_model) or len(self.plan.models)
-        return max(1, int(self._resources.cpus / run.threads))
-
-    def _next_model(self) -> int | None:
-        """Choose the model that another replica helps most: one without any first, in the study's order.
-
-        A second replica has to be started and to load the model again: it pays where the shards that
-        are left would take the replicas there are twice as long as that took the last time.
-        """
-        replicas = Counter(replica.model for replica in self.replicas)
-        worth = [
-            model
-            for model, shards in self.graph.pending_embeds().items()
-            if not replicas[model]
-            or shards * self._shard_s.get(model, 0.0) / replicas[model] > 2 * self._start_s.get(model, 0.0)
-        ]
-        return min(worth, key=lambda model: (replicas[model], model), default=None)
+            self.replicas.append(Replica(model, actor, loading, gpus, environment=self._environment))
 
     def _next_shard(self, replica: Replica) -> None:
+        """Give a replica a shard of its model, else another model, else end it."""
         task = self.graph.take_embed(replica.model)
-        if task is None:
-            ray.kill(replica.actor)
-            self.replicas.remove(replica)
+        if task is not None:
+            replica.task, replica.items = task, []
+            replica.stream = replica.actor.embed.remote(task.shard)
             return
-        replica.task, replica.items = task, []
-        replica.stream = replica.actor.embed.remote(task.shard)
+        model = self.fleet.next_model(self.graph.pending_embeds(), self._resources, leaving=replica)
+        # A process that has imported what models need takes the next one in less time than a new one starts.
+        if model is not None and self.fleet.gpus_of(model, self._resources) == replica.gpus:
+            replica.model, replica.started = model, time.monotonic()
+            replica.loading = replica.actor.take.remote(model)
+            return
+        ray.kill(replica.actor)
+        self.replicas.remove(replica)
 
     def _submit(self) -> None:
         """Dispatch ready tasks, bounded by a window of a few a core."""
@@ -265,15 +225,14 @@ class Scheduler:
 
         :raises RunError: after `run.wait_s`.
         """
-        short = self._on_gpus and self._resources.node_gpus < self.context.run.gpus_per_model
+        gpus = self.fleet.most_gpus(self.graph.pending_embeds(), self._resources)
+        short = self._resources.node_gpus < gpus
         if moved or not (short or self._resources.node_cpus == 0):
             self._moved, self._said_waiting = time.monotonic(), False
             return
         waited, run = time.monotonic() - self._moved, self.context.run
         what = (
-            f"a node with {run.gpus_per_model:g} GPUs (run.device, run.gpus_per_model)"
-            if short
-            else "a node with a core"
+            f"a node with {gpus:g} GPUs (run.device, run.gpus_per_model)" if short else "a node with a core"
         )
         if waited > run.wait_s:
             raise RunError(
@@ -298,7 +257,7 @@ class Scheduler:
             self._lose_replica(replica, classify(error, of_actor=True))
             return
         replica.loading, replica.layers = None, report["layers"]
-        self._start_s[replica.model] = time.monotonic() - replica.started
+        self.fleet.loaded(replica)
         self.events.add("model_loaded", model=self.plan.models[replica.model].name, **report)
         self.progress.advance("models loaded")
 
@@ -329,7 +288,7 @@ class Scheduler:
         task = replica.task
         self.outputs[task] = tuple(blocks)
         replica.task, replica.stream, replica.items = None, None, []
-        self._shard_s[replica.model] = report["end"] - report["start"]
+        self.fleet.embedded(replica.model, report["end"] - report["start"])
         self._live.append((task, report["bytes_out"]))
         self._live_bytes += report["bytes_out"]
         self._complete(task, report)
@@ -465,7 +424,7 @@ class Scheduler:
             ray.kill(replica.actor)
         for ref in self.running:
             ray.cancel(ref, force=True)
-        self.replicas, self.running, self.outputs = [], {}, {}
+        self.fleet.replicas, self.running, self.outputs = [], {}, {}
 
 
 def _short(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from platonic_ray.errors import WeightsError
 from platonic_ray.models import hub
 from platonic_ray.models.base import ModelSpec, describe
+from platonic_ray.models.catalog import CATALOG
 from platonic_ray.models.kinds import KINDS
 from platonic_ray.models.weights import locate, matches_any
 
@@ -39,17 +40,24 @@ def weight_bytes(spec: ModelSpec) -> int:
     Of safetensors their headers; of a hub's model that is not downloaded yet its configuration. Other files
     are small, or say it only when they are read: 0.
     """
-    trained = KINDS[spec.kind].trained
-    if spec.weights is None or spec.init == "random" or _SAFETENSORS not in trained or spec.file:
-        return 0
-    if spec.weights.address.startswith("hub:") and not hub.is_cached(spec.weights.address, (_SAFETENSORS,)):
-        return describe(spec).weight_bytes
-    root = locate(spec.weights)
-    numbers = _numbers_in(path for path in root.iterdir() if matches_any(path.name, (_SAFETENSORS,)))
     settings = dict(spec.settings)
+    numbers = _stored_numbers(spec)
+    if numbers is None:
+        return describe(spec).weight_bytes if _is_to_come(spec) else 0
     if settings.get("quantization") is not None:
         return numbers // (1 if settings["quantization"] == "8bit" else 2)
     return numbers * (4 if settings.get("dtype", "float32") == "float32" else 2)
+
+
+def parameters_of(spec: ModelSpec) -> int:
+    """Return how many numbers a network's weights are, from what is there without reading them; 0 if it is none.
+
+    :raises PlatonicRayError: as `describe`.
+    """
+    if KINDS[spec.kind].imported or spec.weights is None:
+        return 0
+    listed = [entry.parameters for entry in CATALOG.values() if entry.address == spec.weights.address]
+    return listed[0] if listed else _stored_numbers(spec) or describe(spec).parameters
 
 
 def device_bytes(device: str) -> int:
@@ -62,6 +70,29 @@ def device_bytes(device: str) -> int:
     with contextlib.suppress(OSError, ValueError):  # no such limit
         there = min(there, int(_CGROUP.read_text()))
     return there
+
+
+def _is_safetensors(spec: ModelSpec) -> bool:
+    """Whether a model reads trained weights from safetensors."""
+    trained = _SAFETENSORS in KINDS[spec.kind].trained and not spec.file
+    return trained and spec.weights is not None and spec.init != "random"
+
+
+def _is_to_come(spec: ModelSpec) -> bool:
+    """Whether those have to be downloaded from a hub first."""
+    if not _is_safetensors(spec) or spec.weights is None:
+        return False
+    address = spec.weights.address
+    return address.startswith("hub:") and not hub.is_cached(address, (_SAFETENSORS,))
+
+
+def _stored_numbers(spec: ModelSpec) -> int | None:
+    """Return how many numbers the safetensors that a model reads hold; None where it reads none that are here."""
+    if not _is_safetensors(spec) or _is_to_come(spec):
+        return None
+    assert spec.weights is not None
+    root = locate(spec.weights)
+    return _numbers_in(path for path in root.iterdir() if matches_any(path.name, (_SAFETENSORS,)))
 
 
 def _numbers_in(files: Iterable[Path]) -> int:

@@ -21,7 +21,7 @@ from platonic_ray.study import ModelEntry
 
 _FEATURE_ENDINGS = tuple(pattern.removeprefix("*") for pattern in FEATURE_FILES)
 _BIN = "pytorch_model.bin"
-_WHAT_IT_IS = {"name", "view", "use", "kind", "weights", "sha256", "file", "init", "capability"}
+_WHAT_IT_IS = {"name", "view", "use", "kind", "weights", "sha256", "file", "init", "capability", "gpus"}
 
 
 def resolve(entry: ModelEntry, *, seed: int = RANDOM_INIT_SEED) -> ModelSpec:

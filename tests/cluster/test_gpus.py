@@ -1,16 +1,19 @@
-"""Where a cluster has GPUs, each model is pinned to its own. (Imagined ones: Ray isolates them alike.)"""
+"""Where a cluster has GPUs, models are pinned to theirs. (Imagined ones: Ray isolates them alike.)"""
+
+from collections import Counter
 
 import pytest
 import ray
-from support import changed, events_of
+from support import changed, events_of, score_bytes
 
 import platonic_ray as pr
 
 pytestmark = pytest.mark.cluster
 
 
-def test_models_are_pinned_to_the_gpus_they_are_given(small_study, tmp_path):
-    """One machine, two imagined GPUs: each replica sees one of them, and one alone."""
+@pytest.fixture(scope="module")
+def two_gpus():
+    """One machine, two imagined GPUs."""
     ray.init(
         address="local",
         num_cpus=2,
@@ -19,11 +22,43 @@ def test_models_are_pinned_to_the_gpus_they_are_given(small_study, tmp_path):
         log_to_driver=False,
         logging_level="ERROR",
     )
-    try:
-        study = changed(small_study, engine="ray", store=str(tmp_path / "ray"))
-        pr.align(study, quiet=True)
-        loaded = [event for event in events_of(study) if event["event"] == "model_loaded"]
-        assert {event["gpus"] for event in loaded} <= {"0", "1"}
-        assert len({event["gpus"] for event in loaded}) == 2
-    finally:
-        ray.shutdown()
+    yield
+    ray.shutdown()
+
+
+def loads(study):
+    return [event for event in events_of(study) if event["event"] == "model_loaded"]
+
+
+def small(study, store, gpus, **run):
+    """The small study of 100 samples, its cheapest model first, with so many GPUs for each."""
+    models = [model.model_dump() | {"gpus": gpus} for model in reversed(study.models)]
+    return changed(
+        study.replace(
+            models=models,
+            metrics=[{"name": "mutual_knn", "k": 5}],
+            null={"permutations": 0},
+            dataset=study.dataset.model_dump() | {"samples": 100},
+        ),
+        store=str(store),
+        **run,
+    )
+
+
+def test_each_model_sees_one_gpu_alone_and_small_ones_share_it_by_fractions(two_gpus, small_study, tmp_path):
+    study = small(small_study, tmp_path / "ray", 0.5, engine="ray")
+    pr.align(study, quiet=True)
+    first = {event["model"]: event["gpus"] for event in loads(study)}
+    assert Counter(first.values()) == {"0": 2, "1": 2}
+    assert len({event["pid"] for event in loads(study)}) == 4
+
+
+def test_the_longest_model_comes_first_and_one_process_takes_them_all(two_gpus, small_study, tmp_path):
+    study = small(small_study, tmp_path / "ray", 2, engine="ray")
+    distributed = pr.align(study, quiet=True)
+    order = list(dict.fromkeys(event["model"] for event in loads(study)))
+    assert sorted(order[:2]) == ["bert-de", "bert-en"]
+    assert order[2:] == ["pixels", "tfidf"]
+    assert len({event["pid"] for event in loads(study)}) == 1
+    here = pr.align(changed(study, engine="local", store=str(tmp_path / "local")), quiet=True)
+    assert score_bytes(distributed) == score_bytes(here)

@@ -1,0 +1,130 @@
+"""The model actors of a run, and which model gets the next: a policy over numbers, without a call to Ray.
+
+The model that will take longest starts first: whatever starts last decides when a run ends. One that asks for
+more GPUs comes before all that ask for fewer, and what is free is kept for it, so that small ones do not take
+GPUs one by one from under it. A model gets a second actor where that ends sooner than starting it takes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray import ObjectRef, ObjectRefGenerator
+
+from platonic_ray.engine.cluster import Resources
+from platonic_ray.errors import StudyError
+from platonic_ray.plan import Embed
+from platonic_ray.study import RunEntry
+
+_ROUNDING = 1e-6  # of fractions of a GPU that are added up
+
+
+@dataclass
+class Replica:
+    """A model actor and what it is doing: loading (`layers` unknown), idle, or streaming a shard."""
+
+    model: int
+    actor: Any
+    loading: ObjectRef | None
+    gpus: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    layers: int = 0
+    environment: int = 0
+    task: Embed | None = None
+    stream: ObjectRefGenerator | None = None
+    items: list[ObjectRef] = field(default_factory=list)
+
+
+class Fleet:
+    """The actors there are, and what is known of how long each model takes.
+
+    :param costs: for each model what a sample takes it, in any unit; 0 where that is not known.
+    :param gpus: for each model how many GPUs it asks for, where it runs on any; a fraction shares one.
+    """
+
+    def __init__(self, run: RunEntry, costs: Sequence[float], gpus: Sequence[float]) -> None:
+        self.replicas: list[Replica] = []
+        self._run, self._costs, self._gpus = run, tuple(costs), tuple(gpus)
+        self._start_s: dict[int, float] = {}
+        self._shard_s: dict[int, float] = {}
+
+    def on_gpus(self, there: Resources) -> bool:
+        """Whether models run on GPUs: those there are, or those that were asked for and may come."""
+        return self._run.device == "gpu" or (self._run.device == "auto" and there.gpus > 0)
+
+    def gpus_of(self, model: int, there: Resources) -> float:
+        """Return how many GPUs a model gets."""
+        return self._gpus[model] if self.on_gpus(there) else 0.0
+
+    def next_model(
+        self, pending: Mapping[int, int], there: Resources, leaving: Replica | None = None
+    ) -> int | None:
+        """Return the model that another actor helps most, or None where none has room or is worth it.
+
+        :param pending: shards that nobody has taken, by model.
+        :param leaving: an actor whose place is free.
+        :raises StudyError: for a model that asks for more GPUs than any node has, where none is to come.
+        """
+        others = [replica for replica in self.replicas if replica is not leaving]
+        have = Counter(replica.model for replica in others)
+        worth = [
+            model for model in pending if not have[model] or self._pays(model, pending[model], have[model])
+        ]
+        order = sorted(
+            worth,
+            key=lambda model: (
+                bool(have[model]),
+                -self.gpus_of(model, there),
+                have[model],
+                -self._left(model, pending[model]),
+                model,
+            ),
+        )
+        if not order:
+            return None
+        first = order[0]
+        self._refuse_impossible(first, there)
+        return first if self._has_room(self.gpus_of(first, there), others, there) else None
+
+    def loaded(self, replica: Replica) -> None:
+        """Note that an actor has loaded its model."""
+        self._start_s[replica.model] = time.monotonic() - replica.started
+
+    def embedded(self, model: int, seconds: float) -> None:
+        """Note how long a shard took a model."""
+        self._shard_s[model] = seconds
+
+    def _pays(self, model: int, shards: int, actors: int) -> bool:
+        """Whether the shards that are left would take the actors there are twice as long as one to start."""
+        return shards * self._shard_s.get(model, 0.0) / actors > 2 * self._start_s.get(model, 0.0)
+
+    def _left(self, model: int, shards: int) -> float:
+        """Return how long a model's shards will take: as measured, else as its cost says beside the others'."""
+        rates = [took / self._costs[other] for other, took in self._shard_s.items() if self._costs[other]]
+        rate = statistics.median(rates) if rates else 1.0
+        return shards * self._shard_s.get(model, self._costs[model] * rate)
+
+    def _has_room(self, gpus: float, others: Sequence[Replica], there: Resources) -> bool:
+        if not self.on_gpus(there):
+            return len(others) < max(1, int(there.cpus / self._run.threads))
+        if not there.gpus:
+            return True  # each model asks for its own: that is what an autoscaler goes by
+        return sum(replica.gpus for replica in others) + gpus <= there.gpus + _ROUNDING
+
+    def _refuse_impossible(self, model: int, there: Resources) -> None:
+        gpus = self.gpus_of(model, there)
+        if there.gpus and gpus > there.node_gpus and self._run.device != "gpu":
+            raise StudyError(
+                f"A model asks for {gpus:g} GPUs (gpus, run.gpus_per_model); no node of this cluster has more than "
+                f"{there.node_gpus:g}."
+            )
+
+    def most_gpus(self, pending: Mapping[int, int], there: Resources) -> float:
+        """Return the most GPUs that a model with work left asks for."""
+        left = [*pending, *(replica.model for replica in self.replicas)]
+        return max((self.gpus_of(model, there) for model in left), default=0.0)
