@@ -3,7 +3,7 @@
 Not here: what a model makes of an item (`models`), and where features are kept (`store`).
 """
 
-from platonic_ray.datasets.audio import decode_audio
+from platonic_ray.datasets.audio import audio_length, decode_audio
 from platonic_ray.datasets.base import Dataset
 from platonic_ray.datasets.columns import Kind
 from platonic_ray.datasets.emoji import LANGUAGES, read_emoji
@@ -18,6 +18,7 @@ __all__ = [
     "Kind",
     "Problem",
     "Shard",
+    "audio_length",
     "check_samples",
     "dataset_of",
     "decode_audio",

@@ -49,6 +49,25 @@ def decode_audio(encoded: bytes, rate: int | None = None) -> Waveform:
     return wave if rate is None else resample(wave, found, rate)
 
 
+def audio_length(encoded: bytes, rate: int) -> int:
+    """Return how many samples `decode_audio` gives of a sound at a rate, from its header where that is exact.
+
+    :raises DataError: as `decode_audio`, as far as the header tells.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(encoded)) as file:
+            found, announced = int(file.samplerate), int(file.frames)
+            exact = file.format in _EXACT_HEADERS and 0 < announced < _UNKNOWN_LENGTH
+    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError):
+        exact = False  # decoding says what is wrong
+    if not exact:
+        return len(decode_audio(encoded, rate))
+    common = math.gcd(found, rate)
+    return -(-announced * (rate // common) // (found // common))
+
+
 def resample(wave: Waveform, found: int, wanted: int) -> Waveform:
     """Return a waveform of `found` samples a second with `wanted` a second instead."""
     if found == wanted:
@@ -66,5 +85,6 @@ def _is_cut_wav(encoded: bytes) -> bool:
     return encoded[:4] == b"RIFF" and not streamed and len(encoded) < size + 8
 
 
+_EXACT_HEADERS = ("WAV", "FLAC")
 _UNKNOWN_LENGTH = 2**62
 """What libsndfile says of a stream whose length is not written in its header is at least this."""

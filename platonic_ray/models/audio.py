@@ -25,10 +25,10 @@ import numpy as np
 import torch
 import transformers
 
-from platonic_ray.datasets import decode_audio
+from platonic_ray.datasets import audio_length, decode_audio
 from platonic_ray.errors import DataError, WeightsError
 from platonic_ray.models.base import Description, Features, ModelSpec, configuration, described
-from platonic_ray.models.batches import batches_by_length
+from platonic_ray.models.batches import batches_by_length, ready_ahead
 from platonic_ray.models.pooling import pool_tokens
 from platonic_ray.models.pretrained import explained, load_network, random_network, states_of
 from platonic_ray.models.weights import locate
@@ -61,22 +61,27 @@ class AudioModel:
 
         :raises DataError: if a sound cannot be decoded, or is too short for the model.
         """
-        waves = [decode_audio(item, self._rate) for item in items]
-        for wave in waves:
-            if self._positions(len(wave)) < 1:
+        lengths = [audio_length(item, self._rate) for item in items]
+        for length in lengths:
+            if self._positions(length) < 1:
                 raise DataError(
-                    f"Model {self._name!r} finds nothing in a sound of {len(wave) / self._rate:.4f} s; "
+                    f"Model {self._name!r} finds nothing in a sound of {length / self._rate:.4f} s; "
                     "it is too short. Leave it out."
                 )
-        truncated = sum(len(wave) > self._most for wave in waves)
-        waves = [wave[: self._most] for wave in waves]
+        truncated = sum(length > self._most for length in lengths)
         rows = self._readout.rows(len(items))
         exact = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
         with exact:
-            for batch in self._batches([len(wave) for wave in waves]):
-                rows.put(batch, self._pooled([waves[index] for index in batch]))
+            batches = self._batches([min(length, self._most) for length in lengths])
+            ready = ready_ahead(
+                lambda batch: [decode_audio(items[index], self._rate)[: self._most] for index in batch],
+                batches,
+                self._device,
+            )
+            for batch, waves in zip(batches, ready, strict=True):
+                rows.put(batch, self._pooled(waves))
         return Features(rows.features(), truncated)
 
     def _batches(self, lengths: Sequence[int]) -> list[list[int]]:

@@ -20,6 +20,7 @@ import torch
 from platonic_ray.datasets.images import decode_image
 from platonic_ray.errors import StudyError, WeightsError
 from platonic_ray.models.base import Description, Features, ModelSpec, configuration, described
+from platonic_ray.models.batches import ready_ahead
 from platonic_ray.models.pretrained import explained
 from platonic_ray.models.weights import locate
 
@@ -56,9 +57,13 @@ class TimmModel:
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
         with exact:
-            for start in range(0, len(items), self._batch):
-                rows = slice(start, start + self._batch)
-                pixels = torch.stack([self._transform(decode_image(item)) for item in items[rows]])
+            batches = [slice(start, start + self._batch) for start in range(0, len(items), self._batch)]
+            ready = ready_ahead(
+                lambda rows: torch.stack([self._transform(decode_image(item)) for item in items[rows]]),
+                batches,
+                self._device,
+            )
+            for rows, pixels in zip(batches, ready, strict=True):
                 kept.put(rows, self._pooled(pixels.to(self._device)))
         return Features(kept.features())
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from platonic_ray.datasets import check_samples, dataset_of, decode_audio, decode_video, evenly
+from platonic_ray.datasets import audio_length, check_samples, dataset_of, decode_audio, decode_video, evenly
 from platonic_ray.errors import DataError
 from platonic_ray.study import ViewEntry
 
@@ -39,6 +39,17 @@ def test_a_sound_comes_out_as_it_went_in(kind, subtype, tolerance) -> None:
     wave = decode_audio(sound(kind=kind, subtype=subtype))
     assert wave.dtype == np.float32
     np.testing.assert_allclose(wave, TONE, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100])
+def test_the_length_of_a_sound_is_known_without_decoding_it(kind, rate, monkeypatch) -> None:
+    encoded = sound(np.concatenate([TONE, TONE[:123]]), rate, kind)
+    for wanted in (16000, 24000):
+        assert audio_length(encoded, wanted) == len(decode_audio(encoded, wanted))
+    monkeypatch.setattr("platonic_ray.datasets.audio.decode_audio", lambda *_: pytest.fail("it was decoded"))
+    if kind in ("WAV", "FLAC"):
+        audio_length(encoded, 16000)
 
 
 def test_channels_are_averaged() -> None:

@@ -136,6 +136,27 @@ def test_long_sounds_are_cut_and_counted_and_rates_do_not_matter(family, saved) 
     assert np.isfinite(fast).all()
 
 
+def test_sounds_are_decoded_a_batch_ahead_and_not_a_shard_at_once(saved, monkeypatch) -> None:
+    model: Any = load(_spec(saved("wav2vec2-layer"), batch_seconds=0.3))
+    decoded: list[int] = []
+    seen = []
+    run = model._pooled
+
+    def decode(item: bytes, rate: int) -> np.ndarray:
+        decoded.append(len(item))
+        return decode_audio(item, rate)
+
+    def pooled(waves: list[np.ndarray]) -> Any:
+        seen.append(len(decoded))
+        return run(waves)
+
+    monkeypatch.setattr("platonic_ray.models.audio.decode_audio", decode)
+    monkeypatch.setattr(model, "_pooled", pooled)
+    model.embed([sound(0.2 + row / 100, row) for row in range(8)])
+    assert len(seen) == len(decoded) == 8
+    assert all(count <= at + 2 for at, count in enumerate(seen))
+
+
 def test_whisper_hears_no_more_than_its_window(saved) -> None:
     features = load(_spec(saved("whisper"))).embed([sound(1.0, 1), sound(1.4, 1)])
     assert features.truncated == 1
