@@ -52,7 +52,7 @@ def time_images(network: str, count: int, repetitions: int) -> dict[str, Any]:
         model: Any = load(resolve(_entry(network, Path(folder))))
     images = photos(count)
     prepare, run = _parts(model)
-    batch = model._batch if hasattr(model, "_batch") else model._batch_images
+    batch = model.budget
     shape = {"model": network, "images": count, "image": list(_SIZE), "threads": torch.get_num_threads()}
     tensors = torch.stack([prepare(image) for image in images])
     some = images[: max(32, count // 4)]

@@ -20,6 +20,7 @@ from platonic_ray.models.base import load as load
 from platonic_ray.models.catalog import CATALOG as CATALOG
 from platonic_ray.models.catalog import CatalogEntry as CatalogEntry
 from platonic_ray.models.check import ModelCheck as ModelCheck
+from platonic_ray.models.check import calibrate_models as calibrate_models
 from platonic_ray.models.check import check_models as check_models
 from platonic_ray.models.layers import Layer as Layer
 from platonic_ray.models.likelihood import Likelihood as Likelihood
@@ -36,6 +37,7 @@ __all__ = [
     "Model",
     "ModelCheck",
     "ModelSpec",
+    "calibrate_models",
     "check_models",
     "check_rows",
     "describe",

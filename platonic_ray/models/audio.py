@@ -47,7 +47,7 @@ class AudioModel:
         self._device = device
         self._poolings = spec.poolings
         self._rate = int(extractor.sampling_rate)
-        self._batch_samples = int(spec.setting("batch_seconds") * self._rate)
+        self.budget: float = spec.setting("batch_seconds")
         self._window = _is_windowed(network)
         self._most = int(spec.setting("max_seconds") * self._rate)
         if self._window:
@@ -86,9 +86,10 @@ class AudioModel:
 
     def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
         """Cut sounds into batches that do not change each other."""
+        most = int(self.budget * self._rate)
         if self._window:
-            return batches_by_length([int(self._extractor.n_samples)] * len(lengths), self._batch_samples)
-        batches = batches_by_length(lengths, self._batch_samples)
+            return batches_by_length([int(self._extractor.n_samples)] * len(lengths), most)
+        batches = batches_by_length(lengths, most)
         if self._pads:
             return batches
         same: list[list[int]] = []

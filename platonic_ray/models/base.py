@@ -44,6 +44,8 @@ class Features:
 class Model(Protocol):
     """A loaded model.
 
+    One that cuts its items into batches has `budget`: the tokens, items or seconds of one.
+
     `embed` is a deterministic function of the items of the call: the batches it makes depend on
     nothing else. All layers come from one forward pass. Texts are `str`; images, sounds and videos
     are encoded `bytes`; stored features take row numbers, `int`.
@@ -164,12 +166,14 @@ class ModelSpec:
 class Description:
     """What a model is, known without running it: the layers it keeps, and how large it is.
 
-    `parameters` counts the numbers in its weights, `weight_bytes` what they take in memory.
+    `parameters` counts the numbers in its weights, `weight_bytes` what they take in memory. `held` counts the
+    numbers in all hidden states of one token, image or clip, which a batch holds at once; 0 where it is not known.
     """
 
     layers: tuple[Layer, ...]
     parameters: int
     weight_bytes: int
+    held: int = 0
 
 
 def describe(spec: ModelSpec) -> Description:
@@ -190,10 +194,11 @@ def describe(spec: ModelSpec) -> Description:
     return description
 
 
-def described(network: Any, layers: tuple[Layer, ...]) -> Description:
-    """Describe a torch network of which these layers are kept."""
+def described(network: Any, layers: tuple[Layer, ...], held: int = 0) -> Description:
+    """Describe a torch network of which these layers are kept, and whose states hold so many numbers."""
     sizes = [(tensor.numel(), tensor.element_size()) for tensor in network.parameters()]
-    return Description(layers, sum(count for count, _ in sizes), sum(count * size for count, size in sizes))
+    total = sum(count for count, _ in sizes)
+    return Description(layers, total, sum(count * size for count, size in sizes), held)
 
 
 def load(spec: ModelSpec, *, corpus: Iterable[Any] | None = None, device: str = "cpu") -> Model:

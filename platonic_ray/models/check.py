@@ -7,12 +7,16 @@ file).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from platonic_ray.datasets import Dataset
 from platonic_ray.errors import PlatonicRayError, WeightsError
 from platonic_ray.models.base import ModelSpec, describe
+from platonic_ray.models.calibrate import ITEMS, Calibration, calibrate
 from platonic_ray.models.catalog import CATALOG
+from platonic_ray.models.fit import activation_bytes
 from platonic_ray.models.kinds import KINDS
 from platonic_ray.models.resolve import resolve
 from platonic_ray.models.weights import matches_any
@@ -24,8 +28,8 @@ class ModelCheck:
     """One model of a study. Where it cannot be loaded, `problem` says why and the rest is None.
 
     `layers` are (name, width) of what would be kept. `parameters` and `weight_bytes` are of the
-    network as it is loaded (float32); `weights` says where they are: "here", "hub" (downloaded when
-    the study runs), "random", or "none" for a model without any.
+    network as it is loaded (float32), `batch_bytes` about what a batch of it holds; `weights` says where
+    they are: "here", "hub" (downloaded when the study runs), "random", or "none" for a model without any.
     """
 
     model: str
@@ -35,6 +39,7 @@ class ModelCheck:
     layers: tuple[tuple[str, int], ...] | None = None
     parameters: int | None = None
     weight_bytes: int | None = None
+    batch_bytes: int | None = None
     problem: str | None = None
 
 
@@ -59,9 +64,34 @@ def check_models(entries: Iterable[ModelEntry]) -> list[ModelCheck]:
             continue
         layers = tuple((layer.name, layer.width) for layer in found.layers)
         checks.append(
-            ModelCheck(entry.name, kind, entry.view, weights, layers, found.parameters, found.weight_bytes)
+            ModelCheck(
+                *(entry.name, kind, entry.view, weights, layers, found.parameters, found.weight_bytes),
+                batch_bytes=activation_bytes(spec, found),
+            )
         )
     return checks
+
+
+def calibrate_models(
+    entries: Iterable[ModelEntry], dataset: Dataset
+) -> list[tuple[str, Calibration | str | None]]:
+    """Measure every model of a study at sizes of its batches, on the first samples of its view.
+
+    :returns: of each its name, and what was found, why it could not be measured, or None for one without batches.
+    """
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    found: list[tuple[str, Calibration | str | None]] = []
+    for entry in entries:
+        try:
+            items = list(dataset.shard(entry.view, 0, ITEMS).items)
+            if dataset.several(entry.view):
+                items = list(itertools.chain.from_iterable(items))
+            found.append((entry.name, calibrate(resolve(entry), items, device)))
+        except PlatonicRayError as error:
+            found.append((entry.name, str(error)))
+    return found
 
 
 def _weights(spec: ModelSpec) -> str:

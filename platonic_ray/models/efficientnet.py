@@ -38,7 +38,7 @@ class EfficientNetModel:
         self._device = device
         self._size = IMAGE_SIZES[str(spec.architecture)]
         self._mean, self._std = spec.setting("mean"), spec.setting("std")
-        self._batch_images: int = spec.setting("batch_images")
+        self.budget: int = spec.setting("batch_images")
         blank = torch.zeros((1, 3, self._size, self._size), device=device)
         with torch.inference_mode():
             widths = [int(state.shape[1]) for state in self._states(blank)]
@@ -57,8 +57,8 @@ class EfficientNetModel:
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
         with torch.inference_mode(), exact:
-            starts = range(0, len(items), self._batch_images)
-            batches = [slice(start, start + self._batch_images) for start in starts]
+            starts = range(0, len(items), self.budget)
+            batches = [slice(start, start + self.budget) for start in starts]
             decoded = ready_ahead(lambda rows: self._decode(items[rows]), batches, self._device)
             for rows, rgb in zip(batches, decoded, strict=True):
                 means = {

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from platonic_ray.errors import WeightsError
 from platonic_ray.models import hub
-from platonic_ray.models.base import ModelSpec, describe
+from platonic_ray.models.base import Description, ModelSpec, describe
+from platonic_ray.models.calibrate import batch_setting
 from platonic_ray.models.catalog import CATALOG
 from platonic_ray.models.kinds import KINDS
 from platonic_ray.models.weights import locate, matches_any
@@ -19,19 +20,43 @@ _SAFETENSORS = "*.safetensors"
 
 
 def refuse_too_large(spec: ModelSpec, device: str) -> None:
-    """Refuse a model whose weights alone are larger than the device's memory, in the dtype that they run in.
+    """Refuse a model whose weights and activations are larger than the device's memory, in the dtype they run in.
 
-    :raises WeightsError: with both figures.
+    What a batch holds is looked at where it could decide: where weights take a part of the memory, or the study
+    asks for batches larger than the kind's.
+
+    :raises WeightsError: with the figures.
     """
     needed, there = weight_bytes(spec), device_bytes(device)
-    if needed > there:
+    setting = batch_setting(spec)
+    larger = setting is not None and spec.setting(setting) > KINDS[spec.kind].settings[setting]
+    held = activation_bytes(spec, describe(spec)) if needed > there / 8 or larger else 0
+    if needed + held > there:
         dtype = dict(spec.settings).get("dtype", "float32")
-        remedy = ' (or dtype = "bfloat16", half of it)' if dtype == "float32" and needed / 2 <= there else ""
+        half = dtype == "float32" and (needed + held) / 2 <= there
+        remedy = ' (or dtype = "bfloat16", half of it)' if half else ""
+        batch = f" and {held / 1e9:,.1f} GB for a batch ({setting})" if held else ""
         raise WeightsError(
-            f"Model {spec.name!r} needs {needed / 1e9:,.1f} GB for its weights in {dtype}, and the "
+            f"Model {spec.name!r} needs {needed / 1e9:,.1f} GB for its weights in {dtype}{batch}, and the "
             f"{'GPU' if device != 'cpu' else 'machine'} has {there / 1e9:,.1f} GB: it was not loaded. Take a "
-            f"smaller model or a larger machine{remedy}."
+            f"smaller model or batch, or a larger machine{remedy}."
         )
+
+
+def activation_bytes(spec: ModelSpec, description: Description) -> int:
+    """Return about what a batch of a model holds: all its hidden states; 0 where they are not known.
+
+    A lower bound: what a block holds beside them while it computes is less than a tenth of them in deep networks.
+    """
+    setting = batch_setting(spec)
+    if setting is None or not description.held:
+        return 0
+    size = float(spec.setting(setting))
+    if setting == "batch_tokens":  # one text that is longer than a batch is a batch of its own
+        size = max(size, float(spec.setting("max_tokens")))
+    return int(
+        size * description.held * (4 if dict(spec.settings).get("dtype", "float32") == "float32" else 2)
+    )
 
 
 def weight_bytes(spec: ModelSpec) -> int:

@@ -40,7 +40,7 @@ class HookedModel:
         self._network = network.eval().to(device)
         self._batch = batch
         self._device = device
-        self._batch_items: int = spec.setting("batch_items")
+        self.budget: int = spec.setting("batch_items")
         wanted = spec.setting("layers")
         if isinstance(wanted, tuple) and any(isinstance(layer, str) for layer in wanted):
             names = [name for name, _ in network.named_modules() if name]
@@ -63,8 +63,8 @@ class HookedModel:
         """
         kept = self._readout.rows(len(items))
         wanted = sorted({self._names[place] for place, _ in self._readout.parts})
-        for start in range(0, len(items), self._batch_items):
-            rows = slice(start, start + self._batch_items)
+        for start in range(0, len(items), self.budget):
+            rows = slice(start, start + self.budget)
             outputs = self._outputs(list(items[rows]), wanted)
             missing = [name for name in wanted if name not in outputs]
             if missing:

@@ -62,7 +62,7 @@ class TextModel:
         body = _body(network)
         self._device = device
         self._poolings = spec.poolings
-        self._batch_tokens: int = spec.setting("batch_tokens")
+        self.budget: int = spec.setting("batch_tokens")
         self._measures: bool = spec.setting("bits_per_byte")
         vocabulary = network.get_input_embeddings().weight.shape[0]
         self._tokens = Tokenizer(spec, tokenizer, vocabulary=vocabulary, positions=_positions(network))
@@ -78,7 +78,7 @@ class TextModel:
         tokens = self._tokens(items)
         rows = self._readout.rows(len(items))
         bits = [0.0] * len(items)
-        for batch in batches_by_length([len(ids) for ids in tokens.ids], self._batch_tokens):
+        for batch in batches_by_length([len(ids) for ids in tokens.ids], self.budget):
             some = [tokens.ids[index] for index in batch]
             output, mask = self._run(some, self._network)
             rows.put(batch, self._pooled(output, mask))
@@ -195,8 +195,9 @@ def describe(spec: ModelSpec) -> Description:
             network = _encoder(random_network(spec, config, auto))
             body = _body(network)
             spec = with_own_pooling(spec, folder)
-            readout = spec.keep(_named(_trace(body), body, spec))
-        return described(network, readout.layers)
+            states = _named(_trace(body), body, spec)
+        vocabulary = config.vocab_size if spec.setting("bits_per_byte") else 0  # a logit for each
+        return described(network, spec.keep(states).layers, sum(width for _, width in states) + vocabulary)
 
 
 def _configure(spec: ModelSpec, folder: Path) -> tuple[Any, Any]:

@@ -31,7 +31,7 @@ class TimmModel:
     def __init__(self, spec: ModelSpec, network: Any, device: str) -> None:
         self._network = network.eval().to(device)
         self._device = device
-        self._batch: int = spec.setting("batch_images")
+        self.budget: int = spec.setting("batch_images")
         blocks = getattr(network, "blocks", None)
         if blocks is None or not hasattr(network, "num_prefix_tokens"):
             raise StudyError(
@@ -57,7 +57,7 @@ class TimmModel:
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
         with exact:
-            batches = [slice(start, start + self._batch) for start in range(0, len(items), self._batch)]
+            batches = [slice(start, start + self.budget) for start in range(0, len(items), self.budget)]
             ready = ready_ahead(
                 lambda rows: torch.stack([self._transform(decode_image(item)) for item in items[rows]]),
                 batches,

@@ -71,7 +71,8 @@ def describe(spec: ModelSpec) -> Description:
     with explained(spec, folder, "video"):
         with torch.device("meta"):
             network = random_network(spec, _configure(spec, folder))
-        return described(network, VideoModel(spec, network, processor_of(spec, folder), "meta").layers)
+        model = VideoModel(spec, network, processor_of(spec, folder), "meta")
+        return described(network, model.layers, model.held)
 
 
 def _configure(spec: ModelSpec, folder: Path) -> Any:

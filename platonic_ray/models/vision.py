@@ -50,10 +50,11 @@ class VisionModel:
         self._processor = processor
         self._device = device
         self._poolings = spec.poolings
-        self._batch: int = spec.setting(self._BATCH)
+        self.budget: int = spec.setting(self._BATCH)
         self._takes_noise = "noise" in inspect.signature(network.forward).parameters
         blank = self._pixels(self._blank()).unsqueeze(0)
         states = self._states(blank)
+        self.held = sum(state.numel() for state in states)
         prefix = [self._prefix(state, blank) for state in states if state.ndim > 2]
         if "first" in self._poolings and not all(prefix):
             raise StudyError(
@@ -78,10 +79,10 @@ class VisionModel:
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
         with exact:
-            starts = range(0, len(items), self._batch)
+            starts = range(0, len(items), self.budget)
             ready = ready_ahead(
                 lambda start: [
-                    self._pixels(self._decode(item)) for item in items[start : start + self._batch]
+                    self._pixels(self._decode(item)) for item in items[start : start + self.budget]
                 ],
                 starts,
                 self._device,
@@ -193,7 +194,8 @@ def describe(spec: ModelSpec) -> Description:
     with explained(spec, folder, "vision"):
         with torch.device("meta"):
             network = random_network(spec, configure(spec, folder))
-        return described(network, VisionModel(spec, network, processor_of(spec, folder), "meta").layers)
+        model = VisionModel(spec, network, processor_of(spec, folder), "meta")
+        return described(network, model.layers, model.held)
 
 
 def processor_of(spec: ModelSpec, folder: Path) -> Any:

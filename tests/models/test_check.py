@@ -6,10 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from model_samples import image
 
 from platonic_ray.cli import main
 from platonic_ray.models import check_models, load, resolve
+from platonic_ray.models.calibrate import propose
 from platonic_ray.study import Study
 
 
@@ -61,11 +65,43 @@ def test_every_model_is_described_and_the_bad_ones_say_why(study, capsys) -> Non
     assert bert["layers"] == [["embedding", 16], ["block 2", 16]]
     assert (bert["parameters"], bert["weight_bytes"]) == (parameters, 4 * parameters)
     assert (bert["weights"], bert["problem"]) == ("here", None)
+    assert bert["batch_bytes"] == 2048 * 3 * 16 * 4  # tokens, states, width, float32
     assert "has no weights of a form that is read" in bare["problem"]
     assert (random["weights"], len(random["layers"])) == ("random", 4)
     assert "has no layer 9. It has 4" in layer["problem"]
     assert pixels["layers"] == [["pixels", 3072]]
     assert "2 of 5 models cannot be loaded: no weights, no layer" in said.err
+
+
+def test_batches_are_proposed_from_a_measurement_on_the_studys_samples(
+    study, tmp_path, capsys, monkeypatch
+) -> None:
+    pq.write_table(
+        pa.table({"caption": ["a red dog", "hat"] * 40, "image": [image(0)] * 80}), tmp_path / "s.parquet"
+    )
+    text = study.read_text() + '[dataset]\nsource = "s.parquet"\n'
+    study.write_text(text)
+    monkeypatch.setattr("platonic_ray.models.pretrained.load_network", None)
+    assert main(["models", "--check", str(study), "--calibrate", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    for name in ("bert", "random"):
+        made = found[name]
+        assert (made["setting"], made["given"]) == ("batch_tokens", 2048)
+        rates = {float(size): rate for size, rate in made["rates"].items()}
+        assert made["proposed"] == propose(rates)
+        assert min(rates) == 256
+    assert "has no layer 9" in found["no layer"]
+    assert found["pixels"] is None
+
+
+def test_the_proposed_size_is_the_smallest_that_is_as_good_as_the_best() -> None:
+    assert propose({1: 5.0, 2: 9.8, 4: 10.0, 8: 7.0}) == 2
+    assert propose({30.0: 1.0}) == 30.0
+
+
+def test_calibrating_asks_for_a_study(capsys) -> None:
+    assert main(["models", "--calibrate"]) != 0
+    assert "--check" in capsys.readouterr().err
 
 
 def test_the_table_has_a_line_a_model(study, capsys) -> None:

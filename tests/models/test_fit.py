@@ -24,13 +24,28 @@ def test_what_weights_take_is_what_their_headers_say_in_the_dtype_they_run_in(ti
 
 
 def test_a_model_that_is_too_large_is_not_loaded(tiny_bert, monkeypatch) -> None:
-    needed = describe(_spec(tiny_bert)).weight_bytes
+    spec = _spec(tiny_bert, batch_tokens=1, max_tokens=4)
+    needed = describe(spec).weight_bytes + fit.activation_bytes(spec, describe(spec))
     monkeypatch.setattr(fit, "device_bytes", lambda device: needed)
-    load(_spec(tiny_bert))
+    load(spec)
     monkeypatch.setattr(fit, "device_bytes", lambda device: needed - 1)
     monkeypatch.setattr("platonic_ray.models.text.load_network", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(WeightsError, match=r"Model 'm' needs 0\.0 GB for its weights in float32.*or dtype"):
-        load(_spec(tiny_bert))
+        load(spec)
+
+
+def test_a_batch_that_does_not_fit_beside_the_weights_is_refused_with_both_figures(
+    tiny_bert, monkeypatch
+) -> None:
+    spec = _spec(tiny_bert, batch_tokens=10**9)
+    held = fit.activation_bytes(spec, describe(spec))
+    assert held == 10**9 * 3 * 16 * 4
+    monkeypatch.setattr(fit, "device_bytes", lambda device: held)
+    monkeypatch.setattr("platonic_ray.models.text.load_network", lambda *_: pytest.fail("weights were read"))
+    with pytest.raises(
+        WeightsError, match=r"192\.0 GB for a batch \(batch_tokens\).*192\.0 GB: it was not loaded"
+    ):
+        load(spec)
 
 
 def test_of_a_hubs_model_only_the_configuration_is_fetched_to_know(tiny_bert, monkeypatch) -> None:
