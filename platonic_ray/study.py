@@ -103,9 +103,10 @@ class ModelEntry(_Frozen):
     `attention` names transformers' implementation; `trust_remote_code` lets code beside the weights run.
     `concatenate` adds a representation of all layers side by side. `bos` puts the tokenizer's
     first token before every text (true), or leaves it out (false). `bits_per_byte` measures how well a
-    causal language model predicts its view, on the same pass. `capability` are scores from elsewhere,
-    `{ hellaswag = 0.71 }`; they stand in the result and change no feature. `gpus` is how many GPUs the model
-    asks for where there are any (a fraction shares one), instead of `run.gpus_per_model`. Fields left None take the
+    causal language model predicts its view, on the same pass, or another view of texts, which it names.
+    `capability` are scores from elsewhere, `{ hellaswag = 0.71 }`; they stand in the result and change no
+    feature. `gpus` is how many GPUs the model asks for where there are any (a fraction shares one), instead
+    of `run.gpus_per_model`. Fields left None take the
     catalog's or the kind's default.
     """
 
@@ -134,7 +135,7 @@ class ModelEntry(_Frozen):
     trust_remote_code: bool | None = None
     concatenate: bool | None = None
     bos: bool | None = None
-    bits_per_byte: bool | None = None
+    bits_per_byte: bool | Name | None = None
     capability: dict[Name, float] = {}
     gpus: Annotated[float, Field(gt=0, le=64)] | None = None
 

@@ -30,6 +30,7 @@ from platonic_ray.plan import Score
 from platonic_ray.results import Chosen, LayerInfo, PairScores, Result, capability_frame, growth_frame
 from platonic_ray.statistics import Calibration, Interval
 from platonic_ray.store import Manifest, Store
+from platonic_ray.study import ModelEntry
 
 
 def assemble(
@@ -80,7 +81,7 @@ def assemble(
         for entry, spec, description in zip(prepared.study.models, context.specs, described, strict=True)
         for row in capability_rows(
             entry.name,
-            entry.view,
+            _measured_view(entry),
             description.likelihood,
             entry.capability,
             parameters_of(spec, context.store),
@@ -135,6 +136,10 @@ _ROUNDED = (
     "{model}: kept as float16, which changes {mean:.2%} of 10 nearest neighbors (at most {most:.2%}, in "
     "{layer!r}), measured among the {rows} samples of each shard; among more, neighbors lie closer and more change"
 )
+
+
+def _measured_view(entry: ModelEntry) -> str:
+    return entry.bits_per_byte if isinstance(entry.bits_per_byte, str) else entry.view
 
 
 def _interval(row: dict[str, Any]) -> Interval | None:

@@ -80,7 +80,13 @@ class Context:
     @property
     def views(self) -> tuple[str, ...]:
         """The views that the study's models read, sorted."""
-        return tuple(sorted({model.view for model in self.plan.models}))
+        return views_of([model.view for model in self.plan.models], self.specs)
+
+
+def views_of(read: Sequence[str], specs: Sequence[ModelSpec]) -> tuple[str, ...]:
+    """Return the views that models embed, and those of which they are to predict the texts, sorted."""
+    predicted = {spec.likelihood_view for spec in specs} - {None}
+    return tuple(sorted({*read, *(view for view in predicted if view)}))
 
 
 class MissingInputError(RunError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import itertools
+import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from platonic_ray.engine.narrow import narrowed, neighbors_lost
 from platonic_ray.errors import DataError
 from platonic_ray.kernels import CLAMPED, clamp_bounds, prepare, prepare_layers
 from platonic_ray.models import Features, Model, load
-from platonic_ray.plan import Clamp, Embed, features_key
+from platonic_ray.plan import Clamp, Embed, Span, features_key
 from platonic_ray.store import (
     CorruptArtifactError,
     Manifest,
@@ -122,7 +123,10 @@ class ModelRunner:
             else self._dataset.shard(planned.view, span.start, span.stop)
         )
         items = read.items
-        key = features_key(spec.key, read.digest(), self._corpus_digest, context.features)
+        other = spec.likelihood_view
+        predicted = None if other is None else self._dataset.shard(other, span.start, span.stop)
+        of_texts = None if predicted is None else predicted.digest()
+        key = features_key(spec.key, read.digest(), self._corpus_digest, context.features, of_texts)
         if key != planned.shard_keys[shard]:
             raise DataError(
                 f"Samples {span.start} to {span.stop - 1} of {self._dataset.name} changed while the study ran. "
@@ -135,8 +139,14 @@ class ModelRunner:
         if read.counts is not None:
             layers = [np.repeat(rows, read.counts, axis=0) for rows in features.layers]
             features = dataclasses.replace(features, layers=layers)
+        if other is not None and predicted is not None:
+            texts = list(predicted.items)
+            if self._dataset.several(other):
+                texts = list(itertools.chain.from_iterable(texts))
+            features = dataclasses.replace(features, likelihood=self._loaded.likelihood(texts))  # type: ignore[attr-defined]
         for layer, rows in zip(self._loaded.layers, features.layers, strict=True):
             self._refuse_nan(rows, planned.name, layer.name, span.start)
+        self._refuse_no_likelihood(features, planned.name, span)
         return features
 
     def _run(self, items: Sequence[Any]) -> Features:
@@ -144,7 +154,7 @@ class ModelRunner:
         assert self._loaded is not None
         features = self._loaded.embed(items)
         wide = self._context.specs[self._model].in_float32()
-        if wide is None or all(np.isfinite(rows).all() for rows in features.layers):
+        if wide is None or _is_finite(features):
             return features
         if self._wide is None:
             self._wide = load(wide, device=self._device)
@@ -157,6 +167,13 @@ class ModelRunner:
         named = zip(layers, self._loaded.layers, strict=True)
         return [narrowed(rows, name, layer.name, ids) for rows, layer in named]
 
+    def _refuse_no_likelihood(self, features: Features, model: str, span: Span) -> None:
+        if features.likelihood is not None and not math.isfinite(features.likelihood.bits):
+            raise DataError(
+                f"Model {model!r}: the bits per byte of samples {span.start} to {span.stop - 1} are NaN or infinite. "
+                "Run the model in float32."
+            )
+
     def _refuse_nan(self, rows: NDArray[np.float32], model: str, layer: str, first: int) -> None:
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if bad.size:
@@ -166,6 +183,11 @@ class ModelRunner:
                 f"{', …' if bad.size > 20 else ''}. Leave these samples out, or run the model in float32 "
                 '(on_nan = "float32" does where it has to).'
             )
+
+
+def _is_finite(features: Features) -> bool:
+    bits = 0.0 if features.likelihood is None else features.likelihood.bits
+    return math.isfinite(bits) and all(np.isfinite(rows).all() for rows in features.layers)
 
 
 def averaged(features: Features, groups: Sequence[Sequence[Any]]) -> Features:

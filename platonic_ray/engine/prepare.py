@@ -13,7 +13,7 @@ from typing import Any
 
 from platonic_ray.datasets import Dataset, Shard, check_samples, open_dataset
 from platonic_ray.digest import digest
-from platonic_ray.engine.context import Context
+from platonic_ray.engine.context import Context, views_of
 from platonic_ray.engine.expanded import owners_of, refuse_of_rows, rows_of_search, samples_of
 from platonic_ray.engine.held_out import chooses
 from platonic_ray.engine.intervals import intervals_of
@@ -66,7 +66,6 @@ def prepare(study: Study, store: Store) -> Prepared:
     refuse_twice(metrics)
     resolve_winners(metrics)
     opened = open_dataset(study.dataset, study.seed)
-    views = tuple(sorted({model.view for model in study.models}))
     for entry in study.models:
         opened.kind(entry.view)  # raises, naming the views there are
     for metric in metrics:
@@ -81,6 +80,11 @@ def prepare(study: Study, store: Store) -> Prepared:
                 f"Model {entry.name!r} reads {spec.modality}; the view {entry.view!r} holds {kind}. "
                 f"Views that hold {spec.modality}: {_listed(v for v, k in opened.views.items() if k == spec.modality)}."
             )
+        if spec.likelihood_view is not None and opened.kind(spec.likelihood_view) != "text":
+            raise StudyError(
+                f"Model {entry.name!r}: bits_per_byte names the view {spec.likelihood_view!r}, which holds no texts."
+            )
+    views = views_of([model.view for model in study.models], specs)
     dataset, dropped = _checked(opened, views, study, store)
     samples = len(dataset)
     if dataset.owners is not None:
@@ -304,7 +308,8 @@ def _plan(
 ) -> Plan:
     spans = cut(len(dataset), study.shard_rows)
     shard_digests = {
-        view: dataset.shard_digests(view, study.shard_rows) for view in {m.view for m in study.models}
+        view: dataset.shard_digests(view, study.shard_rows)
+        for view in views_of([model.view for model in study.models], specs)
     }
     models = []
     for entry, spec in zip(study.models, specs, strict=True):
@@ -313,13 +318,16 @@ def _plan(
         if spec.by_row:
             numbers = dataset.numbers(entry.view)
             digests = [Shard(numbers[span.start : span.stop]).digest() for span in spans]
+        predicted = (
+            [None] * len(spans) if spec.likelihood_view is None else shard_digests[spec.likelihood_view]
+        )
         models.append(
             PlannedModel(
                 name=entry.name,
                 view=entry.view,
                 tie_digest=digest({"model": spec.key, "view": entry.view, "seed": study.seed}),
                 shard_keys=tuple(
-                    features_key(spec.key, digests[shard], corpus, study.features)
+                    features_key(spec.key, digests[shard], corpus, study.features, predicted[shard])
                     for shard in range(len(spans))
                 ),
             )

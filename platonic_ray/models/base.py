@@ -109,6 +109,12 @@ class ModelSpec:
         return (given,) if isinstance(given, str) else tuple(given)
 
     @property
+    def likelihood_view(self) -> str | None:
+        """The view whose likelihood is measured, where that is another than the one that is embedded."""
+        given = dict(self.settings).get("bits_per_byte")
+        return given if isinstance(given, str) else None
+
+    @property
     def takes_pooler(self) -> bool:
         """Whether the output of the model's own head is among what is kept."""
         return POOLER in self.poolings

@@ -63,7 +63,7 @@ class TextModel:
         self._device = device
         self._poolings = spec.poolings
         self.budget: int = spec.setting("batch_tokens")
-        self._measures: bool = spec.setting("bits_per_byte")
+        self._measures = spec.setting("bits_per_byte") is True
         vocabulary = network.get_input_embeddings().weight.shape[0]
         self._tokens = Tokenizer(spec, tokenizer, vocabulary=vocabulary, positions=_positions(network))
         output, _ = self._run([[self._tokens.pad]], body)
@@ -87,6 +87,20 @@ class TextModel:
                     bits[index] = of_text
         likelihood = self._likelihood(items, tokens, bits) if self._measures else None
         return Features(rows.features(), len(tokens.cut), likelihood)
+
+    def likelihood(self, texts: Sequence[str]) -> Likelihood:
+        """Return how well the network, a causal language model, predicts texts that need not be embedded.
+
+        :raises DataError: as `embed`.
+        """
+        tokens = self._tokens(texts)
+        bits = [0.0] * len(texts)
+        for batch in batches_by_length([len(ids) for ids in tokens.ids], self.budget):
+            some = [tokens.ids[index] for index in batch]
+            output, _ = self._run(some, self._network, states=False)
+            for index, of_text in zip(batch, self._bits(output["logits"], some), strict=True):
+                bits[index] = of_text
+        return self._likelihood(texts, tokens, bits)
 
     def _pooled(self, output: Any, mask: torch.Tensor) -> Callable[[int, str | None], np.ndarray]:
         """Return what gives one of the states in an output, pooled one way."""
@@ -119,11 +133,11 @@ class TextModel:
             mask[row, : len(one)] = 1
         return ids, mask
 
-    def _run(self, tokens: list[list[int]], network: Any) -> tuple[Any, torch.Tensor]:
+    def _run(self, tokens: list[list[int]], network: Any, *, states: bool = True) -> tuple[Any, torch.Tensor]:
         """Return a network's output for a batch, and the batch's mask."""
         ids, mask = (tensor.to(self._device) for tensor in self._padded(tokens))
         with torch.inference_mode():
-            return network(input_ids=ids, attention_mask=mask, output_hidden_states=True), mask
+            return network(input_ids=ids, attention_mask=mask, output_hidden_states=states), mask
 
 
 def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> TextModel:

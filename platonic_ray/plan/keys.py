@@ -21,16 +21,23 @@ _SCALES_VERSION = 1
 _SCORES_VERSION = 1
 
 
-def features_key(model: str, samples: str, corpus: str | None = None, kept: str = "float32") -> str:
+def features_key(
+    model: str,
+    samples: str,
+    corpus: str | None = None,
+    kept: str = "float32",
+    predicted: str | None = None,
+) -> str:
     """Return the key of a shard of features.
 
     :param model: key of the model's specification.
     :param samples: digest of the content of the shard's samples.
     :param corpus: digest of the whole view, for a model that is fitted on it.
     :param kept: the type that features are kept in.
+    :param predicted: digest of the texts of which the likelihood is measured beside, where they are others.
     """
-    narrow = {} if kept == "float32" else {"kept": kept}
-    return digest({"kind": "features", "model": model, "samples": samples, "corpus": corpus, **narrow})
+    more = ({} if kept == "float32" else {"kept": kept}) | ({"predicted": predicted} if predicted else {})
+    return digest({"kind": "features", "model": model, "samples": samples, "corpus": corpus, **more})
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from model_samples import entry
+from support import dense_features
 from text_families import FAMILIES, TEXTS, save_tokenizer
 
 import platonic_ray as pr
@@ -142,6 +143,40 @@ def test_a_study_reports_what_was_measured_beside_what_was_given(saved_text, sam
     given = pr.align(study(capability={"imagenet": 0.1}), quiet=True)
     assert given.capability.rows()[2] == ("pixels", "imagenet", None, 0.1, None, None)
     assert "imagenet: pixels 0.1" in given.summary()
+
+
+def test_a_study_measures_the_likelihood_of_another_view_than_the_one_it_embeds(
+    saved_text, samples, tmp_path
+) -> None:
+    def study(predicted):
+        model = {
+            "name": "gpt2",
+            "kind": "transformers-text",
+            "weights": str(saved_text("gpt2")),
+            "view": "en",
+        }
+        return pr.Study.from_dict(
+            {
+                **{"dataset": {"source": str(samples), "samples": 40}, "shard_rows": 16},
+                **{"models": [{**model, "bits_per_byte": predicted}], "null": {"permutations": 0}},
+                "run": {"engine": "local", "store": str(tmp_path / "store")},
+            }
+        )
+
+    result = pr.align(study("de"), quiet=True)
+    first, second = result.capability.rows(named=True)
+    assert (first["model"], first["view"], first["samples"]) == ("gpt2", "de", 40)
+    texts = pr.datasets.open_dataset(study("de").dataset, 0).read("de")
+    whole = _load(saved_text("gpt2")).embed(texts).likelihood
+    np.testing.assert_allclose(first["value"], whole.bits_per_byte, rtol=1e-6)
+    np.testing.assert_allclose(second["value"], whole.bits_per_byte_per_text, rtol=1e-6)
+    features = [layer.tobytes() for layer in dense_features(study("de"))["gpt2"]]
+    pr.align(study(True), quiet=True)
+    assert features == [layer.tobytes() for layer in dense_features(study(True))["gpt2"]]
+    with pytest.raises(StudyError, match="which holds no texts"):
+        pr.align(study("image"), quiet=True)
+    with pytest.raises(StudyError, match="has no view"):
+        pr.align(study("fr"), quiet=True)
 
 
 @pytest.mark.weights
