@@ -86,11 +86,14 @@ def parameters_of(spec: ModelSpec) -> int:
 
 
 def device_bytes(device: str) -> int:
-    """Return the memory of a device: of a GPU its own, of the CPU the machine's or what its container may use."""
+    """Return the memory of all GPUs that this process sees, or of the machine or what its container may use."""
     if device.startswith("cuda"):
         import torch
 
-        return int(torch.cuda.get_device_properties(device).total_memory)
+        each = (
+            torch.cuda.get_device_properties(gpu).total_memory for gpu in range(torch.cuda.device_count())
+        )
+        return int(sum(each))
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError):  # no such limit
         there = min(there, int(_CGROUP.read_text()))

@@ -17,6 +17,7 @@ def pool_tokens(state: torch.Tensor, mask: torch.Tensor, pooling: str | None) ->
         return state
     if pooling == "first":
         return state[:, 0]
+    mask = mask.to(state.device)  # of a network over several GPUs, states lie where their blocks do
     count = mask.sum(1)
     if pooling == "last":
         return state[torch.arange(len(state), device=state.device), count - 1]

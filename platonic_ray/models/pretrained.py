@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,27 @@ from platonic_ray.models.layers import POOLER
 
 
 def load_network(
-    spec: ModelSpec, folder: Path, config: Any, auto: Any = transformers.AutoModel, *, device: str = "cpu"
+    spec: ModelSpec,
+    folder: Path,
+    config: Any,
+    auto: Any = transformers.AutoModel,
+    *,
+    device: str = "cpu",
+    placed: Mapping[str, Any] | None = None,
 ) -> Any:
     """Return the network of a configuration in the study's dtype: a folder's weights, or seeded random ones.
 
     :param auto: the auto class that knows which network goes with the configuration.
     :param device: where quantized weights are put; others stay on the CPU.
+    :param placed: the device of each part, of a network that is spread over several (`spread.device_map`).
     :raises ValueError: if the files lack some of the network's weights.
     """
     if spec.init == "random":
         return random_network(spec, config, auto)
     quantized = dict(spec.settings).get("quantization")
-    more = {} if quantized is None else _quantized(spec, quantized, device)
+    more = {} if placed is None else {"device_map": dict(placed)}
+    if quantized is not None:
+        more = _quantized(spec, quantized, device)
     network, report = auto.from_pretrained(
         folder,
         config=config,

@@ -40,6 +40,7 @@ from platonic_ray.models.pretrained import (
     states_of,
 )
 from platonic_ray.models.sentence import with_own_pooling
+from platonic_ray.models.spread import device_map, memory_for_weights
 from platonic_ray.models.tokens import Tokenizer, Tokens
 from platonic_ray.models.weights import locate
 
@@ -57,7 +58,7 @@ class TextModel:
     def __init__(self, spec: ModelSpec, network: Any, tokenizer: Any, device: str) -> None:
         self._name = spec.name
         self._network = network.eval()
-        if spec.setting("quantization") is None:  # quantized weights are where they belong already
+        if getattr(network, "hf_device_map", None) is None:  # else its parts are where they belong already
             network.to(device)
         body = _body(network)
         self._device = device
@@ -113,7 +114,7 @@ class TextModel:
         counts = torch.zeros(ids.shape, dtype=torch.bool)
         for row, one in enumerate(tokens):
             counts[row, : len(one)] = torch.tensor(self._tokens.own(one))
-        return bits_of_texts(logits, ids.to(self._device), counts.to(self._device))
+        return bits_of_texts(logits, ids.to(logits.device), counts.to(logits.device))
 
     def _likelihood(self, texts: Sequence[str], tokens: Tokens, bits: list[float]) -> Likelihood:
         sizes = [
@@ -160,8 +161,19 @@ def _load(spec: ModelSpec, folder: Path, device: str) -> tuple[Any, Any]:
         network = random_network(spec, config, auto)
         read_gguf(folder / str(spec.file), network)
     else:
-        network = load_network(spec, folder, config, auto, device=device)
+        placed = _placed(spec, config, auto) if device == "cuda" else None
+        network = load_network(spec, folder, config, auto, device=device, placed=placed)
     return _encoder(network), tokenizer
+
+
+def _placed(spec: ModelSpec, config: Any, auto: Any) -> dict[str, int] | None:
+    """Return which part of a network goes to which GPU; None where one GPU, or one alone, holds it."""
+    memory = memory_for_weights()
+    if len(memory) < 2 or spec.init == "random" or spec.setting("quantization") is not None:
+        return None
+    with torch.device("meta"):
+        placed = device_map(random_network(spec, config, auto), memory, f"Model {spec.name!r}")
+    return placed if len(set(placed.values())) > 1 else None
 
 
 def _auto(spec: ModelSpec, config: Any) -> Any:
