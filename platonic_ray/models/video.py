@@ -14,10 +14,8 @@ from PIL import Image
 
 from platonic_ray.datasets import decode_video, evenly
 from platonic_ray.errors import DataError
-from platonic_ray.models.base import Description, ModelSpec, configuration, described
-from platonic_ray.models.pretrained import explained, load_network, random_network
-from platonic_ray.models.vision import VisionModel, configure, processor_of
-from platonic_ray.models.weights import locate
+from platonic_ray.models.base import Description, ModelSpec
+from platonic_ray.models.vision import VisionModel, configure, describe_as, load_as
 
 
 class VideoModel(VisionModel):
@@ -49,17 +47,13 @@ class VideoModel(VisionModel):
         return (pixels.shape[1] // depth) * super()._patches(pixels)
 
 
-def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> VideoModel:
+def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> VisionModel:
     """Load a processor and a network, trained or with seeded random weights.
 
     :raises WeightsError: if the files are not those of a video model, or lack some of its weights.
     :raises StudyError: if the pooling is one that the network does not have.
     """
-    assert spec.weights is not None
-    folder = locate(spec.weights)
-    with explained(spec, folder, "video"):
-        network = load_network(spec, folder, _configure(spec, folder))
-        return VideoModel(spec, network, processor_of(spec, folder), device)
+    return load_as(VideoModel, spec, "video", _configure, device)
 
 
 def describe(spec: ModelSpec) -> Description:
@@ -67,12 +61,7 @@ def describe(spec: ModelSpec) -> Description:
 
     :raises WeightsError: if they are not understood.
     """
-    folder = locate(configuration(spec))
-    with explained(spec, folder, "video"):
-        with torch.device("meta"):
-            network = random_network(spec, _configure(spec, folder))
-        model = VideoModel(spec, network, processor_of(spec, folder), "meta")
-        return described(network, model.layers, model.held)
+    return describe_as(VideoModel, spec, "video", _configure)
 
 
 def _configure(spec: ModelSpec, folder: Path) -> Any:

@@ -178,11 +178,7 @@ def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> Visi
     :raises WeightsError: if the files are not those of a vision model, or lack some of its weights.
     :raises StudyError: if the pooling is one that the network does not have.
     """
-    assert spec.weights is not None
-    folder = locate(spec.weights)
-    with explained(spec, folder, "vision"):
-        network = load_network(spec, folder, configure(spec, folder))
-        return VisionModel(spec, network, processor_of(spec, folder), device)
+    return load_as(VisionModel, spec, "vision", configure, device)
 
 
 def describe(spec: ModelSpec) -> Description:
@@ -190,12 +186,34 @@ def describe(spec: ModelSpec) -> Description:
 
     :raises WeightsError: if they are not understood.
     """
+    return describe_as(VisionModel, spec, "vision", configure)
+
+
+def load_as(
+    model: type[VisionModel],
+    spec: ModelSpec,
+    what: str,
+    configured: Callable[[ModelSpec, Path], Any],
+    device: str,
+) -> VisionModel:
+    """Load a kind of vision model; `what` it is called in errors, as `load`."""
+    assert spec.weights is not None
+    folder = locate(spec.weights)
+    with explained(spec, folder, what):
+        network = load_network(spec, folder, configured(spec, folder))
+        return model(spec, network, processor_of(spec, folder), device)
+
+
+def describe_as(
+    model: type[VisionModel], spec: ModelSpec, what: str, configured: Callable[[ModelSpec, Path], Any]
+) -> Description:
+    """Describe a kind of vision model on the meta device, as `describe`."""
     folder = locate(configuration(spec))
-    with explained(spec, folder, "vision"):
+    with explained(spec, folder, what):
         with torch.device("meta"):
-            network = random_network(spec, configure(spec, folder))
-        model = VisionModel(spec, network, processor_of(spec, folder), "meta")
-        return described(network, model.layers, model.held)
+            network = random_network(spec, configured(spec, folder))
+        made = model(spec, network, processor_of(spec, folder), "meta")
+        return described(network, made.layers, made.held)
 
 
 def processor_of(spec: ModelSpec, folder: Path) -> Any:
