@@ -149,7 +149,7 @@ def _over(
         dataset=study.dataset,
         seed=study.seed,
         dropped=left_out,
-        fingerprint=dataset.fingerprint(sorted({model.view for model in study.models})),
+        fingerprint=dataset.fingerprint(views_of([model.view for model in study.models], specs)),
         run=study.run,
         null=null,
         curves=curves,
