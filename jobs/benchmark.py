@@ -15,7 +15,7 @@ to end with the CKA family. `--scale 0.1` takes a tenth of the layers.
 
     python jobs/benchmark.py embed --part recipe
 
-times how features are made from texts and images (`embed --help`).
+times how features are made from texts and images (`embed --help`); `--only vit-b` runs one row of it in minutes.
 
     python jobs/benchmark.py scorer
 

@@ -20,6 +20,18 @@ PARTS = {
 }
 
 
+ROWS = {
+    "recipe-minilm": "--part recipe --texts 512 --recipe-texts 24",
+    "recipe-smollm2": "--part recipe --model smollm2-135m --texts 96 --recipe-texts 4 --repetitions 2",
+    "encode": "--part encode --texts 512",
+    "efficientnet": "--part images --images 192",
+    "vit-b": "--part images --model vit-b --images 24 --repetitions 2",
+    "writing-minilm": "--part writing --texts 1024",
+    "writing-smollm2": "--part writing --model smollm2-135m --texts 256",
+}
+"""One row of what is measured, at a size that takes less than three minutes on two quiet cores."""
+
+
 def time_embedding(arguments: list[str]) -> dict[str, Any]:
     """Parse, time, return the report; for people the same as lines on standard error."""
     parser = argparse.ArgumentParser(prog="benchmark.py embed", description=__doc__)
@@ -33,7 +45,9 @@ def time_embedding(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument(
         "--threads", type=int, default=torch.get_num_threads(), help="of torch, for all sides"
     )
-    given = parser.parse_args(arguments)
+    parser.add_argument("--only", choices=ROWS, help="a row at a size of minutes; other options change it")
+    only = parser.parse_known_args(arguments)[0].only
+    given = parser.parse_args([*ROWS.get(only, "").split(), *arguments])
     torch.set_num_threads(given.threads)
     of_texts = given.model or "minilm-l6"
     if given.part == "recipe":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,12 +33,19 @@ def add(commands: Commands) -> None:
         examples=[
             "platonic-ray demo",
             "platonic-ray demo --samples 200 --out small",
+            "platonic-ray demo --languages fr,ja,zh",
             "platonic-ray demo --write study.toml",
         ],
     )
     demo.add_argument("--write", metavar="FILE", type=Path, help="write the demo's study to a file, and stop")
     demo.add_argument(
         "--samples", type=int, metavar="N", help="take a seeded draw of N samples (default: all)"
+    )
+    demo.add_argument(
+        "--languages",
+        metavar="LIST",
+        default="",
+        help="let MiniLM read the names in more languages too: fr,ja,… (seconds each)",
     )
     _add_options(demo)
 
@@ -63,13 +71,14 @@ def _add_options(command: argparse.ArgumentParser) -> None:
 
 
 def _demo(given: argparse.Namespace) -> None:
-    from platonic_ray.studies import packaged_study, text_of
+    from platonic_ray.studies import demo_text
 
+    text = demo_text([language for language in given.languages.split(",") if language])
     if given.write is not None:
-        write_study(given.write, text_of("demo"))
+        write_study(given.write, text)
         say_written(given.write, json=given.json)
         return
-    study = packaged_study("demo")
+    study = Study.from_dict(tomllib.loads(text), where="the demo")
     if given.samples is not None:
         study = study.replace(dataset={**study.dataset.model_dump(), "samples": given.samples})
     _align(study, given)

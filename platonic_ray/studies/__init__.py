@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from platonic_ray.datasets import open_dataset
+from platonic_ray.datasets import LANGUAGES, open_dataset
 from platonic_ray.errors import StudyError
 from platonic_ray.study import DatasetEntry, Study
 
+_OF_DEMO = ("en", "de")
 _MODELS = {
     "text": (
         ("MiniLM", "minilm-l6", ""),
@@ -36,6 +37,22 @@ _MODELS = {
 def text_of(name: str) -> str:
     """Return the text of a study of the package."""
     return (resources.files(__package__) / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def demo_text(languages: Sequence[str] = ()) -> str:
+    """Return the text of the demo's study; MiniLM reads the names in some more languages too.
+
+    :raises StudyError: for a language that the emoji have no names in, or that the demo has already.
+    """
+    there = [language for language in LANGUAGES if language not in _OF_DEMO]
+    for language in languages:
+        if language not in there or list(languages).count(language) > 1:
+            raise StudyError(f"--languages: {language!r} is none of, or given twice: {', '.join(there)}.")
+    more = (
+        f'\n[[models]]\nname = "MiniLM {language}"\nuse = "minilm-l6"\nview = "name.{language}"\n'
+        for language in languages
+    )
+    return text_of("demo") + "".join(more)
 
 
 def packaged_study(name: str) -> Study:

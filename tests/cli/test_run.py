@@ -13,6 +13,18 @@ def test_the_demos_study_can_be_copied_and_is_the_demos(tmp_path, capsys):
     assert "there already" in capsys.readouterr().err
 
 
+def test_the_demo_takes_more_languages_and_says_which_there_are(tmp_path, capsys):
+    assert run("demo", "--languages", "fr,ja", "--write", tmp_path / "study.toml") == 0
+    added = Study.from_toml(tmp_path / "study.toml").models[len(packaged_study("demo").models) :]
+    assert [(model.name, model.use, model.view) for model in added] == [
+        ("MiniLM fr", "minilm-l6", "name.fr"),
+        ("MiniLM ja", "minilm-l6", "name.ja"),
+    ]
+    for wrong in ("xx", "de", "fr,fr"):
+        assert run("demo", "--languages", wrong, "--samples", 9) == 2
+        assert "fr, es, it" in capsys.readouterr().err
+
+
 def test_the_demo_compares_text_with_text_images_with_images_and_both_and_two_languages():
     study = packaged_study("demo")
     views = [model.view for model in study.models]
