@@ -164,7 +164,7 @@ def test_a_study_measures_the_likelihood_of_another_view_than_the_one_it_embeds(
         )
 
     result = pr.align(study("de"), quiet=True)
-    first, second = result.capability.rows(named=True)
+    first, second, *_ = result.capability.rows(named=True)
     assert (first["model"], first["view"], first["samples"]) == ("gpt2", "de", 40)
     texts = pr.datasets.open_dataset(study("de").dataset, 0).read("de")
     whole = _load(saved_text("gpt2")).embed(texts).likelihood
