@@ -86,6 +86,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--metric", action="append", help="may be given several times")
     parser.add_argument("--permutations", type=int, default=200, help="of the null")
+    parser.add_argument("--apart", action="store_true", help="of the null: no two layers are alike")
     parser.add_argument("--reference", help="a checkout of minyoungg/platonic-rep, to compare with")
     parser.add_argument("--pairs", type=int, default=30, help="layer pairs that the reference scores")
     parser.add_argument("--references", type=int, default=10, help="models that the scorer scores against")
@@ -109,7 +110,7 @@ def _run(given: argparse.Namespace) -> dict[str, Any]:
         every = [m.name for m in metrics() if m.family == "neighbors" and m.similarities is None]
         return time_neighbor_metrics(given.metric or every, *size)
     if given.part == "null":
-        return time_null(given.metric or ["mutual_knn"], *size, given.permutations)
+        return time_null(given.metric or ["mutual_knn"], *size, given.permutations, given.apart)
     usual = ["cka", "unbiased_cka"] if given.part == "kernel-metrics" else ["mutual_knn"]
     reference = None if given.reference is None else Reference(given.reference)
     return time_table(given.metric or usual, *size, reference, given.pairs)

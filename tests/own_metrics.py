@@ -4,7 +4,8 @@ import numpy as np
 
 from platonic_ray.kernels import overlap_counts
 from platonic_ray.metrics import Metric
-from platonic_ray.metrics.base import NeighborRows, PairSums, Scored, no_status
+from platonic_ray.metrics.base import Scored, no_status
+from platonic_ray.metrics.states import NeighborRows, PairSums
 
 
 def joint(x: NeighborRows, y: NeighborRows):  # type: ignore[no-untyped-def]

@@ -27,24 +27,12 @@ in `platonic_ray` it joins the list in `base.metrics`. Every declaration is expl
 """
 
 from platonic_ray.metrics.against import Against
-from platonic_ray.metrics.base import (
-    COMPAT,
-    KernelRows,
-    LayerStates,
-    Metric,
-    NeighborRows,
-    Neighbors,
-    PairSums,
-    State,
-    best,
-    flag_zero_rows,
-    get_metric,
-    metrics,
-)
+from platonic_ray.metrics.base import COMPAT, Metric, best, flag_zero_rows
 from platonic_ray.metrics.cka import kernel_rows, ordered_inner
 from platonic_ray.metrics.kernel_tables import KernelStates
-from platonic_ray.metrics.knn import needs_of_neighbors, neighbor_pair, neighbor_sums
+from platonic_ray.metrics.knn import needs_of_neighbors, neighbor_pair, neighbor_sums, own_sums
 from platonic_ray.metrics.nearest import nearest
+from platonic_ray.metrics.registry import get_metric, metrics
 from platonic_ray.metrics.rows import (
     NOT_ASKED,
     asked_layers,
@@ -54,6 +42,7 @@ from platonic_ray.metrics.rows import (
     state_key,
     winners_of,
 )
+from platonic_ray.metrics.states import KernelRows, LayerStates, NeighborRows, Neighbors, PairSums, State
 from platonic_ray.metrics.table import (
     PairScores,
     Tables,
@@ -96,6 +85,7 @@ __all__ = [
     "neighbor_pair",
     "neighbor_sums",
     "ordered_inner",
+    "own_sums",
     "resolve_winners",
     "rows_digest",
     "score",

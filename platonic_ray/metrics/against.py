@@ -17,10 +17,11 @@ from torch import Tensor
 
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.kernels import Anchor, Kernel, anchors, blocks_of, median_distances, root_level, super_tile
-from platonic_ray.metrics.base import KernelRows, Metric, Neighbors, PairSums, Scored, State, flag_zero_rows
+from platonic_ray.metrics.base import Metric, Scored, flag_zero_rows
 from platonic_ray.metrics.cka import kernel_rows, ordered_inner
 from platonic_ray.metrics.knn import neighbor_pair
 from platonic_ray.metrics.rows import make_state, resolve_winners, state_key, states_for
+from platonic_ray.metrics.states import KernelRows, Neighbors, PairSums, State
 from platonic_ray.metrics.table import PairScores, as_layers, cells_of
 from platonic_ray.metrics.unary import ModelState, Wanted, model_state, rows_digest
 

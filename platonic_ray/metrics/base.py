@@ -8,8 +8,7 @@ pair. The in-process run, an out-of-core run and tasks on a cluster call the sam
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any, Literal, TypeVar
@@ -18,141 +17,33 @@ import numpy as np
 from torch import Tensor
 
 from platonic_ray.errors import StudyError
-from platonic_ray.kernels import Kernel, Links
-from platonic_ray.study import MetricEntry
+from platonic_ray.kernels import Kernel
+from platonic_ray.metrics.states import NeighborRows, Neighbors, PairSums, Similarities, State
 
 T = TypeVar("T")
 
 COMPAT = "platonic-rep"
 """The name of the arithmetic of the code of Huh et al. (2024), github.com/minyoungg/platonic-rep."""
 
-Similarities = Literal["plain", "centered"]
-"""Inner products of neighbors as they are, or minus the mean of their row of the kernel."""
+Relabelled = Literal[
+    "overlap",
+    "jaccard",
+    "rank",
+    "lcs",
+    "edit",
+    "cycle",
+    "turned cycle",
+    "products",
+    "masked",
+    "turned masked",
+]
+"""The loops that make sums of relabelled tables; "turned" where x and y have changed places."""
 
 Status = list[list[str | None]]
 """Why a cell `[Lx][Ly]` is NaN, or what is to be known about its number; None where nothing is."""
 
 Scored = tuple[np.ndarray, Status]
 """Scores `[Lx, Ly] float64` and their status."""
-
-
-@dataclass(frozen=True)
-class Neighbors:
-    """Unary state of the neighbor metrics: the tables of a model's layers.
-
-    `ids` `[L, n, k + 1] int64` and `values` `[L, n, k + 1] float64`, as `kernels.TopK` a layer; k is
-    at least the largest k of the metrics that are asked for. Where no metric goes on with them, values
-    are NaN; where order matters to none either, ids may be `[L, n, k]`, ascending. `row_sums` `[L, n]
-    float64` Σ_j K_ij, where a metric needs them.
-    """
-
-    ids: Tensor
-    values: Tensor
-    row_sums: Tensor | None = None
-    _made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    def some(self, layers: Sequence[int] | slice) -> Neighbors:
-        """Return the neighbors of some layers alone."""
-        row_sums = None if self.row_sums is None else self.row_sums[layers]
-        return Neighbors(self.ids[layers], self.values[layers], row_sums)
-
-    def links(self, k: int, similarities: Similarities) -> Links:
-        """Return the links of the k nearest, made once.
-
-        :param similarities: "plain" for K_ij, "centered" for K_ij − Σ_l K_il / n.
-        :raises ValueError: for "centered" without `row_sums`.
-        """
-
-        def make() -> Links:
-            ids, values = self.ids[..., :k], self.values[..., :k]
-            if similarities == "centered":
-                if self.row_sums is None:
-                    raise ValueError("similarities cannot be centered without the sums of their rows")
-                values = values - (self.row_sums / ids.shape[1])[..., None]
-            return Links.of(ids, values)
-
-        return self.once(("links", k, similarities), make)
-
-    def once(self, key: Any, make: Callable[[], T]) -> T:
-        """Return what `make` makes of this state alone, made when it is first asked for."""
-        if key not in self._made:
-            self._made[key] = make()
-        made: T = self._made[key]
-        return made
-
-
-@dataclass(frozen=True)
-class KernelRows:
-    """Unary state of the kernel metrics, of one kernel; all float64.
-
-    `row_sums` `[L, n]` Σ_{j≠i} K_ij, `diagonal` `[L, n]` K_ii, `squares` `[L]` Σ_{i≠j} K_ij². Cells may
-    have had a number subtracted, the same in all cells and the diagonal of a layer (`kernels.Anchor`).
-    """
-
-    row_sums: Tensor
-    diagonal: Tensor
-    squares: Tensor
-
-    def some(self, layers: Sequence[int] | slice) -> KernelRows:
-        """Return the state of some layers alone."""
-        return KernelRows(self.row_sums[layers], self.diagonal[layers], self.squares[layers])
-
-
-State = Mapping[str, Tensor]
-"""Unary state of the rows family: what a metric keeps of one layer, as named tensors."""
-
-
-@dataclass(frozen=True)
-class LayerStates:
-    """Both models' states under a metric of the rows family, and the layer pairs to be scored.
-
-    `x` and `y` hold the states by layer, those alone that `cells` name; `shape` is (Lx, Ly).
-    """
-
-    x: Mapping[int, State]
-    y: Mapping[int, State]
-    cells: tuple[tuple[int, int], ...]
-    shape: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class PairSums:
-    """All that a metric may need of a pair of models, over all n samples.
-
-    Neighbor family: `joint` `[Lx, Ly]` or `[S, Lx, Ly]`, the metric's own sums over rows, and where it
-    has them `own_x` `[S, Lx]` and `own_y` `[S, Ly]`, those of each layer with itself. Kernel family:
-    `inner` `[Lx, Ly] float64` Σ_{i≠j} K_ij L_ij, with the unary states of both sides. Rows family:
-    `states`.
-    """
-
-    n: int
-    joint: Tensor | None = None
-    inner: Tensor | None = None
-    x: KernelRows | None = None
-    y: KernelRows | None = None
-    own_x: Tensor | None = None
-    own_y: Tensor | None = None
-    states: LayerStates | None = None
-
-
-@dataclass(frozen=True)
-class NeighborRows:
-    """One side of what a neighbor metric sees of a pair: a block of rows of a model's tables.
-
-    `ids` `[L, b, k] int64`, nearest first, k the metric's own; `start` is the block's first row. `table`
-    `[L, n, k]` holds all rows, for a side that the metric declares in `whole`; else None. `links` are
-    those of all rows, for a metric that goes on with `similarities`; else None.
-    """
-
-    ids: Tensor
-    start: int
-    table: Tensor | None = None
-    links: Links | None = None
-
-    @property
-    def rows(self) -> slice:
-        """The rows of the block."""
-        return slice(self.start, self.start + self.ids.shape[1])
 
 
 Joint = Callable[[NeighborRows, NeighborRows], Tensor]
@@ -194,8 +85,7 @@ class Metric:
     `ordered` is False for a neighbor metric that asks which the k nearest are, and not for their order.
 
     A kernel metric declares `kernel_with`, the kernel that its sums are of, as a function of its options;
-    metrics with equal kernels share sums. `choices` are the values that an option may have, where they
-    can be listed; `check_options` refuses what a value alone does not show, by a `StudyError`.
+    metrics with equal kernels share sums.
 
     A metric of the rows family needs whole representations: `unary` makes the state of a layer, once,
     `pair` scores two of them, `permute` reorders a state's rows without making it again. It takes the
@@ -212,9 +102,8 @@ class Metric:
     where the metric is declared. `imported` is set for a user's own metric: its import path, and a
     digest of its source (`metrics.own`). `best` reduces a table of it to one score.
 
-    `null` says how its null by permutation is made: "relabel" where the score of a cell rises with
-    `PairSums.joint`, the number of shared neighbors, and depends on nothing else of the pair; None
-    where there is none yet.
+    `null` says by which loop a neighbor metric's `joint` sums of relabelled tables are made, in a time that
+    grows with what is shared alone (`statistics.relabel`); where it is None they are made by `joint` itself.
     """
 
     name: str
@@ -236,10 +125,8 @@ class Metric:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     null_mean: Callable[[int, Mapping[str, Any]], float | None] | None = field(default=None, repr=False)
     bounds_with: Callable[[Mapping[str, Any]], tuple[float, float]] | None = field(default=None, repr=False)
-    null: Literal["relabel"] | None = None
+    null: Relabelled | None = None
     kernel_with: Callable[[Mapping[str, Any]], Kernel] | None = field(default=None, repr=False)
-    choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, hash=False, repr=False)
-    check_options: Callable[[str, Mapping[str, Any]], None] | None = field(default=None, repr=False)
     unary: Unary | None = field(default=None, repr=False)
     pair: PairScore | None = field(default=None, repr=False)
     permute: Permute | None = field(default=None, repr=False)
@@ -353,6 +240,8 @@ class Metric:
         if self.compat:
             return self
         if self.reference is None:
+            from platonic_ray.metrics.registry import metrics
+
             known = ", ".join(sorted(metric.name for metric in metrics() if metric.reference is not None))
             raise StudyError(
                 f"{self.name} is not a metric of {COMPAT}, whose arithmetic is asked for; these are: {known}."
@@ -385,12 +274,7 @@ class Metric:
                 known = ", ".join(sorted(self.options)) or "none"
                 raise StudyError(f"{self.name} has no option {name!r}; its options: {known}.")
             _check_option(self.name, name, value, self.options[name])
-            if name in self.choices and value not in self.choices[name]:
-                listed = ", ".join(repr(choice) for choice in self.choices[name])
-                raise StudyError(f"{self.name}: {name} must be one of {listed} (given: {value!r}).")
         merged = {**self.options, **options}
-        if self.check_options is not None:
-            self.check_options(self.name, merged)
         made = replace(self, options=merged) if self.becomes is None else self.becomes(merged)
         wrong = None if made.refuse is None else made.refuse(made.options, None)
         if wrong:
@@ -403,51 +287,6 @@ _SIMILARITIES: dict[Similarities | None, tuple[str, ...]] = {
     "plain": ("their similarities",),
     "centered": ("their similarities", "row sums of the kernel"),
 }
-
-
-def get_metric(entry: MetricEntry | Metric | str, *, compat: str | None = None, **options: Any) -> Metric:
-    """Return a metric by its name or by its entry in a study, with its options set.
-
-    :param entry: a name that `metrics()` has, or the import path of one's own, "my_module:MY_METRIC".
-    :param compat: "platonic-rep" for the arithmetic of the reference's code, with its defaults.
-    :raises StudyError: if there is no such metric or option, or a value is not allowed.
-
-    >>> get_metric("mutual_knn", k=5).label
-    'mutual_knn(k=5)'
-    """
-    if compat not in (None, COMPAT):
-        raise StudyError(f'compat must be "{COMPAT}" or left out (given: {compat!r}).')
-    if isinstance(entry, Metric):
-        return (entry if compat is None else entry.as_reference()).with_options(options)
-    name, given = (entry, {}) if isinstance(entry, str) else (entry.name, entry.options)
-    found = _find(name)
-    return (found if compat is None else found.as_reference()).with_options({**given, **options})
-
-
-def _find(name: str) -> Metric:
-    from platonic_ray.metrics.own import import_metric, is_import_path
-
-    if is_import_path(name):
-        return import_metric(name)
-    known = {metric.name: metric for metric in metrics()}
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
-        raise StudyError(
-            f"There is no metric {name!r}.{guess} Known: {', '.join(sorted(known))}. "
-            "One of your own is named by its import path, module:NAME."
-        )
-    return known[name]
-
-
-def metrics() -> tuple[Metric, ...]:
-    """Return all metrics, with their default options."""
-    # The declarations import this module for their types.
-    from platonic_ray.metrics import cca, cka, cknna, distances, imbalance, knn, regression, rsa, shapes
-
-    kernels = (cka.CKA, cka.UNBIASED_CKA, *distances.METRICS, rsa.RSA)
-    rows = (*shapes.METRICS, *cca.METRICS, *regression.METRICS, *imbalance.METRICS)
-    return (*knn.METRICS, cknna.CKNNA, cknna.CKNNA_PAPER, *kernels, *rows)
 
 
 def best(scores: np.ndarray, direction: str = "similarity", compat: bool = False) -> tuple[float, int, int]:
@@ -469,6 +308,15 @@ def best(scores: np.ndarray, direction: str = "similarity", compat: bool = False
     at = defined[among.argmin() if direction == "distance" else among.argmax()]
     i, j = divmod(int(at), scores.shape[1])
     return float(scores[i, j]), i, j
+
+
+def refuse_others(options: Mapping[str, Any], choices: Mapping[str, tuple[Any, ...]]) -> str | None:
+    """Say which option is none of the values that it may have; None if none is. For `refuse`."""
+    for name, allowed in choices.items():
+        if options[name] not in allowed:
+            listed = ", ".join(map(repr, allowed))
+            return f"{name} must be one of {listed} (given: {options[name]!r})."
+    return None
 
 
 def no_status(shape: tuple[int, ...]) -> Status:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from platonic_ray.kernels import MICRO, tree_sum
-from platonic_ray.metrics.base import State
 from platonic_ray.metrics.rows import centered, constants, cross, reduced, rows_metric, square_sum
+from platonic_ray.metrics.states import State
 
 _TIED = 1e-9  # correlations that differ by less are equal, and their directions arbitrary
 _GAP = 1e-9  # singular values likewise, relative to the first

@@ -31,10 +31,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from platonic_ray.errors import StudyError
 from platonic_ray.kernels import Kernel, TileSums, row_inner, row_total
 from platonic_ray.kernels.panels import Key
-from platonic_ray.metrics.base import KernelRows, Metric, PairSums, Scored
+from platonic_ray.metrics.base import Metric, Scored, refuse_others
 from platonic_ray.metrics.hsic import (
     NOT_POSITIVE,
     Hsic,
@@ -46,6 +45,7 @@ from platonic_ray.metrics.hsic import (
     unbiased,
     with_epsilon,
 )
+from platonic_ray.metrics.states import KernelRows, PairSums
 
 CONSTANT = "constant representation"
 
@@ -168,16 +168,17 @@ def _kernel_reference(options: Mapping[str, Any]) -> Kernel:
     return _kernel({**options, "sigma": 1.0} if widths == (None, None) else options)
 
 
-def _check(name: str, options: Mapping[str, Any]) -> None:
+def _refuse(options: Mapping[str, Any], n: int | None) -> str | None:
     widths = {option: options[option] for option in ("sigma", "median") if options[option] is not None}
     for option, value in widths.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not (number and 0 < value < float("inf")):
-            raise StudyError(f"{name}: {option} must be a positive number (given: {value!r}).")
-        if options["kernel"] != "rbf":
-            raise StudyError(f'{name}: {option} belongs to kernel = "rbf"; the linear kernel has none.')
+            return f"{option} must be a positive number (given: {value!r})."
+        if options["kernel"] == "linear":
+            return f'{option} belongs to kernel = "rbf"; the linear kernel has none.'
     if len(widths) > 1:
-        raise StudyError(f"{name}: give sigma, or a multiple of the median distance, not both.")
+        return "give sigma, or a multiple of the median distance, not both."
+    return refuse_others(options, {"kernel": ("linear", "rbf"), "precision": PRECISIONS})
 
 
 PRECISIONS = ("float32", "float64")
@@ -188,9 +189,8 @@ _DECLARED: dict[str, Any] = {
     "needs": ("inner", "x", "y"),
     "cost": COST + "; two more passes of N² D for a median distance",
     "options": {"kernel": "linear", "sigma": None, "median": None, "precision": "float32"},
-    "choices": {"kernel": ("linear", "rbf"), "precision": PRECISIONS},
     "kernel_with": _kernel,
-    "check_options": _check,
+    "refuse": _refuse,
 }
 
 CKA = Metric(

@@ -32,8 +32,9 @@ from platonic_ray.kernels import (
     own_kernel_sums,
     own_products,
 )
-from platonic_ray.metrics.base import Metric, NeighborRows, Neighbors, PairSums, Scored
+from platonic_ray.metrics.base import Metric, Scored
 from platonic_ray.metrics.hsic import NOT_POSITIVE, ROUNDING, Hsic, Self, normalized, unbiased, with_epsilon
+from platonic_ray.metrics.states import NeighborRows, Neighbors, PairSums
 
 
 def _joint(x: NeighborRows, y: NeighborRows) -> Tensor:
@@ -123,12 +124,19 @@ CKNNA = Metric(
     cost=_COST.format("4 u"),
     scorer=_score,
     joint=_joint,
+    null="masked",
     own=_own,
     similarities="plain",
     symmetric=False,
     ordered=False,
     options={"k": 10},
-    reference={"joint": _joint_turned, "scorer": _score_reference, "symmetric": True, "min_k": 2},
+    reference={
+        "joint": _joint_turned,
+        "scorer": _score_reference,
+        "null": "turned masked",
+        "symmetric": True,
+        "min_k": 2,
+    },
 )
 """HSIC_u(m∘K, m∘L) / √(HSIC_u(m_X∘K, m_X∘K) HSIC_u(m_Y∘L, m_Y∘L)), as the code of Huh et al. has it.
 
@@ -147,6 +155,7 @@ CKNNA_PAPER = Metric(
     cost=_COST.format("u"),
     scorer=_score_paper,
     joint=_joint_paper,
+    null="products",
     own=_own_paper,
     similarities="centered",
     ordered=False,

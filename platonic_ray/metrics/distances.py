@@ -18,12 +18,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from platonic_ray.kernels import Kernel
-from platonic_ray.metrics.base import Metric
+from platonic_ray.metrics.base import Metric, refuse_others
 from platonic_ray.metrics.cka import COST, PRECISIONS, chance_of_unbiased, score_unbiased
 
 
 def _euclidean(options: Mapping[str, Any]) -> Kernel:
     return Kernel("euclidean", precision=options["precision"])
+
+
+def _refuse(options: Mapping[str, Any], n: int | None) -> str | None:
+    return refuse_others(options, {"precision": PRECISIONS})
 
 
 DISTANCE_CORRELATION = Metric(
@@ -36,7 +40,7 @@ DISTANCE_CORRELATION = Metric(
     cost=COST,
     scorer=score_unbiased,
     options={"precision": "float32"},
-    choices={"precision": PRECISIONS},
+    refuse=_refuse,
     kernel_with=_euclidean,
     null_mean=chance_of_unbiased,
 )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from platonic_ray.kernels import MICRO, gamma
-from platonic_ray.metrics.base import Scored, Status
+from platonic_ray.metrics.base import Scored, Status, no_status
 
 NOT_POSITIVE = "self term not positive"
 
@@ -99,14 +99,14 @@ def normalized(cross: Tensor, self_x: Self, self_y: Self, bounds: tuple[float, f
     # Two roots, because the product of self terms can leave float64's range.
     below = torch.outer(value_x.clamp(min=0).sqrt(), value_y.clamp(min=0).sqrt())
     scores = (cross / below).clamp(*bounds).cpu().numpy()
-    status = _status(why_x, why_y)
-    for i, j in np.ndindex(scores.shape):
-        if status[i][j]:
-            scores[i, j] = np.nan
-    return scores, status
+    scores[[why is not None for why in why_x]] = np.nan
+    scores[:, [why is not None for why in why_y]] = np.nan
+    return scores, _status(why_x, why_y)
 
 
 def _status(why_x: list[str | None], why_y: list[str | None]) -> Status:
+    if not any(why_x) and not any(why_y):
+        return no_status((len(why_x), len(why_y)))
     return [
         ["; ".join(f"{side}: {why}" for side, why in (("x", x), ("y", y)) if why) or None for y in why_y]
         for x in why_x

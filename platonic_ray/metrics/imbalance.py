@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from platonic_ray.kernels import exact_neighbors, neighbor_ranks, tie_keys
-from platonic_ray.metrics.base import State
+from platonic_ray.metrics.base import refuse_others
 from platonic_ray.metrics.rows import constants, rows_metric
+from platonic_ray.metrics.states import State
 
 _SIMILARITIES = ("inner", "euclidean")
 
@@ -52,9 +53,7 @@ def _pair(x: State, y: State, options: Mapping[str, Any]) -> tuple[float, str | 
 
 
 def _refuse(options: Mapping[str, Any], n: int | None) -> str | None:
-    if options["similarity"] not in _SIMILARITIES:
-        return f'similarity must be "inner" or "euclidean" (given: {options["similarity"]!r}).'
-    return None
+    return refuse_others(options, {"similarity": _SIMILARITIES})
 
 
 def _chance(n: int, options: Mapping[str, Any]) -> float:

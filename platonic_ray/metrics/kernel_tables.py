@@ -24,8 +24,8 @@ from platonic_ray.kernels import (
     worthwhile,
 )
 from platonic_ray.kernels.permuted import kernel_square
-from platonic_ray.metrics.base import KernelRows
 from platonic_ray.metrics.cka import kernel_rows
+from platonic_ray.metrics.states import KernelRows
 from platonic_ray.metrics.unary import kernel_anchors
 
 Side = tuple[str, str]

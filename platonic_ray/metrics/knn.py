@@ -37,7 +37,8 @@ from platonic_ray.kernels import (
     sample_ranks,
     tree_sum,
 )
-from platonic_ray.metrics.base import Metric, NeighborRows, Neighbors, PairSums, Scored, no_status
+from platonic_ray.metrics.base import Metric, Scored, no_status
+from platonic_ray.metrics.states import NeighborRows, Neighbors, PairSums
 
 
 def needs_of_neighbors(metrics: Sequence[Metric]) -> tuple[int, bool]:
@@ -50,9 +51,14 @@ def neighbor_pair(metric: Metric, x: Neighbors, y: Neighbors) -> PairSums:
     joint = neighbor_sums(metric, x, y)
     if metric.own is None:
         return PairSums(x.ids.shape[1], joint)
+    return PairSums(x.ids.shape[1], joint, own_x=own_sums(metric, x), own_y=own_sums(metric, y))
+
+
+def own_sums(metric: Metric, x: Neighbors) -> Tensor:
+    """Return a metric's sums of every layer with itself, `[S, L]`; made once."""
+    assert metric.own is not None
     own, k = metric.own, metric.k or 0
-    own_x, own_y = (of.once((own, k), lambda of=of: own(of, k)) for of in (x, y))  # type: ignore[misc]
-    return PairSums(x.ids.shape[1], joint, own_x=own_x, own_y=own_y)
+    return x.once((own, k), lambda: own(x, k))
 
 
 def neighbor_sums(metric: Metric, x: Neighbors, y: Neighbors, rows: slice = slice(None)) -> Tensor:
@@ -228,7 +234,7 @@ MUTUAL_KNN = _metric(
     sample=sample_overlaps,
     scorer=_mean_share,
     null_mean=_chance_mutual,
-    null="relabel",
+    null="overlap",
     ordered=False,
     reference={},
 )
@@ -241,9 +247,10 @@ CYCLE_KNN = _metric(
     joint=_joint_cycle,
     whole=("x",),
     scorer=_mean,
+    null="cycle",
     symmetric=False,
     ordered=False,
-    reference={"joint": _joint_cycle_turned, "whole": ("y",)},
+    reference={"joint": _joint_cycle_turned, "whole": ("y",), "null": "turned cycle"},
 )
 """Share of i with i ∈ ∪_{j ∈ S_Y(i)} S_X(j) (Huh et al. 2024).
 
@@ -262,6 +269,7 @@ LCS_KNN = _metric(
     scorer=_mean_length,
     options={"k": 10, "normalized": True},
     null_mean=_chance_lcs,
+    null="lcs",
     bounds_with=_bounds_lcs,
     reference={"options": {"normalized": False}},
 )
@@ -274,6 +282,7 @@ EDIT_DISTANCE_KNN = _metric(
     joint=_joint_edit,
     sample=sample_edits,
     scorer=_mean_unedited,
+    null="edit",
     reference={},
 )
 """1 − mean_i Levenshtein(L_X(i), L_Y(i)) / k: a similarity, in spite of its name."""
@@ -286,6 +295,7 @@ JACCARD_KNN = _metric(
     sample=sample_jaccards,
     scorer=_mean,
     null_mean=_chance_jaccard,
+    null="jaccard",
     ordered=False,
 )
 """mean_i |S_X(i) ∩ S_Y(i)| / |S_X(i) ∪ S_Y(i)|."""
@@ -298,6 +308,7 @@ RANK_KNN = _metric(
     sample=sample_ranks,
     scorer=_mean,
     null_mean=_chance_rank,
+    null="rank",
 )
 """mean_i of Σ_{j shared} 2 / [(1 + |r − r′|)(r + r′)] / H_m with m = |S_X(i) ∩ S_Y(i)|, ranks from 1; 0
 where m = 0. It says how well ranks agree where neighbors are shared, not how many are."""

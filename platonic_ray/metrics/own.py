@@ -18,7 +18,8 @@ from weakref import WeakKeyDictionary
 
 from platonic_ray.digest import digest_items
 from platonic_ray.errors import StudyError
-from platonic_ray.metrics.base import Metric, metrics
+from platonic_ray.metrics.base import Metric
+from platonic_ray.metrics.registry import metrics
 
 
 def is_import_path(name: str) -> bool:

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from platonic_ray.kernels import tree_sum
-from platonic_ray.metrics.base import State
 from platonic_ray.metrics.rows import centered, constants, cross, reduced, rows_metric, square_sum
+from platonic_ray.metrics.states import State
 
 
 def folds_of(n: int, count: int, seed: int) -> Tensor:

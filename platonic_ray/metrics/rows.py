@@ -31,17 +31,8 @@ from torch import Tensor
 
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import MICRO, one_thread, tree_sum
-from platonic_ray.metrics.base import (
-    LayerStates,
-    Metric,
-    PairScore,
-    PairSums,
-    Refuse,
-    Scored,
-    State,
-    Status,
-    no_status,
-)
+from platonic_ray.metrics.base import Metric, PairScore, Refuse, Scored, Status, no_status
+from platonic_ray.metrics.states import LayerStates, PairSums, State
 
 NOT_ASKED = "not asked for"
 CONSTANT = "constant representation"

@@ -29,10 +29,11 @@ import torch
 
 from platonic_ray.kernels import Kernel, row_total
 from platonic_ray.metrics import spearman
-from platonic_ray.metrics.base import KernelRows, Metric, PairSums, Scored
+from platonic_ray.metrics.base import Metric, Scored, refuse_others
 from platonic_ray.metrics.cka import COST, PRECISIONS, chance_of_unbiased, pair_of
 from platonic_ray.metrics.hsic import Hsic, Self, Trust, normalized, self_term
 from platonic_ray.metrics.rows import rows_metric
+from platonic_ray.metrics.states import KernelRows, PairSums
 
 NO_SPREAD = "all dissimilarities are equal"
 DISSIMILARITIES = ("correlation", "cosine", "euclidean")
@@ -93,7 +94,12 @@ def _becomes(options: Mapping[str, Any]) -> Metric:
 
 def _refuse_of_pearson(options: Mapping[str, Any], n: int | None) -> str | None:
     given = [name for name in _DRAW if options[name] is not None]
-    return f'{given[0]} is an option of correlation = "spearman".' if given else None
+    wrong = f'{given[0]} is an option of correlation = "spearman".' if given else None
+    return wrong or refuse_others(options, _CHOICES)
+
+
+def _refuse_of_spearman(options: Mapping[str, Any], n: int | None) -> str | None:
+    return refuse_others(options, _CHOICES) or spearman.refuse(options, n)
 
 
 RSA = Metric(
@@ -106,7 +112,6 @@ RSA = Metric(
     cost=COST,
     scorer=_score_pearson,
     options=_OPTIONS,
-    choices=_CHOICES,
     kernel_with=_kernel,
     null_mean=chance_of_unbiased,
     refuse=_refuse_of_pearson,
@@ -124,9 +129,8 @@ _SPEARMAN = rows_metric(
     permute=spearman.permute,
     options={**_OPTIONS, **_DRAW},
     layers="all",
-    choices=_CHOICES,
     null_mean=chance_of_unbiased,
-    refuse=spearman.refuse,
+    refuse=_refuse_of_spearman,
     becomes=_becomes,
     pair_flops=spearman.pair_flops,
 )

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from platonic_ray.kernels import MICRO, tree_sum
-from platonic_ray.metrics.base import State
 from platonic_ray.metrics.rows import centered, constants, cross, reduced, rows_metric, square_sum
+from platonic_ray.metrics.states import State
 
 # Below this 1 − ν is a difference of nearly equal numbers, and the residual itself is computed.
 _NEAR = 1e-4

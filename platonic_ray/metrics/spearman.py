@@ -19,8 +19,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from platonic_ray.metrics.base import State
 from platonic_ray.metrics.rows import centered, constants
+from platonic_ray.metrics.states import State
 
 Dissimilarity = Literal["correlation", "cosine", "euclidean"]
 GROUPS = 20

@@ -23,20 +23,12 @@ from platonic_ray.kernels import (
     require_finite,
     require_recipe,
 )
-from platonic_ray.metrics.base import (
-    Metric,
-    Neighbors,
-    PairSums,
-    Scored,
-    State,
-    Status,
-    flag_zero_rows,
-    get_metric,
-)
+from platonic_ray.metrics.base import Metric, Scored, Status, flag_zero_rows
 from platonic_ray.metrics.cka import ordered_inner
 from platonic_ray.metrics.heap import give_back
 from platonic_ray.metrics.kernel_tables import KernelStates, KernelTables, Side, cells_fit
 from platonic_ray.metrics.knn import neighbor_pair
+from platonic_ray.metrics.registry import get_metric
 from platonic_ray.metrics.rows import (
     asked_cells,
     make_state,
@@ -45,6 +37,7 @@ from platonic_ray.metrics.rows import (
     states_for,
     winners_of,
 )
+from platonic_ray.metrics.states import Neighbors, PairSums, State
 from platonic_ray.metrics.unary import ModelState, Wanted, kernels_of, model_state, rows_digest
 from platonic_ray.study import MetricEntry
 

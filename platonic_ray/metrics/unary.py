@@ -32,8 +32,9 @@ from platonic_ray.kernels import (
     root_level,
     zero_rows,
 )
-from platonic_ray.metrics.base import Metric, Neighbors
+from platonic_ray.metrics.base import Metric
 from platonic_ray.metrics.heap import give_back
+from platonic_ray.metrics.states import Neighbors
 
 _MUCH_BYTES = 4 * 2**20
 

@@ -21,7 +21,7 @@ from platonic_ray.statistics.null import (
 from platonic_ray.statistics.permutations import Permutations, choose_permutations, permutations, rotations
 from platonic_ray.statistics.permuted import SLACK, has_kernel_null, kernel_null_scores, permuted_products
 from platonic_ray.statistics.permuted_rows import has_rows_null, rows_null_scores
-from platonic_ray.statistics.relabel import Labels, null_overlaps
+from platonic_ray.statistics.relabel import Lists, relabelled_sums
 
 __all__ = [
     "ROUNDING",
@@ -32,8 +32,8 @@ __all__ = [
     "GrowthPoint",
     "Interval",
     "Intervals",
-    "Labels",
     "Layer",
+    "Lists",
     "NeighborSide",
     "Null",
     "Permutations",
@@ -49,11 +49,11 @@ __all__ = [
     "has_rows_null",
     "interval_of_layers",
     "kernel_null_scores",
-    "null_overlaps",
     "null_scores",
     "permutations",
     "permuted_products",
     "queries_interval",
+    "relabelled_sums",
     "rotations",
     "rows_null_scores",
     "undefined_interval",

@@ -2,7 +2,8 @@
 
 A metric's null is the best score over all layer pairs under each permutation, one permutation for all
 layers. Neighbor metrics need no representation for it: permuting the samples of a model relabels its
-neighbor tables, and the metric's own sums are taken over these (`null_scores`). Kernel metrics permute
+neighbor tables, and what little they then share is counted (`relabel`); of a metric that does not say how, its
+own sums are taken over the tables (`null_scores`). Kernel metrics permute
 what was made of the kernels (`permuted`), metrics of whole representations the states of layers
 (`permuted_rows`).
 """
@@ -20,16 +21,17 @@ from torch import Tensor
 
 from platonic_ray.digest import digest
 from platonic_ray.errors import DataError, StudyError
-from platonic_ray.kernels import Rotations
-from platonic_ray.metrics import Metric, Neighbors, PairSums, neighbor_pair
+from platonic_ray.kernels import Rotations, each
+from platonic_ray.metrics import Metric, Neighbors, PairSums, neighbor_pair, own_sums
 from platonic_ray.statistics.calibration import Calibration, calibrate
 from platonic_ray.statistics.permutations import of_owners, permutations, rotations
 from platonic_ray.statistics.permuted import has_kernel_null
 from platonic_ray.statistics.permuted_rows import has_rows_null
-from platonic_ray.statistics.relabel import Labels, null_overlaps
+from platonic_ray.statistics.relabel import Lists, relabelled_sums
 
 _AT_ONCE = 64
 _CELLS = 2**23  # ids of permuted tables that are held at a time
+_HELD = 2**16  # sums and labels of permutations that a core's cache holds
 ROUNDING = 1e-9
 """The rounding of a score that float64 sums make in another order. See `calibrate_best`."""
 
@@ -146,21 +148,22 @@ def has_null(metric: Metric, n: int) -> bool:
 
 def has_cheap_null(metric: Metric) -> bool:
     """Whether a permutation costs less than a hundredth of the table: then there are as many as help."""
-    return metric.null == "relabel"
+    return metric.null == "overlap"
 
 
 class NeighborSide:
-    """A model's neighbors as nulls use them: its tables, and `Labels` of them, made once for a k."""
+    """A model's neighbors as nulls use them: its tables, and `Lists` of them, made once for what shares them."""
 
     def __init__(self, neighbors: Neighbors) -> None:
         self.neighbors = neighbors
-        self._labels: dict[int | None, Labels] = {}
+        self._lists: dict[Any, Lists] = {}
 
-    def labels(self, k: int | None) -> Labels:
-        """Return the labels of the k nearest neighbors."""
-        if k not in self._labels:
-            self._labels[k] = Labels.of(self.neighbors.ids[..., :k])
-        return self._labels[k]
+    def lists(self, metric: Metric) -> Lists:
+        """Return the lists that a metric's null goes through."""
+        key = metric.k, metric.similarities, metric.null == "overlap"
+        if key not in self._lists:
+            self._lists[key] = Lists.of(self.neighbors, metric)
+        return self._lists[key]
 
 
 def relabelled(neighbors: Neighbors, perms: Tensor) -> Neighbors:
@@ -192,15 +195,16 @@ def null_scores(metric: Metric, x: NeighborSide, y: NeighborSide, null: Null) ->
     if metric.joint is None:
         raise ValueError(f"{metric.name} has no null that neighbors make")
     n, total = x.neighbors.ids.shape[1], null.count(metric)
-    if metric.null == "relabel":
-        of_x, of_y = x.labels(metric.k), y.labels(metric.k)
-        counts = [
-            null_overlaps(of_x, of_y, null.permutations(n, min(_AT_ONCE, total - start), start))
-            for start in range(0, total, _AT_ONCE)
-        ]
-        # The score rises with the overlap: the best score is that of the largest overlap.
-        scores, _ = metric.score(PairSums(n, joint=torch.cat(counts)[None]))
-        return scores[0]
+    if metric.null is not None:
+        lists = x.lists(metric), y.lists(metric)
+        cells = lists[0].links.layers * lists[1].links.layers * (4 if metric.null.endswith("masked") else 1)
+        step = max(1, _HELD // (cells + n))
+
+        def some(start: int) -> npt.NDArray[np.float64]:
+            perms = null.permutations(n, min(step, total - start), start)
+            return _best_of(metric, x.neighbors, y.neighbors, relabelled_sums(metric, *lists, perms))
+
+        return np.concatenate(each(some, range(0, total, step)) or [np.empty(0)])
     ids, values = y.neighbors.ids[..., : metric.k], y.neighbors.values[..., : metric.k]
     nearest = replace(y.neighbors, ids=ids, values=values)
     layers = nearest.ids.shape[0]
@@ -217,11 +221,26 @@ def null_scores(metric: Metric, x: NeighborSide, y: NeighborSide, null: Null) ->
     return np.array(found)
 
 
+def _best_of(metric: Metric, x: Neighbors, y: Neighbors, sums: Tensor) -> npt.NDArray[np.float64]:
+    """Return the best score of each of B sums `[B, Lx, Ly]` or `[B, S, Lx, Ly]`, `[B]`."""
+    count, n = len(sums), x.ids.shape[1]
+    if metric.own is None:
+        # The score is affine in the sum: the best is that of the largest or of the smallest.
+        flat = sums.flatten(1)
+        scores, _ = metric.score(PairSums(n, joint=torch.stack([flat.amax(1), flat.amin(1)])))
+        return np.array([metric.best(scores[:, [b]])[0] for b in range(count)])
+    # As if the layers of y under all permutations were those of one model.
+    joint = sums.movedim(0, -2).flatten(-2)
+    own_x, own_y = own_sums(metric, x), own_sums(metric, y)
+    scores, _ = metric.score(PairSums(n, joint=joint, own_x=own_x, own_y=own_y.repeat(1, count)))
+    return np.array([metric.best(table)[0] for table in np.split(scores, count, axis=1)])
+
+
 def calibrate_pair(
     metric: Metric, scores: np.ndarray, x: NeighborSide, y: NeighborSide, null: Null
 ) -> Calibration:
     """Set the best of a pair's scores `[Lx, Ly]` of a neighbor metric against its null."""
-    slack = 0.0 if metric.null == "relabel" else ROUNDING
+    slack = 0.0 if metric.null == "overlap" else ROUNDING
     return calibrate_best(metric, scores, null_scores(metric, x, y, null), null.alpha, slack)
 
 

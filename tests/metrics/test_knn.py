@@ -13,8 +13,8 @@ from platonic_ray.metrics import (
     score_tables,
     stack_neighbors,
 )
-from platonic_ray.metrics.base import PairSums
 from platonic_ray.metrics.knn import neighbor_sums
+from platonic_ray.metrics.states import PairSums
 
 
 def dense_mutual_knn(x: np.ndarray, y: np.ndarray, k: int) -> float:
