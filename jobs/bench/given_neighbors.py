@@ -53,7 +53,8 @@ def time_null(
         observed = time.process_time() - used
         null = Null({metric.label: permutations}, 0.05, 0)
         # What is compiled, is compiled before.
-        calibrate_pair(metric, scores[0], *map(NeighborSide, pairs[0]), Null({metric.label: 1}, 0.05, 0))
+        of_x, of_y = (NeighborSide(of) for of in pairs[0])
+        calibrate_pair(metric, scores[0], of_x, of_y, Null({metric.label: 1}, 0.05, 0))
         used = time.process_time()
         sides = {id(of): NeighborSide(of) for of in (*xs, *ys)}
         for (x, y), score in zip(pairs, scores, strict=True):

@@ -49,6 +49,31 @@ def products(x, y, orders, inverses, layers_y, out):  # type: ignore[no-untyped-
 
 
 @_compiled
+def overlaps(x, y, orders, inverses, layers_y, out):  # type: ignore[no-untyped-def]
+    """Add the number of shared links to `out` `[B, Lx · Ly] int32`."""
+    starts_x, other_x, link_x, first_x, layer_x, _, _ = x
+    starts_y, other_y, link_y, first_y, layer_y, _, _ = y
+    n = len(starts_x) - 1
+    mark = np.full(n, -1, dtype=np.int32)
+    for i in range(n):
+        for at in range(starts_x[i], starts_x[i + 1]):
+            mark[other_x[at]] = link_x[at]
+        for b in range(len(orders)):
+            p = orders[b, i]
+            for at in range(starts_y[p], starts_y[p + 1]):
+                u = mark[inverses[b, other_y[at]]]
+                if u < 0:
+                    continue
+                v = link_y[at]
+                for e in range(first_x[u], first_x[u + 1]):
+                    line = layer_x[e] * layers_y
+                    for f in range(first_y[v], first_y[v + 1]):
+                        out[b, line + layer_y[f]] += 1
+        for at in range(starts_x[i], starts_x[i + 1]):
+            mark[other_x[at]] = -1
+
+
+@_compiled
 def by_row(x, y, orders, inverses, layers_x, layers_y, k, what, out):  # type: ignore[no-untyped-def]
     """Add a number of every row's shared links, whose values are ranks from 0, to `out` `[B, Lx · Ly]`.
 
@@ -105,6 +130,9 @@ def _of_row(ranks, m, k, what, chain):  # type: ignore[no-untyped-def]
             total += 2.0 / ((1 + abs(r - s)) * (r + s))
             harmonic += 1.0 / (at + 1)
         return total / harmonic
+    if m == 1:
+        r, s = ranks[0] // k, ranks[0] % k
+        return 1.0 if what == LCS else float(max(0, k - max(r, s) - max(k - 1 - r, k - 1 - s)))
     # Chains of shared neighbors that ascend in both lists: the longest is the common subsequence; for
     # the distance, lists of a and b between two neighbors in turn are turned into each other by max(a, b) edits.
     ranks[:m].sort()

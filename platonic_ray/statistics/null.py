@@ -160,7 +160,7 @@ class NeighborSide:
 
     def lists(self, metric: Metric) -> Lists:
         """Return the lists that a metric's null goes through."""
-        key = metric.k, metric.similarities, metric.null == "overlap"
+        key = metric.k, metric.similarities
         if key not in self._lists:
             self._lists[key] = Lists.of(self.neighbors, metric)
         return self._lists[key]

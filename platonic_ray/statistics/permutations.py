@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -56,6 +57,7 @@ def of_owners(perms: Tensor, owners: Tensor) -> Tensor:
     return firsts[perms][:, of_row] + (torch.arange(owners.shape[0]) - owners)
 
 
+@lru_cache(maxsize=4)  # they are drawn for every pair of models
 def rotations(n: int, count: int, seed: int) -> Rotations:
     """Return permutations of n samples that are rotations of one ring, for a null that tests against them.
 

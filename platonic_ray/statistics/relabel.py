@@ -46,8 +46,6 @@ class Lists:
         if metric.similarities is not None:
             return cls(neighbors.links(metric.k, metric.similarities))
         ids = neighbors.ids[..., : metric.k]
-        if metric.null == "overlap":
-            return cls(Links.of(ids, torch.ones(ids.shape, dtype=torch.float64)))
         return cls(Links.of(ids, torch.arange(metric.k, dtype=torch.float64).expand(ids.shape)))
 
     @cached_property
@@ -80,8 +78,9 @@ def relabelled_sums(metric: Metric, x: Lists, y: Lists, perms: Tensor) -> Tensor
     :param perms: `[B, n] int64`.
     :returns: `[B, Lx, Ly]` or `[B, S, Lx, Ly] float64`.
     """
+    places = torch.arange(perms.shape[1], dtype=torch.int32).expand(perms.shape)
+    inverses = torch.empty_like(places).scatter_(1, perms, places).numpy()
     orders = perms.to(torch.int32).numpy()
-    inverses = perms.argsort(dim=1).to(torch.int32).numpy()
     assert metric.null is not None
     if metric.null.startswith("turned "):
         # Relabelling Y by π makes the sums of X relabelled by π⁻¹: their rows are renamed, and added up.
@@ -104,8 +103,11 @@ def _sums(
     if shorter:
         held, sought, orders, inverses = sought, held, inverses, orders
         layers_x, layers_y = layers_y, layers_x
-    out = np.zeros((count, layers_x * layers_y))
-    if how in ("overlap", "products"):
+    out = np.zeros((count, layers_x * layers_y), dtype=np.int32 if how == "overlap" else np.float64)
+    if how == "overlap":
+        native.overlaps(held, sought, orders, inverses, layers_y, out)
+        out = out.astype(np.float64)
+    elif how == "products":
         native.products(held, sought, orders, inverses, layers_y, out)
     else:
         native.by_row(held, sought, orders, inverses, layers_x, layers_y, metric.k, _WHAT[how], out)
