@@ -21,7 +21,7 @@ from torch import Tensor
 
 from platonic_ray.digest import digest
 from platonic_ray.errors import DataError, StudyError
-from platonic_ray.kernels import Rotations, each
+from platonic_ray.kernels import Rotations, each, one_thread
 from platonic_ray.metrics import Metric, Neighbors, PairSums, neighbor_pair, own_sums
 from platonic_ray.statistics.calibration import Calibration, calibrate
 from platonic_ray.statistics.permutations import of_owners, permutations, rotations
@@ -196,7 +196,8 @@ def null_scores(metric: Metric, x: NeighborSide, y: NeighborSide, null: Null) ->
         raise ValueError(f"{metric.name} has no null that neighbors make")
     n, total = x.neighbors.ids.shape[1], null.count(metric)
     if metric.null is not None:
-        lists = x.lists(metric), y.lists(metric)
+        with one_thread():
+            lists = x.lists(metric), y.lists(metric)
         cells = lists[0].links.layers * lists[1].links.layers * (4 if metric.null.endswith("masked") else 1)
         step = max(1, _HELD // (cells + n))
 
