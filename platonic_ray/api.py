@@ -164,6 +164,8 @@ def interval(
     level: float = 0.95,
     splits: int = 40,
     seed: int = 0,
+    groups: Any = None,
+    compat: Literal["platonic-rep"] | None = None,
     **options: Any,
 ) -> Interval:
     """Return a confidence interval of the score of two representations of the same samples.
@@ -175,6 +177,10 @@ def interval(
     :param level: how often such intervals cover it.
     :param splits: for the population, how often the samples are cut into two halves that are scored.
     :param seed: of the halves.
+    :param groups: `[N]` a label for every sample, strings or integers, where whole groups would be drawn anew
+        (captions of one image, sentences of one speaker): halves keep groups together, and the variance over
+        queries is that of groups. With few groups intervals are wide, as they have to be.
+    :param compat: as in `score`.
     :returns: `low`, `high`, `target`, and in words the `method`; NaN where the score is undefined.
         `platonic_ray.statistics.intervals` has the formulas and how often they covered in simulations.
     :raises StudyError: as `score`; if the metric has no such interval or a half is too small for it.
@@ -189,7 +195,7 @@ def interval(
     from platonic_ray.engine.intervals import interval_in_memory
 
     entry = IntervalsEntry.of(target=target, level=level, splits=splits)
-    return interval_in_memory(x, y, metric, k, recipe, entry, seed, options)
+    return interval_in_memory(x, y, metric, k, recipe, entry, seed, options, compat, groups)
 
 
 def growth(
@@ -206,6 +212,7 @@ def growth(
     layers: tuple[int, int] | None = None,
     splits: int = 10,
     seed: int = 0,
+    compat: Literal["platonic-rep"] | None = None,
     **options: Any,
 ) -> pl.DataFrame:
     """Return the score at several numbers of samples, with standard errors.
@@ -225,6 +232,7 @@ def growth(
     :param splits: for "all", how often the samples of each size are cut into halves that are scored:
         the standard error comes from their differences.
     :param seed: of the random order and of the cuts.
+    :param compat: as in `score`.
     :returns: a frame with a row a size; `platonic_ray.results.growth` documents its columns.
         `standard_error` is for samples drawn anew with "all", and for queries drawn anew against the
         same gallery with "queries": column `target` says so.
@@ -242,7 +250,7 @@ def growth(
 
     wanted = None if sizes is None else tuple(int(size) if int(size) == size else size for size in sizes)
     how = Growth(protocol, wanted, k_share, queries, splits, seed)
-    return growth_in_memory(x, y, metric, k, recipe, how, layers, options)
+    return growth_in_memory(x, y, metric, k, recipe, how, layers, options, compat)
 
 
 def extract(

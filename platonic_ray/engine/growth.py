@@ -25,13 +25,14 @@ def growth_in_memory(
     how: Growth,
     layers: tuple[int, int] | None,
     options: Mapping[str, Any],
+    compat: str | None = None,
 ) -> pl.DataFrame:
     """Return the curve of two representations, or of a layer pair of two stacks; see `api.growth`.
 
     :raises StudyError: for unknown names and options, and sizes that there cannot be.
     :raises DataError: for features that cannot be compared.
     """
-    metric = get_metric(name, **options)
+    metric = get_metric(name, compat=compat, **options)
     metric = metric.with_options({"k": k}) if metric.k is not None else metric
     stacks = [as_layers(value, side) for value, side in ((x, "x"), (y, "y"))]
     n = stacks[0][0].shape[0]
@@ -45,7 +46,9 @@ def growth_in_memory(
     rows = [prepare_layers(stack, recipe, _bounds(stack, recipe)) for stack in stacks]
     (i, j), chosen = _chosen(how.metric_at(metric, n), rows, layers)
     sides = [Layer(stack[at], rows_digest(stack[at])) for stack, at in zip(rows, (i, j), strict=True)]
-    points = grow(metric, sides[0], sides[1], how)
+    # In the reference, a table of (x, y) scores its pairs as (y, x), and two matrices as (x, y).
+    first, second = sides[::-1] if metric.compat else sides
+    points = grow(metric, first, second, how)
     both = {"metric": metric.name, "model_x": "x", "model_y": "y"}
     return growth_frame(both | {"layers": chosen} | row for row in curve_rows(points, how, n, i, j))
 
@@ -65,6 +68,10 @@ def _chosen(
         return layers, "given"
     if all(len(stack) == 1 for stack in rows):
         return (0, 0), "only"
-    (table,) = score_tables({"x": rows[0]}, {"y": rows[1]}, [metric], recipe="none")
-    _, i, j = table.best()
+    if metric.compat:
+        (table,) = score_tables({"y": rows[1]}, {"x": rows[0]}, [metric], recipe="none")
+        _, j, i = table.best()
+    else:
+        (table,) = score_tables({"x": rows[0]}, {"y": rows[1]}, [metric], recipe="none")
+        _, i, j = table.best()
     return (max(i, 0), max(j, 0)), BEST

@@ -13,7 +13,14 @@ from platonic_ray.errors import StudyError
 from platonic_ray.kernels import prepare
 from platonic_ray.metrics import Metric
 from platonic_ray.results import Chosen
-from platonic_ray.statistics import Interval, Intervals, Layer, interval_of_layers, undefined_interval
+from platonic_ray.statistics import (
+    Groups,
+    Interval,
+    Intervals,
+    Layer,
+    interval_of_layers,
+    undefined_interval,
+)
 from platonic_ray.study import IntervalsEntry
 
 
@@ -72,15 +79,20 @@ def interval_in_memory(
     entry: IntervalsEntry,
     seed: int,
     options: Mapping[str, Any],
+    compat: str | None = None,
+    labels: Any = None,
 ) -> Interval:
     """Return the interval of the score of two representations `[n, D]`.
 
+    :param labels: `[n]` the group of every sample; None where samples are drawn one by one.
     :raises StudyError: for unknown names and options, more than one layer, or too few samples.
     :raises DataError: for features that cannot be compared.
     """
-    metric = metrics_.get_metric(name, **options)
+    metric = metrics_.get_metric(name, compat=compat, **options)
     metric = metric.with_options({"k": k}) if metric.k is not None else metric
-    stacks = [metrics_.as_layers(value, side) for side, value in (("x", x), ("y", y))]
+    stacks = [metrics_.as_layers(value, side) for value, side in ((x, "x"), (y, "y"))]
+    if metric.compat:  # a table of (x, y) scores its pairs as (y, x) there, and two matrices as (x, y)
+        stacks.reverse()
     if any(len(stack) > 1 for stack in stacks):
         raise StudyError(
             "interval takes one layer of each side, [N, D]; table has intervals of layer stacks."
@@ -92,10 +104,16 @@ def interval_in_memory(
         {"x": stacks[0]}, {"y": stacks[1]}, [metric], recipe=recipe, clamps=clamps
     )
     bounds = {side: found for (side, _), found in clamps.items()}
-    named = {"x": stacks[0], "y": stacks[1]}
-    made = winner_interval(scored, named, recipe, bounds, how)
-    assert made is not None
-    return made
+    score = float(scored.scores[0, 0])
+    if math.isnan(score):
+        return undefined_interval(how)
+    rows = [
+        prepare(stack[0], recipe, bounds[side][0] if side in bounds else None)
+        for side, stack in zip("xy", stacks, strict=True)
+    ]
+    of_x, of_y = (Layer(side, metrics_.rows_digest(side)) for side in rows)
+    groups = None if labels is None else Groups.of("groups", labels, len(rows[0])).labels
+    return interval_of_layers(metric, score, of_x, of_y, how, groups)
 
 
 def prepared(

@@ -40,35 +40,68 @@ class Layer:
     digest: str
 
 
-def cuts(n: int, count: int, seed: int) -> Tensor:
+def cuts(n: int, count: int, seed: int, groups: Tensor | None = None) -> Tensor:
     """Return random halves of n samples, `[count, n] bool`: True in ⌊n/2⌋ places.
+
+    :param groups: `[n] int64` the number of each sample's group, from 0: no group is cut, and the halves are
+        as equal as the random order of groups lets them be.
+    :raises StudyError: if all samples are in one group.
 
     >>> cuts(5, 3, seed=0).sum(dim=1).tolist()
     [2, 2, 2]
+    >>> cuts(5, 1, seed=0, groups=torch.tensor([0, 0, 1, 1, 1])).tolist()
+    [[False, False, True, True, True]]
     """
+    if groups is not None:
+        sizes = groups.bincount()
+        if len(sizes) < 2:
+            raise StudyError("All samples are in one group, which has no halves. Give at least two groups.")
+        orders = permutations(len(sizes), count, seed)
+        reached = sizes[orders].cumsum(1)
+        last = (reached[:, :-1] - n / 2).abs().argmin(1, keepdim=True)
+        first = torch.arange(len(sizes)) <= last
+        return torch.zeros_like(first).scatter_(1, orders, first)[:, groups]
     chosen = torch.zeros(count, n, dtype=torch.bool)
     orders = permutations(n, count, seed)
     return chosen.scatter_(1, orders[:, : n // 2], True)
 
 
-def interval_of_layers(metric: Metric, score: float, x: Layer, y: Layer, how: Intervals) -> Interval:
+def interval_of_layers(
+    metric: Metric, score: float, x: Layer, y: Layer, how: Intervals, groups: Tensor | None = None
+) -> Interval:
     """Return the interval of the score of two layers.
 
     :param score: of the layers on all samples.
+    :param groups: `[n] int64` the number of each sample's group, from 0, where groups are what is drawn.
     :raises StudyError: if half of the samples are too few for the metric, or it has no interval for
         this target.
     """
     n = x.rows.shape[0]
     how.check(metric, n)
     if how.target == "queries":
-        return queries_interval(metric, _neighbors(metric, x), _neighbors(metric, y), how.level)
-    return population_interval(metric, score, half_scores(metric, x, y, how), n, how.level)
+        return queries_interval(metric, _neighbors(metric, x), _neighbors(metric, y), how.level, groups)
+    scores = half_scores(metric, x, y, how, groups)
+    if groups is None:
+        return population_interval(metric, score, scores, n, how.level)
+    sizes = cuts(n, how.splits, how.seed, groups).sum(1).numpy()
+    return population_interval(metric, score, scores, n, how.level, sizes, int(groups.max()) + 1)
 
 
-def half_scores(metric: Metric, x: Layer, y: Layer, how: Intervals) -> npt.NDArray[np.float64]:
-    """Return the scores of both halves of every cut, `[S, 2]`."""
+def half_scores(
+    metric: Metric, x: Layer, y: Layer, how: Intervals, groups: Tensor | None = None
+) -> npt.NDArray[np.float64]:
+    """Return the scores of both halves of every cut, `[S, 2]`.
+
+    :raises StudyError: if a half of the groups is too few samples for the metric.
+    """
     n = x.rows.shape[0]
-    chosen = cuts(n, how.splits, how.seed)
+    chosen = cuts(n, how.splits, how.seed, groups)
+    if groups is not None:
+        sizes = chosen.sum(1)
+        try:
+            metric.check(int(torch.minimum(sizes, n - sizes).min()))
+        except StudyError as error:
+            raise StudyError(f"An interval for the population scores halves of the groups. {error}") from None
     if metric.joint is not None and metric.similarities is None:
         sides = [_HalfNeighbors(layer, metric.k or 1) for layer in (x, y)]
         tables = [(sides[0].of(half), sides[1].of(half)) for half in _both(chosen)]

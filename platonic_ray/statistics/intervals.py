@@ -125,22 +125,33 @@ class Intervals:
         return self.target == "population" or metric.sample is not None
 
 
-def queries_interval(metric: Metric, x: Neighbors, y: Neighbors, level: float = 0.95) -> Interval:
+def queries_interval(
+    metric: Metric, x: Neighbors, y: Neighbors, level: float = 0.95, groups: Tensor | None = None
+) -> Interval:
     """Return the interval of a score for new queries against the same gallery.
 
     :param metric: one that is a mean of a number of each sample's two lists (`Metric.sample`).
     :param x: neighbors of one layer, `[1, n, > k]`.
     :param y: the same of the other.
+    :param groups: `[n] int64` the number of each sample's group, from 0: what queries of a group have in
+        common counts (the variance is that of the sums of groups, Liang & Zeger 1986).
     :raises StudyError: if the metric is none of these.
     """
     numbers = sample_scores(metric, x, y)
-    n = len(numbers)
+    n = drawn = len(numbers)
     variance = float(numbers.var(ddof=1)) / n
+    if groups is not None:
+        sums = np.bincount(groups.numpy(), weights=numbers - numbers.mean())
+        drawn = len(sums)
+        variance = float(np.square(sums).sum()) / n**2 * drawn / (drawn - 1) if drawn > 1 else math.nan
     # Chance may carry the estimated sum of products below 0, which it is not in expectation.
     variance += max(0.0, _mutual_influence(metric, x, y) / n**2)
-    low, high = bounded_interval(float(numbers.mean()), math.sqrt(variance), n - 1, n, metric, level)
+    low, high = bounded_interval(
+        float(numbers.mean()), math.sqrt(variance), max(1, drawn - 1), drawn, metric, level
+    )
+    over = "samples" if groups is None else f"{drawn} groups"
     return Interval(
-        low, high, "queries", f"{_percent(level)}: t over samples, with mutual neighbors' influence"
+        low, high, "queries", f"{_percent(level)}: t over {over}, with mutual neighbors' influence"
     )
 
 
@@ -150,23 +161,32 @@ def population_interval(
     halves: npt.NDArray[np.float64],
     n: int,
     level: float = 0.95,
+    sizes: npt.NDArray[np.int64] | None = None,
+    groups: int | None = None,
 ) -> Interval:
     """Return the interval of a score for samples drawn anew.
 
     :param halves: scores of both halves of every cut of the samples, `[S, 2]`, of ⌊n/2⌋ and of the
         other samples.
+    :param sizes: of the first halves `[S]`, where they are others than ⌊n/2⌋.
+    :param groups: how many groups were cut, where they are what is drawn.
     """
     cuts = len(halves)
-    low, high = bounded_interval(score, population_error(halves, n), cuts, n, metric, level)
-    method = f"{_percent(level)}: t over {cuts} cuts into disjoint halves"
+    drawn = n if groups is None else groups
+    freedom = cuts if groups is None else min(cuts, groups - 1)
+    low, high = bounded_interval(score, population_error(halves, n, sizes), freedom, drawn, metric, level)
+    of = "" if groups is None else f" of {groups} groups"
+    method = f"{_percent(level)}: t over {cuts} cuts{of} into disjoint halves"
     return Interval(low, high, "population", method, tuple(halves.ravel().tolist()))
 
 
-def population_error(halves: npt.NDArray[np.float64], n: int) -> float:
+def population_error(
+    halves: npt.NDArray[np.float64], n: int, sizes: npt.NDArray[np.int64] | None = None
+) -> float:
     """Return the standard error of a score of n samples drawn anew, from the scores of its halves `[S, 2]`."""
-    small, large = n // 2, n - n // 2
+    small = n // 2 if sizes is None else sizes
     # Var(T_A) + Var(T_B) = σ² (1/|A| + 1/|B|) where that of all is σ² / n.
-    return math.sqrt(float(np.mean((halves[:, 0] - halves[:, 1]) ** 2)) * small * large / n**2)
+    return math.sqrt(float(np.mean((halves[:, 0] - halves[:, 1]) ** 2 * (small * (n - small)))) / n**2)
 
 
 def difference_interval(

@@ -189,3 +189,12 @@ def test_other_samples_on_both_sides_are_refused():
     x, y = pair(100)
     with pytest.raises(DataError, match="100, 99"):
         pr.growth(x, y[:99])
+
+
+@pytest.mark.parametrize("name", ["cka", "cycle_knn"])
+def test_in_the_references_arithmetic_a_curve_ends_at_its_score(name):
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(60, 4))
+    y = x + rng.normal(size=x.shape)
+    curve = pr.growth(x, y, name, k=4, sizes=[30, 60], splits=2, compat="platonic-rep")
+    assert curve["score"][-1] == pytest.approx(pr.score(x, y, name, k=4, compat="platonic-rep"), rel=1e-9)

@@ -266,3 +266,74 @@ def test_a_standard_error_over_samples_alone_does_not_cover_the_population():
     means, errors = numbers.mean(axis=1), numbers.std(axis=1, ddof=1) / 10
     share = (np.abs(means - means.mean()) <= 1.984 * errors).mean()
     assert share < 0.92
+
+
+# -- groups and the reference's arithmetic -------------------------------------------------------------
+
+
+def test_halves_cut_no_group_and_are_as_equal_as_can_be():
+    groups = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 3, 3])
+    halves = cuts(10, 20, seed=1, groups=groups)
+    for half in halves:
+        assert all(half[groups == group].unique().numel() == 1 for group in range(4))
+        assert int(half.sum()) in (4, 5, 6)
+    assert len({tuple(half.tolist()) for half in halves}) > 2
+    with pytest.raises(StudyError, match="one group"):
+        cuts(4, 2, seed=0, groups=torch.zeros(4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("target", ["queries", "population"])
+def test_samples_that_repeat_each_other_make_an_interval_wider_where_they_are_one_group(target):
+    rng = np.random.default_rng(11)
+    base = draw(rng, world(rng), 30)
+    x, y = (np.repeat(side, 4, axis=0) + 0.01 * rng.normal(size=(120, side.shape[1])) for side in base)
+    alone, grouped = (
+        pr.interval(x, y, k=8, target=target, groups=groups) for groups in (None, np.repeat(np.arange(30), 4))
+    )
+    assert grouped.high - grouped.low > 1.3 * (alone.high - alone.low)
+    assert "30 groups" in grouped.method
+
+
+@pytest.mark.parametrize("target", ["queries", "population"])
+def test_groups_of_one_sample_each_are_no_groups(target):
+    x, y = draw(np.random.default_rng(12), world(np.random.default_rng(12)), 40)
+    metric, how = get_metric("mutual_knn", k=4), Intervals(target, splits=6)
+    score = pr.score(x, y, k=4)
+    alone, grouped = (
+        interval_of_layers(metric, score, layer(x), layer(y), how, groups)
+        for groups in (None, torch.arange(40))
+    )
+    assert (alone.low, alone.high) == pytest.approx((grouped.low, grouped.high), rel=1e-9)
+
+
+def test_intervals_of_groups_cover_what_they_say():
+    rng = np.random.default_rng(13)
+    maps, sims, members = world(rng), 60, 3
+    made, truths = [], []
+    for _ in range(sims):
+        x, y = draw(rng, maps, 40)
+        x, y = (np.repeat(side, members, axis=0) for side in (x, y))
+        x, y = (side + 0.3 * rng.normal(size=side.shape).astype("f4") for side in (x, y))
+        labels = np.repeat(np.arange(40), members)
+        made.append(pr.interval(x, y, "cka", target="population", splits=8, groups=labels))
+        truths.append(pr.score(x, y, "cka"))
+    truth = np.mean(truths)
+    assert sum(each.low <= truth <= each.high for each in made) >= stats.binom.ppf(1e-3, sims, 0.95)
+
+
+@pytest.mark.parametrize("name", ["cka", "cknna", "lcs_knn"])
+def test_an_interval_in_the_references_arithmetic_is_of_its_score(name):
+    x, y = draw(np.random.default_rng(14), world(np.random.default_rng(14)), 60)
+    made = pr.interval(x, y, name, k=4, splits=4, compat="platonic-rep")
+    score = pr.score(x, y, name, k=4, compat="platonic-rep")
+    assert made.low <= score <= made.high
+    halves = cuts(60, 4, seed=0).numpy()
+    plain = [
+        [pr.score(x[rows], y[rows], name, k=4, compat="platonic-rep") for rows in (half, ~half)]
+        for half in halves
+    ]
+    error = math.sqrt(np.mean(np.diff(plain, axis=1) ** 2)) / 2
+    metric = get_metric(name, compat="platonic-rep")
+    metric = metric.with_options({"k": 4}) if metric.k else metric
+    expected = bounded_interval(score, error, 4, 60, metric, 0.95)
+    np.testing.assert_allclose((made.low, made.high), expected, rtol=1e-3, atol=1e-6)
