@@ -1,16 +1,23 @@
-"""One study of every kind of model, three kinds of views, through Ray's actors: nothing differs from this process."""
+"""One study of every kind of model and the demo's, four kinds of views, through Ray's actors, as in this process."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+import ray
+import torch
 from model_samples import image
+from safetensors.numpy import save_file
 from sound_samples import clip, save_audio, save_video, sound
-from support import changed, score_bytes
+from support import changed, events_of, score_bytes
 from test_vision_models import FAMILIES as VISION
 from test_vision_models import _save
 from text_families import save_family
@@ -58,57 +65,135 @@ def _folder(folder: Path, name: str) -> Path:
     return save_audio(folder, name) if kind == AUDIO else save_video(folder)
 
 
+DEMO = {
+    **{"SmolLM2": ("smollm2-135m", "caption"), "MiniLM": ("minilm-l6", "caption")},  # the first a GGUF file
+    **{"wordllama": ("wordllama-256", "caption"), "tfidf": ("char-tfidf", "caption")},
+    **{"EfficientNet": ("efficientnet-lite0", "image"), "pixels": ("pixels", "image")},
+}
+STORED = ("npy", "safetensors", "arrow", "pt")
+NETWORK = """
+import torch
+
+def build():
+    torch.manual_seed(3)
+    network = torch.nn.Sequential(torch.nn.Embedding(256, 8), torch.nn.Linear(8, 5))
+    def batch(texts):
+        return torch.tensor([[ord(letter) % 256 for letter in text[:9].ljust(9)] for text in texts])
+    return network, batch, "a cat"
+"""
+
+
+def _write_features(folder: Path) -> None:
+    """Write the same two layers of features in every form that is read."""
+    features = np.random.default_rng(2).normal(size=(N, 2, 6)).astype(np.float32)
+    np.save(folder / "features.npy", features)
+    layers = {f"layer {at}": np.ascontiguousarray(features[:, at]) for at in range(2)}
+    save_file(layers, folder / "features.safetensors")
+    columns = {
+        name: pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), 6) for name, rows in layers.items()
+    }
+    pa.feather.write_feather(pa.table(columns), folder / "features.arrow", compression="uncompressed")
+    torch.save({"feats": torch.from_numpy(features)}, folder / "features.pt")
+
+
+def _sentence_encoder(folder: Path) -> Path:
+    """Save a tiny BERT as sentence-transformers does, which pools its first token."""
+    folder.mkdir()
+    save_family(folder, "bert")
+    kinds = ("Transformer", "Pooling")
+    modules = [{"type": f"sentence_transformers.models.{kind}"} for kind in kinds]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
+    return folder
+
+
 @pytest.fixture(scope="module")
-def study(tmp_path_factory) -> pr.Study:
-    """Ten tiny random models, one of another kind whose features exist, and an embedded floor."""
-    root = tmp_path_factory.mktemp("every")
-    np.save(root / "features.npy", np.random.default_rng(2).normal(size=(N, 2, 6)).astype(np.float32))
+def root(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("every")
+
+
+@pytest.fixture(scope="module")
+def study(root) -> Iterator[pr.Study]:
+    """Every kind of model: tiny random ones, the demo's, features in every form, a network of one's own."""
+    _write_features(root)
+    (root / "network_of_this_test.py").write_text(NETWORK)
     models = [
         {"name": name, "kind": kind, "weights": str(_folder(root / name, name)), "view": VIEWS[kind], **more}
         for name, (kind, more) in MODELS.items()
     ]
     models += [
-        {"name": "stored", "kind": "features", "weights": str(root / "features.npy"), "view": "caption"},
-        {"name": "wordllama", "use": "wordllama-256", "view": "caption"},
-        {"name": "pixels", "use": "pixels", "view": "image"},
+        {"name": form, "kind": "features", "weights": str(root / f"features.{form}"), "view": "caption"}
+        for form in STORED
+    ]
+    models += [{"name": name, "use": use, "view": view} for name, (use, view) in DEMO.items()]
+    folder = str(_sentence_encoder(root / "sentence"))
+    own = {"kind": "module", "weights": "network_of_this_test:build"}
+    models += [
+        {"name": "sentence", "kind": TEXT, "weights": folder, "pooling": "model", "view": "caption"},
+        {"name": "module", **own, "view": "caption"},
     ]
     declared = {
         view: {"column": view, "kind": kind} for view, kind in (("sound", "audio"), ("clip", "video"))
     }
-    return pr.Study.from_dict(
+    made = pr.Study.from_dict(
         {
             **{"name": "every", "models": models, "null": {"permutations": 0}, "shard_rows": 12},
             "dataset": {"source": str(_write_samples(root / "samples.parquet")), "views": declared},
-            "metrics": [{"name": "mutual_knn", "k": 5}, {"name": "cka"}],
-            "run": {"engine": "local", "store": str(root / "local")},
+            "metrics": [{"name": "mutual_knn", "k": 5}],
+            "run": {"engine": "ray", "store": str(root / "ray")},
         }
     )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(root))
+        yield made
 
 
-@pytest.mark.weights
-def test_every_kind_runs_in_a_study_and_is_checked_without_running(study) -> None:
-    checks = {check.model: check for check in check_models(study.models)}
-    assert [check.problem for check in checks.values()] == [None] * len(study.models)
-    result = pr.align(study, quiet=True)
-    assert result.models.height == 2 * len(study.models) * (len(study.models) + 1) // 2
-    assert result.scores["score"].is_not_nan().all()
-    for name, rows in result.layers.group_by("model"):
-        found = tuple(zip(rows.sort("layer")["layer_name"], rows.sort("layer")["width"], strict=True))
-        assert found == checks[name[0]].layers
-    assert result.capability["capability"].to_list() == ["bits_per_byte", "bits_per_byte_per_text"]
-
-
-@pytest.mark.slow  # a process a model, each importing its libraries: minutes on two cores
-@pytest.mark.weights
-@pytest.mark.cluster
-def test_through_rays_actors_it_comes_out_the_same(study, tmp_path) -> None:
-    import ray
-
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+@pytest.fixture(scope="module")
+def distributed(study, root) -> Iterator[Any]:
+    """The result of the study through Ray's actors."""
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": str(root)}},
+    )
     try:
-        distributed = pr.align(changed(study, engine="ray", store=str(tmp_path / "ray")), quiet=True)
+        yield pr.align(study, quiet=True)
     finally:
         ray.shutdown()
-    here = pr.align(study, quiet=True)
+
+
+@pytest.mark.weights
+@pytest.mark.cluster
+def test_every_kind_runs_in_a_study_through_rays_actors_and_is_checked_without_running(
+    study, distributed
+) -> None:
+    checks = {check.model: check for check in check_models(study.models)}
+    assert [check.problem for check in checks.values()] == [None] * len(study.models)
+    assert distributed.models.height == len(study.models) * (len(study.models) + 1) // 2
+    assert distributed.scores["score"].is_not_nan().all()
+    for name, rows in distributed.layers.group_by("model"):
+        found = tuple(zip(rows.sort("layer")["layer_name"], rows.sort("layer")["width"], strict=True))
+        if name[0] == "tfidf":  # fitted on the texts: no wider than was said
+            assert found[0][1] <= checks["tfidf"].layers[0][1]
+        else:
+            assert found == checks[name[0]].layers
+    assert {"bits_per_byte", "bits_per_byte_per_text"} <= set(distributed.capability["capability"])
+    matrix = distributed.matrix("mutual_knn")
+    for form in STORED[1:]:
+        assert matrix.at("llama", form) == matrix.at("llama", "npy")
+    loads = [event for event in events_of(study) if event["event"] == "model_loaded"]
+    assert {event["model"] for event in loads} == {model.name for model in study.models}
+    assert len({event["pid"] for event in loads}) < len(loads) / 2  # a process takes one model after another
+
+
+@pytest.mark.slow  # all of it once more, in this process
+@pytest.mark.weights
+@pytest.mark.cluster
+def test_in_this_process_it_comes_out_the_same(study, distributed, tmp_path) -> None:
+    here = pr.align(changed(study, engine="local", store=str(tmp_path / "local")), quiet=True)
     assert score_bytes(distributed) == score_bytes(here)
     assert distributed.capability.equals(here.capability)
