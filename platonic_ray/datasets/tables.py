@@ -48,7 +48,9 @@ def read_table(path: Path) -> pa.Table:
     reader = readers.get(path.suffix.lower(), _read_parquet)
     try:
         return reader(path)
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+    except DataError:
+        raise
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:  # two of them from types of others
         kind = path.suffix.lower().removeprefix(".") if reader is not _read_parquet else "Parquet"
         raise DataError(
             f"{path} cannot be read as {kind}: {(str(error).strip() or type(error).__name__).splitlines()[0]}."

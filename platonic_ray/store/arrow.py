@@ -79,5 +79,13 @@ def to_ipc(table: pa.Table) -> pa.Buffer:
 
 
 def from_ipc(data: pa.Buffer) -> pa.Table:
-    """Read a table from an Arrow IPC file's bytes, without a copy."""
-    return pa.ipc.open_file(data).read_all()
+    """Read a table from an Arrow IPC file's bytes, without a copy.
+
+    :raises ValueError: if it holds an extension type, which may be somebody else's code.
+    """
+    with pa.ipc.open_file(data) as file:
+        for field in file.schema:
+            extended = isinstance(field.type, pa.BaseExtensionType)
+            if extended or b"ARROW:extension:name" in (field.metadata or {}):
+                raise ValueError(f"its column {field.name!r} is of an extension type")
+        return file.read_all()

@@ -193,7 +193,8 @@ class Store:
     def read(self, manifest: Manifest, part: str) -> pa.Table:
         """Read and verify one part.
 
-        :raises CorruptArtifactError: if the file is missing or its content is not what was written.
+        :raises CorruptArtifactError: if the file is missing, if its content is not what was written, or if it
+            holds other types than this package writes.
         """
         entry = manifest.parts[part]
         folder = self.folder(manifest.kind, manifest.key)
@@ -204,7 +205,10 @@ class Store:
             if data is None:
                 raise CorruptArtifactError(f"{path} is missing although its manifest names it.")
             if hashlib.sha256(data).hexdigest() == entry.sha256:
-                return arrow.from_ipc(data)
+                try:
+                    return arrow.from_ipc(data)
+                except (ValueError, TypeError, pa.ArrowException) as error:
+                    raise CorruptArtifactError(f"{path} is no plain Arrow table: {error}.") from None
         raise CorruptArtifactError(f"{path} does not have the sha256 in its manifest: it was damaged.")
 
     def keys(self, kind: str) -> list[str]:
