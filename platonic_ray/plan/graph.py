@@ -7,21 +7,34 @@ again.
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import count
 
 from platonic_ray.plan.tasks import Clamp, Embed, NeighborBlock, NeighborTile, RowState, Task
 
 
 class TaskGraph:
-    """The state of every task: waiting, ready, taken, done.
+    """The state of every task: waiting, ready, taken, done; or refused, with all that needs it.
 
     Embeds are taken by model (`take_embed`), because a model must be loaded for them; all other
-    tasks by `take`, those that set objects free first.
+    tasks by `take`, those that set objects free first, and among these the longest first, so that no
+    long task is left for the end.
+
+    :param length: about how long a task takes, in any unit.
     """
 
-    def __init__(self, prerequisites: Mapping[Task, tuple[Task, ...]], done: Collection[Task]) -> None:
+    def __init__(
+        self,
+        prerequisites: Mapping[Task, tuple[Task, ...]],
+        done: Collection[Task],
+        length: Callable[[Task], float] = lambda task: 0.0,
+    ) -> None:
         self._prerequisites = prerequisites
+        self._length = length
+        self._turn = count()
+        self._refused: set[Task] = set()
         self._dependents: dict[Task, list[Task]] = {task: [] for task in prerequisites}
         for task, needs in prerequisites.items():
             for need in needs:
@@ -29,25 +42,35 @@ class TaskGraph:
         self._done = set(done)
         self._taken: set[Task] = set()
         self._waiting: dict[Task, set[Task]] = {}
-        self._ready: tuple[deque[Task], ...] = (deque(), deque(), deque())
+        self._ready: set[Task] = set()
+        self._queue: list[tuple[int, float, int, Task]] = []  # may hold tasks that are no longer ready
         self._embeds: dict[int, deque[Embed]] = {}
         for task in prerequisites:
             if task not in self._done:
                 self._enqueue(task)
 
     def _enqueue(self, task: Task) -> None:
+        if any(need in self._refused for need in self._prerequisites[task]):
+            self.refuse(task)
+            return
         waiting = {need for need in self._prerequisites[task] if need not in self._done}
         if waiting:
             self._waiting[task] = waiting
         elif isinstance(task, Embed):
             self._embeds.setdefault(task.model, deque()).append(task)
         else:
-            self._ready[_urgency(task)].append(task)
+            self._ready.add(task)
+            heapq.heappush(self._queue, (_urgency(task), -self._length(task), next(self._turn), task))
 
     @property
     def finished(self) -> bool:
-        """Whether every task is done."""
-        return len(self._done) == len(self._prerequisites)
+        """Whether every task is done that was not refused."""
+        return len(self._done) + len(self._refused) == len(self._prerequisites)
+
+    @property
+    def refused(self) -> frozenset[Task]:
+        """What was given up."""
+        return frozenset(self._refused)
 
     def is_done(self, task: Task) -> bool:
         """Whether a task's result is believed to be there."""
@@ -59,9 +82,10 @@ class TaskGraph:
 
     def take(self) -> Task | None:
         """Take the most urgent ready task that needs no loaded model, or None."""
-        for queue in self._ready:
-            if queue:
-                task = queue.popleft()
+        while self._queue:
+            *_, task = heapq.heappop(self._queue)
+            if task in self._ready:
+                self._ready.discard(task)
                 self._taken.add(task)
                 return task
         return None
@@ -82,6 +106,7 @@ class TaskGraph:
     def complete(self, task: Task) -> list[Task]:
         """Mark a taken task done. Returns the tasks whose results nobody will read any more."""
         self._taken.discard(task)
+        self._refused.discard(task)
         self._done.add(task)
         for dependent in self._dependents[task]:
             waiting = self._waiting.get(dependent)
@@ -95,7 +120,21 @@ class TaskGraph:
     def give_back(self, task: Task) -> None:
         """Return a taken task to the queue: its attempt failed."""
         self._taken.discard(task)
-        self._enqueue(task)
+        if task not in self._refused:
+            self._enqueue(task)
+
+    def refuse(self, task: Task) -> None:
+        """Give up a task that is not done, and whatever needs its result; the rest goes on."""
+        frontier = [task]
+        while frontier:
+            given_up = frontier.pop()
+            if given_up in self._done or given_up in self._refused:
+                continue
+            self._taken.discard(given_up)
+            self._waiting.pop(given_up, None)
+            self._forget_ready(given_up)
+            self._refused.add(given_up)
+            frontier += [task for task in self._dependents[given_up] if task not in self._taken]
 
     def undo(self, task: Task) -> None:
         """Take back that a task is done: its result was lost. What needs it waits again."""
@@ -104,7 +143,7 @@ class TaskGraph:
         self._done.discard(task)
         self._enqueue(task)
         for dependent in self._dependents[task]:
-            if dependent in self._done or dependent in self._taken:
+            if dependent in self._done or dependent in self._taken or dependent in self._refused:
                 continue
             if dependent not in self._waiting:
                 self._forget_ready(dependent)
@@ -112,15 +151,14 @@ class TaskGraph:
             self._waiting[dependent].add(task)
 
     def _forget_ready(self, task: Task) -> None:
-        queues: Iterable[deque] = (
-            [self._embeds.get(task.model, deque())] if isinstance(task, Embed) else self._ready
-        )
-        for queue in queues:
-            if task in queue:
-                queue.remove(task)
+        self._ready.discard(task)
+        if isinstance(task, Embed) and task in self._embeds.get(task.model, ()):
+            self._embeds[task.model].remove(task)
 
     def _unread(self, task: Task) -> bool:
-        return all(dependent in self._done for dependent in self._dependents[task])
+        return all(
+            dependent in self._done or dependent in self._refused for dependent in self._dependents[task]
+        )
 
     def needs(self, task: Task) -> Iterator[Task]:
         """Iterate over the tasks whose results a task reads."""

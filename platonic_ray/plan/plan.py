@@ -77,6 +77,15 @@ class Plan(Layout):
             clamped[Clamp(model)] = tuple(Embed(model, shard) for shard in range(len(self.shards)))
         return clamped
 
+    def length(self, task: Task) -> float:
+        """Return about how long a task takes beside others of its urgency: the cells of kernels it covers."""
+        if isinstance(task, PermutedKernel):
+            return float(len(self.pairs) * self.n**2 * (task.stop - task.start))
+        if isinstance(task, NeighborTile | KernelTile):
+            cells = len(self.blocks[task.a]) * len(self.blocks[task.b]) / (2 if task.a == task.b else 1)
+            return cells * (len(self.pairs) if isinstance(task, KernelTile) else 1)
+        return float(self.n) if isinstance(task, Scale | RowState) else 0.0
+
     def artifacts(self, task: Task) -> tuple[tuple[str, str], ...]:
         """Return the (kind, key) of everything durable that a task makes; empty for the others."""
         if isinstance(task, Embed):

@@ -201,6 +201,52 @@ def test_a_tile_is_ready_as_soon_as_the_shards_of_its_blocks_are_done():
     assert graph.take() == NeighborTile(0, 0, 0)
 
 
+def test_the_longest_tiles_are_taken_first():
+    made = plan(n=1000, shard_rows=500, block_rows=256, models=("a",))
+    graph = TaskGraph(made.prerequisites, done=[], length=made.length)
+    while (embed := graph.take_embed(0)) is not None:
+        graph.complete(embed)
+    taken = []
+    while (task := graph.take()) is not None:
+        taken.append(task)
+    for kind in (NeighborTile, KernelTile):
+        lengths = [made.length(task) for task in taken if isinstance(task, kind)]
+        assert len(lengths) == 10
+        assert lengths == sorted(lengths, reverse=True)
+        assert lengths[0] > lengths[-1]
+
+
+def test_what_needs_a_refused_task_is_left_out_and_the_rest_goes_on():
+    made = plan(n=600, shard_rows=150, models=("a", "b"), kernels=())
+    graph = TaskGraph(made.prerequisites, done=[])
+    running = graph.take_embed(0)
+    graph.refuse(Embed(0, 2))
+    graph.complete(running)
+    while any(pending := graph.pending_embeds()):
+        graph.complete(graph.take_embed(next(iter(pending))))
+    done = set()
+    while (task := graph.take()) is not None:
+        done.add(task)
+        graph.complete(task)
+    assert graph.finished
+    assert {task for task in done if isinstance(task, Score)} == {Score(1, 1)}
+    assert {Score(0, 0), Score(0, 1), Embed(0, 2)} < graph.refused
+    assert NeighborTile(0, 1, 1) in done  # it reads the last shard alone
+
+
+def test_a_task_that_comes_back_after_its_input_was_refused_is_refused_too():
+    made = plan(n=200, models=("a",), kernels=())
+    graph = TaskGraph(made.prerequisites, done=[])
+    while (embed := graph.take_embed(0)) is not None:
+        graph.complete(embed)
+    tile = graph.take()
+    graph.undo(Embed(0, 0))
+    graph.refuse(graph.take_embed(0))
+    graph.give_back(tile)
+    assert graph.finished
+    assert tile in graph.refused
+
+
 def test_kernel_sums_of_a_model_with_itself_have_a_key_of_their_own():
     twins = plan(models=("a", "a"))
     keys = {pair: twins.kernels_key(0, 0, LINEAR, *pair) for pair in twins.pairs}
