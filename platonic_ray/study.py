@@ -269,7 +269,8 @@ class RunEntry(_Frozen):
     is the number of torch threads a model computes with; `block_rows` overrides the planner's
     choice (a power of two times the micro-tile), which keeps what a task on tiles holds below
     `task_memory_gib` (GiB); another choice finds none of the blocks that are in the store. `price_per_hour`
-    is that of a node, in any currency: the result then says what its run cost.
+    is that of a node, in any currency: the result then says what its run cost. With
+    `log = "json"` progress is lines of JSON.
     """
 
     store: str | None = None
@@ -281,6 +282,7 @@ class RunEntry(_Frozen):
     device: Literal["auto", "cpu", "gpu"] = "auto"
     wait_s: Annotated[float, Field(gt=0)] = 900.0
     price_per_hour: Annotated[float, Field(ge=0)] | None = None
+    log: Literal["text", "json"] = "text"
 
     @field_validator("gpus_per_model")
     @classmethod

@@ -52,18 +52,21 @@ def add_quiet(command: argparse.ArgumentParser) -> None:
 
 
 def add_where_it_runs(command: argparse.ArgumentParser) -> None:
-    """Let the user override `[run]` of a study: its store and its engine (see `changed_run`)."""
+    """Let the user override `[run]` of a study: its store, engine and log (see `changed_run`)."""
     command.add_argument(
         "--store", help="where shards, blocks and tiles are kept (default: the study's, else ~/.cache)"
     )
     command.add_argument(
         "--engine", choices=["auto", "ray", "local"], help="where it runs (default: the study's)"
     )
+    command.add_argument(
+        "--log", choices=["text", "json"], help="progress as text, or every event as a line of JSON"
+    )
 
 
 def changed_run(study: Any, given: argparse.Namespace) -> Any:
     """Return the study with what `add_where_it_runs` was given in place of its own."""
-    changes = {"store": given.store, "engine": given.engine}
+    changes = {"store": given.store, "engine": given.engine, "log": given.log}
     run = study.run.model_dump() | {key: value for key, value in changes.items() if value is not None}
     return study.replace(run=run)
 

@@ -159,6 +159,7 @@ class _Description:
     likelihood: Likelihood | None
     fell_back: int
     lost: tuple[float, ...] | None
+    smaller: int
     bounds: tuple[float, ...] | None
     made_by: tuple[dict[str, Any], ...]
 
@@ -195,7 +196,10 @@ def _describe(context: Context, model: int) -> _Description:
     likelihood = Likelihood.sum(noted) if noted else None
     fell_back = sum(shard.get("fell_back") is not None for shard in shards)
     lost = _lost([shard["neighbors_lost"] for shard in shards if shard.get("neighbors_lost")])
-    return _Description(layers, truncated, likelihood, fell_back, lost, bounds, tuple(machines.values()))
+    smaller = sum(shard.get("smaller_batches", 0) > 0 for shard in shards)
+    return _Description(
+        layers, truncated, likelihood, fell_back, lost, smaller, bounds, tuple(machines.values())
+    )
 
 
 def _lost(shards: Sequence[Sequence[float | None]]) -> tuple[float, ...] | None:
@@ -308,6 +312,12 @@ def _provenance(
         )
         for name, description in zip(names, described, strict=True)
         if description.lost is not None
+    ]
+    notes += [
+        f"{name}: {description.smaller} of {len(context.plan.shards)} shards were run in smaller batches, because "
+        "memory ran out; equality of bytes ends there"
+        for name, description in zip(names, described, strict=True)
+        if description.smaller
     ]
     notes += prepared.notes
     clamps = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from dataclasses import dataclass
 
 import ray
@@ -48,6 +49,14 @@ def connect(address: str | None = None) -> bool:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
+            versions = re.findall(r"(?:Ray|Python): (\S+)", str(error))
+            if "mismatch" in str(error) and len(versions) == 4:
+                raise RunError(
+                    f"The cluster at {address} runs Ray {versions[0]} on Python {versions[1]}, and this process Ray "
+                    f"{versions[2]} on Python {versions[3]}: they must be equal, to the last digit. Install "
+                    f"ray=={versions[0]} here on Python {versions[1]}, or send the study to the cluster's own Python "
+                    "with `platonic-ray submit`."
+                ) from None
             raise RunError(
                 f"No Ray cluster could be joined at {address}: {str(error).strip().partition(chr(10))[0]} "
                 "Check that it runs and, if it uses token authentication, that RAY_AUTH_MODE=token is exported."
@@ -55,6 +64,15 @@ def connect(address: str | None = None) -> bool:
         return False
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     return True
+
+
+def end(*, at_once: bool) -> None:
+    """End the Ray that `connect` started: its processes by themselves, for a second each, or at once."""
+    node = ray._private.worker._global_node
+    if at_once and node is not None:
+        kill_all = node.kill_all_processes
+        node.kill_all_processes = lambda **how: kill_all(**{**how, "allow_graceful": False})
+    ray.shutdown()
 
 
 def resources() -> Resources:
@@ -68,3 +86,25 @@ def resources() -> Resources:
         node_gpus=max((node.get("GPU", 0.0) for node in nodes), default=0.0),
         object_store_bytes=int(total.get("object_store_memory", 0)),
     )
+
+
+def nodes() -> dict[str, dict[str, float]]:
+    """Return what each node that lives offers, by its id."""
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+
+
+def going() -> frozenset[str]:
+    """Return the ids of nodes that have been told to go and do not take new work."""
+    return frozenset(ray._private.state.state.get_draining_nodes())
+
+
+def spilled_bytes() -> int | None:
+    """Return the bytes of objects written to disks since the cluster began; None where it does not say."""
+    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+
+    try:
+        state = get_state_from_address(ray.get_runtime_context().gcs_address)
+        reply = get_memory_info_reply(state, timeout_seconds=5.0)
+    except Exception:  # no public way to ask, and nothing depends on the answer
+        return None
+    return int(reply.store_stats.spilled_bytes_total)

@@ -37,7 +37,8 @@ class Context:
     none are; `curves` are the curves of growth. `owners` is, for each row of an expanded dataset, the first
     row of its sample (`platonic_ray.engine.expanded`). `features` is the type they are kept in, `gpus`
     how many of them each model asks for, where it runs on any. With `choices`, the layers of every pair were
-    chosen on other samples.
+    chosen on other samples. `pieces` says how often work ran out of memory: how many times it is to be
+    halved.
     """
 
     store: Store
@@ -56,6 +57,7 @@ class Context:
     features: str = "float32"
     choices: Choices | None = None
     gpus: tuple[float, ...] = ()
+    pieces: int = 0
 
     @property
     def k(self) -> int | None:

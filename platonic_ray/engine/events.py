@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from platonic_ray.store import Store
@@ -25,13 +26,14 @@ class EventLog:
     """Appends events in segments, about once a second.
 
     `counts` is the number of events of each name, `totals` the sum of each fact that begins with
-    `bytes_`.
+    `bytes_`. `listeners` are handed every event as it is added.
     """
 
     def __init__(self, store: Store, run: str) -> None:
         self.run = run
         self.counts: Counter[str] = Counter()
         self.totals: Counter[str] = Counter()
+        self.listeners: list[Callable[[str, Mapping[str, Any]], None]] = []
         self._store = store
         self._segment = 0
         self._lines: list[str] = []
@@ -42,6 +44,8 @@ class EventLog:
         self.counts[event] += 1
         self.totals.update({name: value for name, value in facts.items() if name.startswith("bytes_")})
         self._lines.append(json.dumps({"event": event, "time": time.time(), **facts}, ensure_ascii=False))
+        for listener in self.listeners:
+            listener(event, facts)
         self.flush_if_due()
 
     def flush_if_due(self) -> None:

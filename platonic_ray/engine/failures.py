@@ -1,10 +1,11 @@
 """What Ray's exceptions mean to a run: the one place that knows their names.
 
-Everything that can go wrong with a piece of work is one of four things, and each has one answer:
+Everything that can go wrong with a piece of work is one of five things, and each has one answer:
 
 * a **worker** was lost (process, actor or node): do the work again, a bounded number of times;
 * an **environment** could not be set up (a node did not get the job's package): no worker began, so do
   the work again after a pause, a bounded number of times for the run;
+* **memory** ran out, on a device or on the node: do the work again, alone and in smaller pieces;
 * an **input** was lost (an object went with its owner or node): take it from the store, and make it
   again if it is not there either;
 * the **application** failed: the same input would fail again, so the run ends with that error.
@@ -16,14 +17,16 @@ import enum
 from dataclasses import dataclass
 
 import ray.exceptions as rx
+import torch
 
 from platonic_ray.engine.context import MissingInputError
 
 
 class Loss(enum.Enum):
-    """Which of the four it was."""
+    """Which of the five it was."""
 
     WORKER = "worker"
+    MEMORY = "memory"
     ENVIRONMENT = "environment"
     INPUT = "input"
     APPLICATION = "application"
@@ -31,10 +34,14 @@ class Loss(enum.Enum):
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed piece of work: what kind of loss, and the error to show or to raise."""
+    """A failed piece of work: what kind of loss, and the error to show or to raise.
+
+    `by_the_node` says that the node went, or was told to go: the work had no part in it.
+    """
 
     loss: Loss
     error: BaseException
+    by_the_node: bool = False
 
 
 _INPUT_LOST = (
@@ -47,8 +54,12 @@ _WORKER_LOST = (
     rx.RayActorError,
     rx.LocalRayletDiedError,
     rx.NodeDiedError,
-    rx.OutOfMemoryError,
     rx.TaskCancelledError,
+)
+_MEMORY_LOST = (rx.OutOfMemoryError, MemoryError, torch.OutOfMemoryError)
+
+_NO_MEMORY = (
+    "not enough memory: you tried to allocate"  # torch's allocator of the processor raises RuntimeError
 )
 
 
@@ -70,6 +81,9 @@ def classify(error: BaseException, *, of_actor: bool) -> Failure:
         return Failure(Loss.INPUT, cause)
     if isinstance(cause, rx.RayActorError) and not of_actor:
         return Failure(Loss.INPUT, cause)
+    if isinstance(cause, _MEMORY_LOST) or _NO_MEMORY in str(cause):
+        return Failure(Loss.MEMORY, cause)
     if isinstance(cause, _WORKER_LOST):
-        return Failure(Loss.WORKER, cause)
+        went = isinstance(cause, rx.NodeDiedError | rx.LocalRayletDiedError)
+        return Failure(Loss.WORKER, cause, went or getattr(cause, "preempted", False))
     return Failure(Loss.APPLICATION, cause)

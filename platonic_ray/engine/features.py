@@ -58,7 +58,7 @@ class ModelRunner:
         :raises PlatonicRayError: if weights or samples cannot be had.
         """
         torch.set_num_threads(self._context.run.threads)
-        spec = self._context.specs[self._model]
+        spec = self._context.specs[self._model].in_smaller_batches(self._context.pieces)
         self._dataset = self._context.open_dataset()
         view = self._context.plan.models[self._model].view
         corpus = list(self._dataset.shard(view, 0, len(self._dataset)).items) if spec.fits else None
@@ -80,6 +80,13 @@ class ModelRunner:
         assert self._loaded is not None, "load the model first"
         context, layers = self._context, self._loaded.layers
         span = context.plan.shards[shard]
+        there = self._from_store(shard)
+        if there is not None:
+            yield from there
+            size = sum(table.nbytes for table in there)
+            found = {"found": True, "bytes_out": 0, "bytes_found": size}
+            yield {**found, "rows": len(span), "layers": len(layers)}
+            return
         features = self.compute(shard)
         draft = context.store.draft("features", context.plan.models[self._model].shard_keys[shard])
         narrow = self._narrowed(features.layers, shard) if context.features == "float16" else None
@@ -89,8 +96,10 @@ class ModelRunner:
         with ThreadPoolExecutor(_WRITERS) as writers:
             for table, _ in zip(tables, writers.map(draft.add, names, tables), strict=True):
                 yield table
+        smaller = {"smaller_batches": context.pieces} if context.pieces else {}
         draft.commit(
             {
+                **smaller,
                 "layers": [vars(layer) for layer in layers],
                 "rows": len(span),
                 "truncated": features.truncated,
@@ -105,6 +114,28 @@ class ModelRunner:
         )
         size = sum(table.nbytes for table in tables)
         yield {"bytes_out": size, "rows": len(span), "layers": len(features.layers)}
+
+    def _from_store(self, shard: int) -> list[pa.Table] | None:
+        """Return a shard that another process has made since it was planned; None where none has."""
+        store, key = self._context.store, self._context.plan.models[self._model].shard_keys[shard]
+        manifest = store.manifest("features", key)
+        return None if manifest is None else read_parts(self._context, manifest)
+
+    def embed_alone(self, shard: int) -> Iterator[str]:
+        """Yield the id of every sample of a shard, and then embed that one; keep nothing.
+
+        Where the process ends in this, the last id is that of the sample that ended it.
+        """
+        span, spec = self._context.plan.shards[shard], self._context.specs[self._model]
+        view = self._context.plan.models[self._model].view
+        for row in range(span.start, span.stop):
+            yield str(self._dataset.ids[row])
+            if spec.by_row:
+                self._run(self._dataset.rows[row : row + 1])
+                continue
+            items: Sequence[Any] = self._dataset.read(view, row, row + 1)
+            several = self._dataset.several(view)
+            self._run(list(itertools.chain.from_iterable(items)) if several else items)
 
     def compute(self, shard: int) -> Features:
         """Return the features of a shard; nothing is written.
@@ -153,7 +184,7 @@ class ModelRunner:
         """Return the features of items, made again in float32 where that is asked for and has to be."""
         assert self._loaded is not None
         features = self._loaded.embed(items)
-        wide = self._context.specs[self._model].in_float32()
+        wide = self._context.specs[self._model].in_smaller_batches(self._context.pieces).in_float32()
         if wide is None or _is_finite(features):
             return features
         if self._wide is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,20 +24,40 @@ from platonic_ray.study import RunEntry
 _ROUNDING = 1e-6  # of fractions of a GPU that are added up
 
 
-@dataclass
+@dataclass(eq=False)
 class Replica:
-    """A model actor and what it is doing: loading (`layers` unknown), idle, or streaming a shard."""
+    """A model actor and what it is doing: loading (`layers` unknown), idle, or streaming a shard.
+
+    `searching` says that its stream is that of a shard's samples one by one, the last of them `sample`.
+    `environment` and `pieces` are what its process was started with (`platonic_ray.engine.losses`).
+    """
 
     model: int
     actor: Any
     loading: ObjectRef | None
     gpus: float = 0.0
-    started: float = field(default_factory=time.monotonic)
-    layers: int = 0
     environment: int = 0
+    pieces: int = 0
+    started: float = field(default_factory=time.monotonic)
+    node: str = ""
+    layers: int = 0
     task: Embed | None = None
+    since: float = 0.0
     stream: ObjectRefGenerator | None = None
     items: list[ObjectRef] = field(default_factory=list)
+    searching: bool = False
+    sample: str | None = None
+
+    def begin(self, task: Embed) -> None:
+        """Stream a shard."""
+        self.task, self.items, self.since = task, [], time.monotonic()
+        self.stream = self.actor.embed.remote(task.shard)
+
+    def search(self, task: Embed) -> None:
+        """Embed a shard's samples one by one; the driver takes each id before the next is begun."""
+        self.task, self.searching, self.sample = task, True, None
+        one_at_a_time = self.actor.embed_alone.options(_generator_backpressure_num_objects=1)
+        self.stream = one_at_a_time.remote(task.shard)
 
 
 class Fleet:
@@ -62,18 +82,29 @@ class Fleet:
         return self._gpus[model] if self.on_gpus(there) else 0.0
 
     def next_model(
-        self, pending: Mapping[int, int], there: Resources, leaving: Replica | None = None
+        self,
+        pending: Mapping[int, int],
+        there: Resources,
+        leaving: Replica | None = None,
+        late: Collection[int] = (),
     ) -> int | None:
         """Return the model that another actor helps most, or None where none has room or is worth it.
 
         :param pending: shards that nobody has taken, by model.
         :param leaving: an actor whose place is free.
+        :param late: models of which an actor has had a shard for far longer than the others took.
         :raises StudyError: for a model that asks for more GPUs than any node has, where none is to come.
         """
         others = [replica for replica in self.replicas if replica is not leaving]
         have = Counter(replica.model for replica in others)
+        loading = {replica.model for replica in others if replica.loading is not None}
+        left = {**dict.fromkeys(late, 0), **pending}
         worth = [
-            model for model in pending if not have[model] or self._pays(model, pending[model], have[model])
+            model
+            for model, shards in left.items()
+            if not have[model]
+            or self._pays(model, shards, have[model])
+            or (model in late and model not in loading)
         ]
         order = sorted(
             worth,
@@ -81,7 +112,7 @@ class Fleet:
                 bool(have[model]),
                 -self.gpus_of(model, there),
                 have[model],
-                -self._left(model, pending[model]),
+                -self._left(model, left[model]),
                 model,
             ),
         )
@@ -98,6 +129,11 @@ class Fleet:
     def embedded(self, model: int, seconds: float) -> None:
         """Note how long a shard took a model."""
         self._shard_s[model] = seconds
+
+    @property
+    def shard_s(self) -> Mapping[int, float]:
+        """How long the last shard took each model that has embedded one."""
+        return self._shard_s
 
     def _pays(self, model: int, shards: int, actors: int) -> bool:
         """Whether the shards that are left would take the actors there are twice as long as one to start."""

@@ -97,8 +97,10 @@ class LocalRunner:
         if self._model is None or self._model[0] != model:
             self._model = None  # let the last model go before the next is loaded
             runner = ModelRunner(self.context, model)
+            start = time.time()
             layers = runner.load()
-            self.events.add("model_loaded", model=self.context.plan.models[model].name, layers=layers)
+            facts = {"start": start, "end": time.time(), "layers": layers}
+            self.events.add("model_loaded", model=self.context.plan.models[model].name, **facts)
             self.progress.advance("models loaded")
             self._model = (model, runner)
         return self._model[1]

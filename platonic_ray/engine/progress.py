@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -22,12 +24,15 @@ from rich.progress import (
 class ProgressDisplay:
     """Counts models loaded, samples embedded, tiles and pairs, with rates and the time left.
 
-    Not on a terminal it prints nothing but the lines given to `say`.
+    Not on a terminal it prints nothing but the lines given to `say`; with `as_json` each of them, and every
+    event that it is told of, is a line of JSON that names the run.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
         self._console = Console(stderr=True)
-        self._shown = not quiet and sys.stderr.isatty()
+        self._shown = not quiet and not as_json and sys.stderr.isatty()
+        self._json = as_json
+        self.run: str | None = None
         self._quiet = quiet
         self._bars: dict[str, TaskID] = {}
         self._started: dict[str, float] = {}
@@ -72,5 +77,13 @@ class ProgressDisplay:
 
     def say(self, text: str) -> None:
         """Print one line above the bars."""
-        if not self._quiet:
+        if self._json:
+            self.event("said", {"text": text})
+        elif not self._quiet:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def event(self, event: str, facts: Mapping[str, Any]) -> None:
+        """Print an event where lines are JSON; else it is for the log alone."""
+        if self._json and not self._quiet:
+            line = {"time": time.time(), "run": self.run, "event": event, **facts}
+            print(json.dumps(line, ensure_ascii=False), file=sys.stderr, flush=True)

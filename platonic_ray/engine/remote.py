@@ -11,6 +11,7 @@ import gc
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -42,16 +43,17 @@ def _given(slots: Slots, tables: tuple[pa.Table, ...]) -> dict[Any, tuple[pa.Tab
 class _ModelActor:
     """Holds one loaded model at a time; embeds shard after shard, committing before it yields."""
 
-    def __init__(self, context: Context, model: int) -> None:
-        self._context = context
-        self._runner: ModelRunner | None = ModelRunner(context, model)
+    def __init__(self, context: Context, model: int, pieces: int) -> None:
+        self._context = replace(context, pieces=pieces)
+        self._runner: ModelRunner | None = ModelRunner(self._context, model)
 
-    def take(self, model: int) -> dict[str, Any]:
+    def take(self, model: int, pieces: int) -> dict[str, Any]:
         """Let the model go and load another; return what `describe` does."""
         self._runner = None
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
+        self._context = replace(self._context, pieces=pieces)
         self._runner = ModelRunner(self._context, model)
         return self.describe()
 
@@ -72,13 +74,19 @@ class _ModelActor:
     def embed(self, shard: int) -> Iterator[pa.Table | dict[str, Any]]:
         """Yield one Arrow table a layer, each already durable, and last what there is to report."""
         assert self._runner is not None
-        start = time.time()
+        start, cpu = time.time(), time.process_time()
         for item in self._runner.embed(shard):
-            yield (
-                item
-                if isinstance(item, pa.Table)
-                else {"start": start, "end": time.time(), **item, **_where()}
-            )
+            if isinstance(item, pa.Table):
+                yield item
+            else:
+                spent = {"start": start, "end": time.time(), "cpu_s": time.process_time() - cpu}
+                yield {**spent, **item, **_where()}
+
+    @ray.method(num_returns="streaming")
+    def embed_alone(self, shard: int) -> Iterator[str]:
+        """Yield the id of each sample before it is embedded alone; see `ModelRunner`."""
+        assert self._runner is not None
+        yield from self._runner.embed_alone(shard)
 
 
 ModelActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(_ModelActor)
@@ -86,10 +94,11 @@ ModelActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(_ModelActor)
 
 @ray.remote(max_retries=0, num_returns=2)
 def run_task(
-    contexts: list[ray.ObjectRef], task: Task, slots: Slots, *tables: pa.Table
+    contexts: list[ray.ObjectRef], task: Task, pieces: int, slots: Slots, *tables: pa.Table
 ) -> tuple[dict[str, Any], pa.Table]:
-    """Do a task. Returns its report and its result, each an object of its own."""
-    report, result = perform(_context(contexts[0].hex(), contexts), task, _given(slots, tables))
+    """Do a task, in pieces if need be. Returns its report and its result, each an object of its own."""
+    context = replace(_context(contexts[0].hex(), contexts), pieces=pieces)
+    report, result = perform(context, task, _given(slots, tables))
     return {**report, **_where()}, result
 
 

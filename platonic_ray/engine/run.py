@@ -11,6 +11,8 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,13 +26,10 @@ from platonic_ray.engine.prepare import Prepared, prepare
 from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.engine.reuse import Reuse
 from platonic_ray.engine.scores import kept_scores
+from platonic_ray.engine.summary import TILES, Summary
 from platonic_ray.plan import (
     Embed,
-    KernelTile,
-    NeighborTile,
-    PermutedKernel,
     Plan,
-    RowState,
     Score,
     Task,
     TaskGraph,
@@ -55,7 +54,7 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
     """
     started = time.time()
     store = Store.open(default_store() if study.run.store is None else study.run.store)
-    with ProgressDisplay(quiet=quiet) as progress:
+    with ProgressDisplay(quiet=quiet, as_json=study.run.log == "json") as progress:
         prepared = prepare(study, store)
         finished = _stored_result(store, prepared)
         if finished is not None:
@@ -78,13 +77,14 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """A plan that was run: its score tables, by what engine on how many nodes, its log, what was there before."""
+    """A plan that was run: its score tables, by what engine on how many nodes, its log and what that adds up to."""
 
     scores: dict[Score, pa.Table]
     engine: str
     nodes: int
     events: EventLog
-    there: frozenset[Task]
+    summary: Summary
+    prepared: Prepared
     started: float
 
     @classmethod
@@ -96,18 +96,17 @@ class _Run:
         there = frozenset(task for task in there if not isinstance(task, Score) or task in kept)
         wanted = needed(plan, there)
         graph = TaskGraph(
-            plan.prerequisites, done=[task for task in plan.prerequisites if task not in wanted]
+            plan.prerequisites,
+            done=[task for task in plan.prerequisites if task not in wanted],
+            length=plan.length,
         )
-        events = _log(prepared, started, wanted, there)
-        scores, engine, nodes = _logged(prepared, graph, events, progress, wanted, there)
-        return cls({**kept, **scores}, engine, nodes, events, there, started)
+        events, summary = _log(prepared, started, wanted, there, progress)
+        scores, engine, nodes = _logged(prepared, graph, events, progress, wanted, there, summary)
+        return cls({**kept, **scores}, engine, nodes, events, summary, prepared, started)
 
     def end(self, progress: ProgressDisplay) -> None:
-        """Say in the log and to the user that all is done."""
-        seconds, events = time.time() - self.started, self.events
-        events.add("finished", seconds=seconds, counts=dict(events.counts), totals=dict(events.totals))
-        events.flush()
-        progress.say(_summary(events, self.there, seconds))
+        """Say in the log and to the user that all is done, and where the time went."""
+        _finish(self.prepared, self.events, self.summary, self.started, progress)
 
 
 def embed_study(study: Study, *, quiet: bool = False) -> None:
@@ -119,7 +118,7 @@ def embed_study(study: Study, *, quiet: bool = False) -> None:
     """
     started = time.time()
     store = Store.open(default_store() if study.run.store is None else study.run.store)
-    with ProgressDisplay(quiet=quiet) as progress:
+    with ProgressDisplay(quiet=quiet, as_json=study.run.log == "json") as progress:
         made = reused = 0
         for prepared in prepare(study, store).parts:
             plan, begun = prepared.context.plan, time.time()
@@ -127,26 +126,30 @@ def embed_study(study: Study, *, quiet: bool = False) -> None:
             there = embeds & found(plan, lambda kind, key: store.manifest(kind, key) is not None)
             made, reused = made + len(embeds - there), reused + len(there)
             if there < embeds:
-                events = _log(prepared, begun, embeds - there, there)
+                events, summary = _log(prepared, begun, embeds - there, there, progress)
                 graph = TaskGraph({task: () for task in plan.prerequisites if task in embeds}, done=there)
-                _logged(prepared, graph, events, progress, embeds - there, there)
-                seconds = time.time() - begun
-                events.add(
-                    "finished", seconds=seconds, counts=dict(events.counts), totals=dict(events.totals)
-                )
-                events.flush()
+                _logged(prepared, graph, events, progress, embeds - there, there, summary)
+                _finish(prepared, events, summary, begun, progress)
         progress.say(
             f"Embedded {made} shards of {len(study.models)} models in {time.time() - started:.0f} s; "
             f"{reused} were in the store ({store.uri})."
         )
 
 
-def _log(prepared: Prepared, started: float, wanted: frozenset[Task], there: frozenset[Task]) -> EventLog:
-    """Begin the log of a run that was started then."""
+def _log(
+    prepared: Prepared,
+    started: float,
+    wanted: frozenset[Task],
+    there: frozenset[Task],
+    progress: ProgressDisplay,
+) -> tuple[EventLog, Summary]:
+    """Begin the log of a run that was started then, and what adds it up."""
     # With milliseconds, so that names order two runs that begin in one second.
     moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(started)) + f".{int(started % 1 * 1000):03d}"
     name = f"{moment}-{uuid.uuid4().hex[:6]}"
-    events = EventLog(prepared.context.store, run=name)
+    events, summary = EventLog(prepared.context.store, run=name), Summary(reused=len(there))
+    progress.run = name
+    events.listeners += [summary.add, progress.event]
     events.add(
         "started",
         study=prepared.study.name,
@@ -155,7 +158,24 @@ def _log(prepared: Prepared, started: float, wanted: frozenset[Task], there: fro
         found=_counts(there),
     )
     events.flush()
-    return events
+    return events, summary
+
+
+def _finish(
+    prepared: Prepared, events: EventLog, summary: Summary, started: float, progress: ProgressDisplay
+) -> None:
+    """End the log of a run, and say what it did and where its time went."""
+    seconds, price = time.time() - started, prepared.study.run.price_per_hour
+    events.add(
+        "finished",
+        seconds=seconds,
+        counts=dict(events.counts),
+        totals=dict(events.totals),
+        summary=summary.facts(price),
+    )
+    events.flush()
+    for line in summary.lines(events.run, seconds, price):
+        progress.say(line)
 
 
 def _logged(
@@ -165,6 +185,7 @@ def _logged(
     progress: ProgressDisplay,
     wanted: frozenset[Task],
     there: frozenset[Task],
+    summary: Summary,
 ) -> tuple[dict[Score, pa.Table], str, int]:
     """Run the graph; the log says if it is stopped."""
     reuse = Reuse.of(prepared.context.plan, there)
@@ -173,43 +194,71 @@ def _logged(
     for line in reuse.lines():
         progress.say(line)
     try:
-        return _execute(prepared, graph, events, progress)
-    except BaseException as error:
-        events.add("stopped", error=type(error).__name__)
-        raise
+        if prepared.study.run.engine == "local":
+            from platonic_ray.engine.local import LocalRunner
+
+            start = time.monotonic()
+            with _stopping(events):
+                scores = LocalRunner(prepared.context, graph, events, progress).run()
+            summary.core_s = time.monotonic() - start
+            return scores, "local", 1
+        return _on_ray(prepared, graph, events, progress, summary)
     finally:
         events.flush()
 
 
-def _execute(
-    prepared: Prepared, graph: TaskGraph, events: EventLog, progress: ProgressDisplay
-) -> tuple[dict[Score, pa.Table], str, int]:
-    """Run the graph on the engine that the study names; return scores, its name, and the nodes at its end."""
-    run = prepared.study.run
-    if run.engine == "local":
-        from platonic_ray.engine.local import LocalRunner
+@contextmanager
+def _stopping(events: EventLog) -> Iterator[None]:
+    """Have the log say at once that the run is stopped, whatever has to be ended after it."""
+    try:
+        yield
+    except BaseException as error:
+        events.add("stopped", error=type(error).__name__)
+        events.flush()
+        raise
 
-        return LocalRunner(prepared.context, graph, events, progress).run(), "local", 1
+
+def _on_ray(
+    prepared: Prepared, graph: TaskGraph, events: EventLog, progress: ProgressDisplay, summary: Summary
+) -> tuple[dict[Score, pa.Table], str, int]:
+    """Run the graph on the Ray that is there, or on one that is started for it; return the nodes at its end too."""
 
     import ray
 
     from platonic_ray.engine import cluster
+    from platonic_ray.engine.counters import Counters
     from platonic_ray.engine.planning import relative_costs
     from platonic_ray.engine.scheduler import Scheduler
     from platonic_ray.engine.sharing import Sharing, local_paths
 
-    started_here = cluster.connect()
+    with _stopping(events):
+        started_here = cluster.connect()
     try:
-        _end_on_sigterm()  # after connecting: Ray replaces handlers
-        sharing = Sharing(prepared.context.store, local_paths(prepared.study.dataset, prepared.study.models))
-        sharing.check()
-        scheduler = Scheduler(prepared.context, graph, events, progress, sharing, relative_costs(prepared))
-        scores = scheduler.run()
+        with _stopping(events):
+            _end_on_sigterm()  # after connecting: Ray replaces handlers
+            events.listeners.append(Counters(summary.reused).add)
+            sharing = Sharing(
+                prepared.context.store, local_paths(prepared.study.dataset, prepared.study.models)
+            )
+            sharing.check()
+            scheduler = Scheduler(
+                prepared.context, graph, events, progress, sharing, relative_costs(prepared)
+            )
+            scores = scheduler.run()
         events.add("driver", fetched_bytes=scheduler.fetched_bytes)
-        return scores, f"ray {ray.__version__}", sum(node["Alive"] for node in ray.nodes())
-    finally:
+        machines = scheduler.machines
+        machines.look(force=True)
+        summary.core_s, summary.node_s = machines.core_s, machines.node_s
+        summary.spilled_bytes = machines.spilled_bytes()
+        version, nodes = f"ray {ray.__version__}", len(cluster.nodes())
+    except BaseException as error:
         if started_here:
-            ray.shutdown()
+            # Who is told to end has no time: `ray job stop` kills after three seconds.
+            cluster.end(at_once=isinstance(error, KeyboardInterrupt))
+        raise
+    if started_here:
+        cluster.end(at_once=False)
+    return scores, version, nodes
 
 
 def _end_on_sigterm() -> None:
@@ -236,19 +285,8 @@ def _announce(progress: ProgressDisplay, plan: Plan, wanted: frozenset[Task]) ->
     embeds = [task for task in wanted if isinstance(task, Embed)]
     progress.expect("models loaded", len({task.model for task in embeds}))
     progress.expect("samples embedded", sum(len(plan.shards[task.shard]) for task in embeds))
-    progress.expect("tiles", sum(isinstance(task, _TILES) for task in wanted))
+    progress.expect("tiles", sum(type(task).__name__ in TILES for task in wanted))
     progress.expect("pairs", sum(isinstance(task, Score) for task in wanted))
-
-
-def _summary(events: EventLog, there: frozenset[Task], seconds: float) -> str:
-    counts = events.counts
-    lost = f", {counts['lost']} lost and done again" if counts["lost"] else ""
-    objects, stored = (events.totals[f"bytes_from_{source}"] / 1e6 for source in ("objects", "store"))
-    return (
-        f"Computed {counts['shard']} shards, {sum(counts[kind.__name__] for kind in _TILES)} tiles and "
-        f"{counts['Score']} pairs in {seconds:.0f} s; reused {len(there)} from the store{lost}. "
-        f"Tiles read {objects:,.0f} MB from objects, {stored:,.0f} MB from the store. Log: run {events.run}."
-    )
 
 
 def _keep_result(store: Store, key: str, result: Result) -> None:
@@ -274,5 +312,4 @@ def read_result(store: Store, key: str) -> Result | None:
     return Result(**frames, provenance=dict(manifest.meta))
 
 
-_TILES = (NeighborTile, KernelTile, PermutedKernel, RowState)
 _FRAMES = ("scores", "models", "layers", "growth", "examples", "samples", "capability")

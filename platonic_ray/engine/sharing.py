@@ -82,7 +82,8 @@ class Sharing:
             self._asked[pinned.remote(self._store, list(self._paths))] = nodes[node]
 
     def _judge(self, address: str, word: str | None, outlines: Mapping[str, str | None]) -> None:
-        if self._store.is_local and word != self._word:
+        # Another driver may have left its word since; then both of us see that one.
+        if self._store.is_local and word != self._word and (word is None or word != self._store.read_word()):
             raise StoreError(
                 f"The store {self._store.uri} is a folder of this machine; the node {address} does not see it. Give a "
                 "store that every node sees: a shared file system, or a URI (--store s3://bucket/store)."

@@ -148,6 +148,24 @@ def kernel_tile(
     plan, store = context.plan, context.store
     keys = {pair: plan.kernels_key(task.a, task.b, task.kernel, *pair) for pair in plan.pairs}
     pairs = [pair for pair, key in keys.items() if store.manifest("kernels", key) is None]
+    at_once = -(-len(pairs) // 2 ** (2 * context.pieces)) or 1
+    made: dict[str, np.ndarray] = {}
+    for start in range(0, len(pairs), at_once):
+        if start:
+            blocks.forget()
+        made |= _kernel_sums(context, task, blocks, scales, pairs[start : start + at_once])
+    return arrays_table(made)
+
+
+def _kernel_sums(
+    context: Context,
+    task: KernelTile,
+    blocks: Blocks,
+    scales: Mapping[Scale, pa.Table],
+    pairs: Sequence[tuple[int, int]],
+) -> dict[str, np.ndarray]:
+    """Compute and commit the kernel sums of some pairs; return their arrays by name."""
+    plan = context.plan
     models = sorted({model for pair in pairs for model in pair})
     medians = _medians(context, task.kernel, models, scales)
     blocks.require([Embed(model, shard) for model in models for shard in plan.kernel_shards(task.a, task.b)])
@@ -177,9 +195,10 @@ def kernel_tile(
                 found = getattr(sums, name).get(x)
                 if found is not None:
                     arrays[name] = found.numpy()
-        store.put("kernels", keys[x, y], {"sums": arrays_table(arrays)})
+        key = plan.kernels_key(task.a, task.b, task.kernel, x, y)
+        context.store.put("kernels", key, {"sums": arrays_table(arrays)})
         made.update({f"{x}.{y}.{name}": array for name, array in arrays.items()})
-    return arrays_table(made)
+    return made
 
 
 def permuted_kernel(

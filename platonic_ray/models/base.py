@@ -126,6 +126,21 @@ class ModelSpec:
             return None
         return replace(self, settings=tuple(sorted((settings | {"dtype": "float32"}).items())))
 
+    def in_smaller_batches(self, halvings: int) -> ModelSpec:
+        """Return what runs on a part of the items at a time, for a device that has too little memory.
+
+        Batches are cut in half so many times, down to one item; a kind that has none stays as it is.
+        """
+        if not halvings:
+            return self
+        whole = {**KINDS[self.kind].constants, **dict(self.settings)}
+        halved = {
+            name: max(1, value // 2**halvings) if isinstance(value, int) else value / 2**halvings
+            for name, value in whole.items()
+            if name.startswith("batch_")
+        }
+        return replace(self, settings=tuple(sorted((dict(self.settings) | halved).items())))
+
     def keep(self, states: Sequence[tuple[str, int]]) -> Readout:
         """Return what is kept of a model's states, given the (name, width) of each.
 

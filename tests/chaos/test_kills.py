@@ -105,34 +105,6 @@ def test_a_killed_driver_goes_on_from_the_last_committed_shard(small_study, tmp_
     assert_nothing_whole_was_made_again(study, done)
 
 
-@pytest.mark.parametrize(
-    "victim", ["ray::_ModelActor", "ray::neighbors", pytest.param("ray::kernels", marks=pytest.mark.slow)]
-)
-def test_a_killed_worker_is_replaced_in_the_same_run(small_study, tmp_path, victim, undisturbed):
-    study = changed(small_study, engine="ray", store=str(tmp_path / "killed"))
-    driver = start_driver(study)
-
-    def strike():
-        if driver.poll() is not None:
-            raise AssertionError(f"the run ended before a {victim} was met: {driver.stderr.read()}")
-        for pid in descendants(driver.pid, victim):
-            os.kill(pid, signal.SIGKILL)
-            return True
-        return False
-
-    wait_for(strike)
-    _, said = driver.communicate(timeout=120)
-    assert driver.returncode == 0, said
-    result = pr.align(study, quiet=True)
-    assert score_bytes(result) == undisturbed
-    events = events_of(study)
-    lost = [event for event in events if event["event"] == "lost"]
-    assert len(lost) >= 1
-    # What was done twice is what the lost process had in hand, and no more.
-    shards = [event["task"] for event in events if event["event"] == "shard"]
-    assert len(shards) == len(set(shards)) == 40
-
-
 @pytest.mark.slow
 def test_kills_at_random_moments_never_change_a_byte(small_study, tmp_path, undisturbed):
     """Workers and drivers in turn, each after some progress, so that every life has something to lose."""

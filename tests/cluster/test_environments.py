@@ -5,36 +5,28 @@ import time
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 from ray.experimental import internal_kv
 from support import changed, events_of, score_bytes
 
 import platonic_ray as pr
-from platonic_ray.engine import scheduler
+from platonic_ray.engine import losses
 from platonic_ray.store import Store
 
 pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def package(tmp_path, monkeypatch):
-    """The name of the job's package, which the cluster has lost: its content is in the second place."""
+def package(two_nodes, tmp_path):
+    """The name and the content of the job's package, which the cluster has lost."""
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "note.txt").write_text(f"made at {time.time()}")
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 * 2**20},
-    )
-    cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
-    cluster.wait_for_nodes()
     environment = {"working_dir": str(tmp_path / "job"), "config": {"eager_install": False}}
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", runtime_env=environment)
+    ray.init(address=two_nodes.address, log_to_driver=False, logging_level="ERROR", runtime_env=environment)
     (name,) = internal_kv._internal_kv_list(b"gcs://_ray_pkg_")
     content = internal_kv._internal_kv_get(name)
     internal_kv._internal_kv_del(name)
     yield name, content
     ray.shutdown()
-    cluster.shutdown()
 
 
 def lost_environments(study):
@@ -59,7 +51,7 @@ def test_a_package_that_comes_late_ends_no_run(package, tiny_study, tiny_undistu
 
 @pytest.mark.slow
 def test_a_package_that_never_comes_is_named(package, tiny_study, tmp_path, monkeypatch):
-    monkeypatch.setattr(scheduler, "_ENVIRONMENT_PAUSES_S", (0.5, 0.5))
+    monkeypatch.setattr(losses, "_PAUSES_S", (0.5, 0.5))
     study = changed(tiny_study, engine="ray", store=str(tmp_path / "never"))
     with pytest.raises(
         pr.PlatonicRayError, match=r"the job's environment, 3 times.*runtime_env file package"

@@ -1,13 +1,14 @@
 """Runs on a real Ray of several raylets: equal to the run in this process, streamed, bounded."""
 
+import contextlib
 import os
 import shutil
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 from support import (
     changed,
     committed,
@@ -22,25 +23,6 @@ import platonic_ray as pr
 from platonic_ray.store import Store
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """Three raylets: a head that runs no tasks and two workers of one core, which find `tests` too."""
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), before)))
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 200 * 2**20},
-    )
-    for _ in range(2):
-        cluster.add_node(num_cpus=1, object_store_memory=200 * 2**20)
-    cluster.wait_for_nodes()
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
-    os.environ["PYTHONPATH"] = before
 
 
 def on_ray(study, store):
@@ -103,6 +85,39 @@ def test_tiles_stream_from_objects_while_other_shards_are_embedded(ran):
     assert 0 < driver["fetched_bytes"] < embedded / 20
     # Both workers took part, and the head did not.
     assert len({event["node"] for event in (*shards, *tiles)}) == 2
+
+
+def test_a_run_says_what_it_did_and_where_its_time_went(ran):
+    summary = ran[2][-1]["summary"]
+    assert summary["losses"] == {}
+    assert sum(summary["shares"].values()) == pytest.approx(1)
+    assert all(share >= 0 for share in summary["shares"].values())
+    assert summary["shares"]["arithmetic"] > 0
+    # Three nodes, two of which have a core, for as long as the run lasted; no price was given.
+    assert summary["node_s"]["cpu"] == pytest.approx(1.5 * summary["core_s"])
+    assert summary["cost"] is None
+    assert summary["spilled_bytes"] == 0
+
+
+def test_what_a_run_counts_can_be_read_by_prometheus(cluster, ran):
+    ports = {node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]}
+    host = ray.util.get_node_ip_address()
+    wanted = {
+        f"platonic_ray_{name}"
+        for name in ("samples_total", "tiles_total", "bytes_total", "task_seconds_bucket")
+    }
+    until = time.monotonic() + 60
+    missing = wanted
+    while missing and time.monotonic() < until:
+        told = ""
+        for port in ports:
+            with contextlib.suppress(OSError):
+                told += urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=5).read().decode()
+        missing = {name for name in wanted if name not in told}
+        time.sleep(0.5)
+    assert not missing
+    assert "ray_platonic_ray_tiles_total{" in told
+    assert 'kind="KernelTile"' in told
 
 
 def test_vision_models_chosen_layers_and_stored_features_are_the_same_bytes_on_ray(

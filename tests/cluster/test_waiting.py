@@ -3,28 +3,11 @@
 import time
 
 import pytest
-import ray
-from ray.cluster_utils import Cluster
 from support import changed
 
 import platonic_ray as pr
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A head that runs no task, and one node with a core."""
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 * 2**20},
-    )
-    cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
-    cluster.wait_for_nodes()
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
 
 
 def test_gpus_that_never_come_are_waited_for_as_long_as_was_said(cluster, tiny_study, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """A run in this process: what it computes, what it reuses, what it refuses."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ import platonic_ray as pr
 from platonic_ray.engine.assemble import labels_of
 from platonic_ray.engine.features import ModelRunner
 from platonic_ray.engine.prepare import prepare
+from platonic_ray.engine.work import perform
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.metrics import get_metric, score_tables
+from platonic_ray.plan import KernelTile
 from platonic_ray.store import Store
 
 
@@ -24,6 +27,22 @@ def test_scores_equal_those_of_features_in_memory(small_study):
     for pair in score_tables(features, metrics=["cka", "unbiased_cka"]):
         table = result.layers_matrix(pair.x, pair.y, pair.metric.name).values
         np.testing.assert_array_equal(table, pair.scores)
+
+
+def test_kernel_tiles_in_pieces_are_the_same_bytes(tiny_study):
+    """What a task does that ran out of memory: a few pairs of models at a time."""
+    store = Store.open(tiny_study.run.store)
+    plan = prepare(tiny_study, store).context.plan
+    pr.align(tiny_study, quiet=True)
+    before = {key: store.manifest("kernels", key).parts for key in store.keys("kernels")}
+    for key in before:
+        store.discard("kernels", key)
+    context = dataclasses.replace(prepare(tiny_study, store).context, pieces=1)
+    for task in plan.prerequisites:
+        if isinstance(task, KernelTile):
+            perform(context, task, {})
+    assert {key: store.manifest("kernels", key).parts for key in store.keys("kernels")} == before
+    assert len(before) == 3  # the pairs of two models: one at a time
 
 
 def test_metrics_of_every_kernel_are_those_of_features_in_memory_and_a_lost_scale_is_made_again(small_study):

@@ -1,0 +1,189 @@
+"""What ends, stalls or starves a process of a run, and what the run makes of it. Every process is a real one."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+from ray._raylet import GcsClient
+from ray.core.generated import autoscaler_pb2
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from support import changed, committed, dense_features, events_of, score_bytes
+
+import platonic_ray as pr
+from platonic_ray.engine import watching
+from platonic_ray.errors import DataError, RunError
+
+pytestmark = pytest.mark.cluster
+
+WORDS = ("red", "green", "blue", "grey")
+
+
+def study_of(folder, orders=(), models=1, order="", **run):
+    """120 texts in 4 shards, some of them orders; models that obey them, and one that does not."""
+    texts = [f"{WORDS[row % 4]} {WORDS[row // 4 % 4]} {row}" for row in range(120)]
+    # Each view its own texts: features of the same texts would be the same artifacts.
+    views = {f"text{model}": [f"{text} {model}" for text in texts] for model in range(models)}
+    for view, row, text in orders:
+        views[view][row] = text
+    folder.mkdir(exist_ok=True)
+    pq.write_table(
+        pa.table({"id": [f"row{row}" for row in range(120)], "plain": texts, **views}), folder / "s.parquet"
+    )
+    obeying = [
+        {"name": view, "kind": "module", "weights": "faulty:build", "view": view, "layers": ["table"]}
+        for view in views
+    ]
+    return pr.Study.from_dict(
+        {
+            "name": "losses",
+            "shard_rows": 30,
+            "dataset": {"source": str(folder / "s.parquet")},
+            "models": [*obeying, {"name": "tfidf", "use": "char-tfidf", "view": "plain"}],
+            "metrics": [{"name": "faulty:SHARED", "order": order}, {"name": "cka"}],
+            "null": {"permutations": 0},
+            "run": {"engine": "ray", "store": str(folder / "store"), **run},
+        }
+    )
+
+
+def lost(study):
+    return [event for event in events_of(study) if event["event"] == "lost"]
+
+
+def shards_of(study, model):
+    events = events_of(study)
+    return [e for e in events if e["event"] == "shard" and e["task"].startswith(f"embed[{model}")]
+
+
+def in_this_process(study, folder, markers):
+    """The scores of a study whose orders have all been obeyed."""
+    for marker in markers:
+        Path(marker).touch()
+    return score_bytes(pr.align(changed(study, engine="local", store=str(folder / "here")), quiet=True))
+
+
+def test_a_model_and_a_task_that_are_killed_once_are_replaced(cluster, tmp_path):
+    markers = [str(tmp_path / name) for name in ("model", "task")]
+    study = study_of(tmp_path / "s", [("text0", 70, f"kill {markers[0]}")], order=f"kill {markers[1]}")
+    result = pr.align(study, quiet=True)
+    assert {(event["what"].partition("[")[0], event["loss"]) for event in lost(study)} == {
+        ("embed", "worker"),
+        ("score", "worker"),
+    }
+    assert score_bytes(result) == in_this_process(study, tmp_path, markers)
+    # What was done twice is what the lost process had in hand, and no more.
+    assert len(shards_of(study, "text0")) == 4
+    assert events_of(study)[-1]["summary"]["losses"] == {"worker": 2}
+
+
+def test_a_sample_that_kills_every_process_is_named_and_the_rest_is_finished(cluster, tmp_path):
+    study = study_of(tmp_path / "s", [("text0", 37, "kill always")], models=2)
+    with pytest.raises(
+        DataError, match=r"Sample 'row37' ends the process of model 'text0' every time \(3 tries"
+    ):
+        pr.align(study, quiet=True)
+    assert len(lost(study)) == 3
+    assert len(shards_of(study, "text0")) == 3
+    assert len(committed(study, "features")) == 11
+    assert len(committed(study, "neighbors")) == 2  # of the two models that have all their shards
+    assert events_of(study)[-1]["event"] == "stopped"
+
+
+def test_what_runs_out_of_memory_is_tried_in_smaller_batches_and_says_so(cluster, tmp_path):
+    study = study_of(tmp_path / "s", [("text0", 3, "few 8")])
+    result = pr.align(study, quiet=True)
+    assert [event["loss"] for event in lost(study)] == ["memory", "memory"]  # 30 at a time, then 16
+    (note,) = [note for note in result.provenance["notes"] if "smaller batches" in note]
+    assert note.startswith("text0: 4 of 4 shards")
+    whole = study_of(tmp_path / "whole", [("text0", 3, "few 99")])
+    pr.align(changed(whole, engine="local"), quiet=True)
+    for mine, other in zip(dense_features(study)["text0"], dense_features(whole)["text0"], strict=True):
+        np.testing.assert_allclose(np.delete(mine, 3, 0), np.delete(other, 3, 0), rtol=1e-6)
+
+
+def test_what_never_fits_into_memory_is_given_up_after_three_tries(cluster, tmp_path):
+    study = study_of(tmp_path / "s", [("text0", 3, "few 0")])
+    with pytest.raises(RunError, match=r"embed\[text0, 0\] was lost 3 times.*too little memory"):
+        pr.align(study, quiet=True)
+    assert len(shards_of(study, "tfidf")) == 4
+
+
+def test_a_shard_and_a_task_that_stall_are_done_elsewhere(cluster, tmp_path):
+    markers = [str(tmp_path / name) for name in ("shard", "task")]
+    # The first shard has told how long one takes when the second stalls; so have two of three scores.
+    study = study_of(tmp_path / "s", [("text0", 31, f"stall {markers[0]}")], order=f"stall {markers[1]}")
+    start = time.monotonic()
+    result = pr.align(study, quiet=True)
+    assert time.monotonic() - start < 600  # either would have taken an hour
+    assert all(Path(marker).exists() for marker in markers)
+    assert not lost(study)
+    assert score_bytes(result) == in_this_process(study, tmp_path, markers)
+
+
+def test_a_node_that_joins_takes_work_and_one_that_is_drained_gets_no_more(cluster, tmp_path, monkeypatch):
+    """Two models hold both cores until the third is embedded; half of it, then its node is told to go."""
+    monkeypatch.setattr(watching, "_LOOK_S", 0.0)
+    others, rest = str(tmp_path / "others"), str(tmp_path / "rest")
+    orders = [("text0", 0, f"wait {others}"), ("text1", 0, f"wait {others}"), ("text2", 30, f"wait {rest}")]
+    study = study_of(tmp_path / "s", orders, models=3)
+
+    @ray.remote(num_cpus=0.5)
+    class Block:
+        def ready(self):
+            return True
+
+    joined, blocks = None, []
+    for node in cluster.worker_nodes:  # the half of each core that the two leave
+        pinned = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+        blocks.append(Block.options(scheduling_strategy=pinned).remote())
+    ray.get([block.ready.remote() for block in blocks])
+    with ThreadPoolExecutor(1) as other_thread:  # nodes are added by the main one
+        running = other_thread.submit(pr.align, study, quiet=True)
+        try:
+            until(lambda: loaded(study, 2), running)
+            joined = cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+            until(lambda: loaded(study, 3), running)
+            for block in blocks:
+                ray.kill(block)
+            until(lambda: len(shards_of(study, "text2")) == 1, running)
+            accepted, why = GcsClient(address=cluster.address).drain_node(
+                joined.node_id,
+                autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
+                "a spot notice",
+                int((time.time() + 600) * 1000),
+            )
+            assert accepted, why
+            Path(rest).touch()
+            until(lambda: len(shards_of(study, "text2")) == 2, running)
+        finally:
+            Path(rest).touch()
+            Path(others).touch()
+            result = running.result()
+            if joined is not None:
+                cluster.remove_node(joined)
+    nodes = {event["task"]: event["node"] for event in shards_of(study, "text2")}
+    there = joined.node_id[:8]
+    assert [nodes[f"embed[text2, {shard}]"] == there for shard in range(4)] == [True, True, False, False]
+    assert score_bytes(result) == in_this_process(study, tmp_path, [])
+
+
+def loaded(study, count):
+    events = [event for event in events_of(study) if event["event"] == "model_loaded"]
+    return events if len(events) >= count else None
+
+
+def until(condition, running):
+    """Wait for what the log of a run says; there may be no log yet."""
+    while not running.done():
+        try:
+            if found := condition():
+                return found
+        except (IndexError, FileNotFoundError):
+            pass
+        time.sleep(0.05)
+    raise AssertionError(f"the run ended before that: {running.exception()}")
