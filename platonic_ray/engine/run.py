@@ -235,14 +235,14 @@ def _on_ray(
         started_here = cluster.connect()
     try:
         with _stopping(events):
-            _end_on_sigterm()  # after connecting: Ray replaces handlers
+            told = _end_on_sigterm()  # after connecting: Ray replaces handlers
             events.listeners.append(Counters(summary.reused).add)
             sharing = Sharing(
                 prepared.context.store, local_paths(prepared.study.dataset, prepared.study.models)
             )
             sharing.check()
             scheduler = Scheduler(
-                prepared.context, graph, events, progress, sharing, relative_costs(prepared)
+                prepared.context, graph, events, progress, sharing, relative_costs(prepared), told
             )
             scores = scheduler.run()
         events.add("driver", fetched_bytes=scheduler.fetched_bytes)
@@ -261,14 +261,20 @@ def _on_ray(
     return scores, version, nodes
 
 
-def _end_on_sigterm() -> None:
-    """Let SIGTERM (a job that is stopped, a machine that is taken back) end the run like Ctrl-C."""
+def _end_on_sigterm() -> threading.Event:
+    """Let SIGTERM (a job that is stopped, a machine that is taken back) end the run like Ctrl-C.
+
+    Returns what is set by it besides: an exception that is raised while a destructor runs goes no further.
+    """
+    told = threading.Event()
 
     def interrupt(signum: int, frame: object) -> None:
+        told.set()
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)
+    return told
 
 
 def _counts(tasks: frozenset[Task]) -> dict[str, int]:

@@ -15,6 +15,7 @@ nothing that was finished; and doing a thing twice, as is done with stragglers, 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
@@ -65,7 +66,9 @@ class Scheduler:
         progress: ProgressDisplay,
         sharing: Sharing,
         costs: Sequence[float],
+        told_to_end: threading.Event,
     ) -> None:
+        self._told_to_end = told_to_end
         self.context = context
         self.plan = context.plan
         self.graph = graph
@@ -96,6 +99,8 @@ class Scheduler:
         """
         try:
             while not self.graph.finished:
+                if self._told_to_end.is_set():
+                    raise KeyboardInterrupt
                 if time.monotonic() >= self.losses.paused_until:
                     self._start_models()
                     self._submit()
