@@ -37,7 +37,7 @@ def start_driver(study):
     )
 
 
-def wait_for(condition, seconds=90):
+def wait_for(condition, seconds=300):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         found = condition()
