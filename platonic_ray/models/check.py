@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from platonic_ray.datasets import Dataset
 from platonic_ray.errors import PlatonicRayError, WeightsError
 from platonic_ray.models.base import ModelSpec, describe
 from platonic_ray.models.calibrate import ITEMS, Calibration, calibrate
@@ -21,6 +21,9 @@ from platonic_ray.models.kinds import KINDS
 from platonic_ray.models.resolve import resolve
 from platonic_ray.models.weights import matches_any
 from platonic_ray.study import ModelEntry
+
+if TYPE_CHECKING:
+    from platonic_ray.datasets import Dataset
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,8 @@ def test_a_study_reports_what_was_measured_beside_what_was_given(saved_text, sam
         )
 
     result = pr.align(study(), quiet=True)
-    first, second = result.capability.rows(named=True)
+    first, second, size = result.capability.rows(named=True)
+    assert (size["capability"], size["model"]) == ("parameters", "gpt2")
     assert [first["capability"], second["capability"]] == ["bits_per_byte", "bits_per_byte_per_text"]
     assert (first["model"], first["view"], first["samples"]) == ("gpt2", "en", 40)
     assert "bos = true gives it one" in first["status"]
@@ -141,7 +142,7 @@ def test_a_study_reports_what_was_measured_beside_what_was_given(saved_text, sam
     np.testing.assert_allclose(second["value"], whole.bits_per_byte_per_text, rtol=1e-6)
     assert pr.load(result.save(tmp_path / "result")).equals(result)
     given = pr.align(study(capability={"imagenet": 0.1}), quiet=True)
-    assert given.capability.rows()[2] == ("pixels", "imagenet", None, 0.1, None, None)
+    assert given.capability.rows()[3] == ("pixels", "imagenet", None, 0.1, None, None)
     assert "imagenet: pixels 0.1" in given.summary()
 
 
