@@ -172,6 +172,21 @@ def test_a_node_that_joins_takes_work_and_one_that_is_drained_gets_no_more(clust
     assert score_bytes(result) == in_this_process(study, tmp_path, [])
 
 
+def test_tiles_are_made_while_a_shard_of_another_model_is_still_being_embedded(cluster, tmp_path):
+    rest = tmp_path / "rest"
+    study = study_of(tmp_path / "s", [("text0", 110, f"wait {rest}")])
+    with ThreadPoolExecutor(1) as other_thread:
+        running = other_thread.submit(pr.align, study, quiet=True)
+        try:
+            until(lambda: [e for e in events_of(study) if e["event"] == "NeighborTile"], running)
+            embedded = len(shards_of(study, "text0"))
+        finally:
+            rest.touch()
+            result = running.result()
+    assert embedded < 4
+    assert score_bytes(result) == in_this_process(study, tmp_path, [])
+
+
 def loaded(study, count):
     events = [event for event in events_of(study) if event["event"] == "model_loaded"]
     return events if len(events) >= count else None
