@@ -94,6 +94,7 @@ def test_a_sample_that_kills_every_process_is_named_and_the_rest_is_finished(clu
     assert events_of(study)[-1]["event"] == "stopped"
 
 
+@pytest.mark.slow
 def test_what_runs_out_of_memory_is_tried_in_smaller_batches_and_says_so(cluster, tmp_path):
     study = study_of(tmp_path / "s", [("text0", 3, "few 8")])
     result = pr.align(study, quiet=True)
@@ -106,6 +107,7 @@ def test_what_runs_out_of_memory_is_tried_in_smaller_batches_and_says_so(cluster
         np.testing.assert_allclose(np.delete(mine, 3, 0), np.delete(other, 3, 0), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_never_fits_into_memory_is_given_up_after_three_tries(cluster, tmp_path):
     study = study_of(tmp_path / "s", [("text0", 3, "few 0")])
     with pytest.raises(RunError, match=r"embed\[text0, 0\] was lost 3 times.*too little memory"):
@@ -125,6 +127,7 @@ def test_a_shard_and_a_task_that_stall_are_done_elsewhere(cluster, tmp_path):
     assert score_bytes(result) == in_this_process(study, tmp_path, markers)
 
 
+@pytest.mark.slow
 def test_a_node_that_joins_takes_work_and_one_that_is_drained_gets_no_more(cluster, tmp_path, monkeypatch):
     """Two models hold both cores until the third is embedded; half of it, then its node is told to go."""
     monkeypatch.setattr(watching, "_LOOK_S", 0.0)

@@ -45,6 +45,7 @@ def test_a_run_on_ray_equals_the_run_in_this_process(ran, small_study, undisturb
     assert undisturbed == score_bytes(distributed)
 
 
+@pytest.mark.slow
 def test_kernels_on_the_median_distance_are_those_of_the_run_in_this_process(cluster, small_study, tmp_path):
     study = small_study.replace(
         dataset={**small_study.dataset.model_dump(), "samples": 300},
@@ -58,6 +59,7 @@ def test_kernels_on_the_median_distance_are_those_of_the_run_in_this_process(clu
     assert not any(event["event"] == "lost" for event in events)
 
 
+@pytest.mark.slow
 def test_layers_that_one_half_chose_are_those_of_the_run_in_this_process(cluster, small_study, tmp_path):
     study = small_study.replace(
         choose_layers="held-out",
@@ -150,6 +152,7 @@ def test_a_finished_study_starts_nothing(ran, capsys):
     assert len(Store(study.run.store).runs()) == 1
 
 
+@pytest.mark.slow
 def test_what_one_engine_finished_the_other_goes_on_with(cluster, ran, small_study, tmp_path):
     three = small_study.replace(models=[model.model_dump() for model in small_study.models[:3]])
     store = tmp_path / "shared"
@@ -175,6 +178,7 @@ def test_a_damaged_shard_is_found_by_all_its_readers_and_made_once(cluster, ran,
     assert sum(event["event"] == "shard" for event in events_of(study)) == 1
 
 
+@pytest.mark.slow
 def test_a_store_named_by_a_relative_path_is_one_place_for_all_workers(cluster, ran, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     models = [model.model_dump() for model in ran[0].models[2:]]
@@ -189,6 +193,7 @@ def test_a_store_named_by_a_relative_path_is_one_place_for_all_workers(cluster, 
     assert (tmp_path / "store" / "features").is_dir()
 
 
+@pytest.mark.slow
 def test_more_threads_than_cores_do_not_wait_for_a_larger_node(cluster, ran, tmp_path):
     study = ran[0].replace(models=[ran[0].models[3].model_dump()])
     assert pr.align(changed(on_ray(study, tmp_path / "s"), threads=16), quiet=True).models.height == len(
