@@ -6,7 +6,7 @@ from functools import cache
 
 from torch import Tensor
 
-_LEAST = 2**18  # values: for fewer, numba is not loaded
+LEAST = 2**17  # numbers to go through: for fewer, numba is not loaded
 
 
 @cache
@@ -19,6 +19,6 @@ def native():  # type: ignore[no-untyped-def]
     return compiled
 
 
-def worth_compiling(rows: Tensor) -> bool:
-    """Whether rows are where compiled loops can read them, and so many that these pay."""
-    return rows.device.type == "cpu" and rows.numel() >= _LEAST and rows.is_contiguous()
+def loops_for(rows: Tensor, size: int):  # type: ignore[no-untyped-def]
+    """Return the compiled loops where they can read rows and `size` numbers make them pay, else None."""
+    return native() if rows.device.type == "cpu" and rows.is_contiguous() and size >= LEAST else None

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from platonic_ray.kernels.compiled import native
+from platonic_ray.kernels.compiled import loops_for
 from platonic_ray.kernels.dot import (
     canonical_dot,
     canonical_squared_distance,
@@ -26,7 +26,6 @@ from platonic_ray.kernels.ties import TieRule
 
 Similarity = Literal["inner", "euclidean"]
 _CELLS = 2**21  # cells of the proposal matrix held at a time, a few float64 of them each
-_LEAST_COMPILED = 2**17  # values that are multiplied: for fewer, numba is not loaded
 _PAIR_BYTES = 32 * 2**20  # gathered rows held at a time while candidates get their canonical value
 
 
@@ -63,8 +62,7 @@ def pair_values(
 
     Works on as many threads as torch is set to, which changes no byte.
     """
-    size = row.shape[0] * queries.shape[1]
-    compiled = native() if queries.device.type == "cpu" and size >= _LEAST_COMPILED else None
+    compiled = loops_for(queries, row.shape[0] * queries.shape[1])
     if compiled is not None:
         found = torch.empty(row.shape[0], dtype=torch.float64)
         x, y, i, j, out = (each.numpy() for each in (queries, gallery, row, column, found))

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from platonic_ray.kernels.compiled import native, worth_compiling
+from platonic_ray.kernels.compiled import loops_for
 from platonic_ray.kernels.dot import canonical_squared_distance, canonical_squares
 from platonic_ray.kernels.threads import one_thread
 
@@ -179,7 +179,7 @@ def move(rows: Tensor, kernel: Kernel, anchor: Anchor) -> Side:
         moved = (unit - anchor.origin).to(dtype)
         return Side(kernel, anchor, rows, moved, canonical_squares(moved.double()), directed)
     shift = (anchor.origin * anchor.scale).to(dtype)
-    compiled = native() if dtype == torch.float32 and worth_compiling(rows) else None
+    compiled = loops_for(rows, rows.numel()) if dtype == torch.float32 else None
     if compiled is not None:
         moved = torch.empty_like(rows)
         norms = torch.empty(rows.shape[0], dtype=torch.float64)

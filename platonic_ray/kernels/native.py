@@ -21,14 +21,33 @@ _RUN = 64  # proposals that are compared before any is looked at
 _ROOM = 0.75  # a row is given up if more of its candidates than this share are possible still
 
 
-def _compiled(function):  # type: ignore[no-untyped-def]
+def compiled(function):  # type: ignore[no-untyped-def]
+    """Compile a function when it is first called, and keep it on disk where that can be written to."""
     try:
         return njit(nogil=True, cache=True)(function)
     except RuntimeError:  # there is no folder that could be written to
         return njit(nogil=True)(function)
 
 
-@_compiled
+@compiled
+def _sift(heap, value):  # type: ignore[no-untyped-def]
+    """Put a value in place of the root of a binary heap whose root is the least."""
+    keep = heap.shape[0]
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= keep:
+            break
+        if child + 1 < keep and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= value:
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = value
+
+
+@compiled
 def _offer(r, s, c, share, margin, heap, threshold, count, score, column):  # type: ignore[no-untyped-def]
     """Keep proposal s of column c for row r; return the row's threshold."""
     held = count[r]
@@ -49,19 +68,7 @@ def _offer(r, s, c, share, margin, heap, threshold, count, score, column):  # ty
     column[r, held] = c
     count[r] = held + 1
     if s > heap[r, 0]:
-        keep = heap.shape[1]
-        at = 0
-        while True:
-            child = 2 * at + 1
-            if child >= keep:
-                break
-            if child + 1 < keep and heap[r, child + 1] < heap[r, child]:
-                child += 1
-            if heap[r, child] >= s:
-                break
-            heap[r, at] = heap[r, child]
-            at = child
-        heap[r, at] = s
+        _sift(heap[r], s)
         root = float(heap[r, 0])
         if root > -np.inf:
             wide = root - margin[r]
@@ -74,7 +81,7 @@ def _offer(r, s, c, share, margin, heap, threshold, count, score, column):  # ty
     return threshold[r]
 
 
-@_compiled
+@compiled
 def _hits_in_row(products, bias, threshold):  # type: ignore[no-untyped-def]
     hits = np.uint32(0)  # as wide as a float32, so that it vectorizes
     for j in range(products.shape[0]):
@@ -82,7 +89,7 @@ def _hits_in_row(products, bias, threshold):  # type: ignore[no-untyped-def]
     return hits
 
 
-@_compiled
+@compiled
 def _hits_in_columns(products, bias, thresholds):  # type: ignore[no-untyped-def]
     hits = np.uint32(0)
     for j in range(products.shape[0]):
@@ -90,7 +97,7 @@ def _hits_in_columns(products, bias, thresholds):  # type: ignore[no-untyped-def
     return hits
 
 
-@_compiled
+@compiled
 def offer_rows(  # type: ignore[no-untyped-def]
     product, first_row, last_row, row, col, bias, ids, share, margin, heap, threshold, count, score, column
 ):
@@ -111,7 +118,7 @@ def offer_rows(  # type: ignore[no-untyped-def]
                         t = _offer(r, s, col + j, share, margin, heap, threshold, count, score, column)
 
 
-@_compiled
+@compiled
 def offer_columns(  # type: ignore[no-untyped-def]
     product, first_col, last_col, row, col, bias, ids, share, margin, heap, threshold, count, score, column
 ):
@@ -128,75 +135,18 @@ def offer_columns(  # type: ignore[no-untyped-def]
                         _offer(r, s, row + i, share, margin, heap, threshold, count, score, column)
 
 
-@_compiled
-def _sift(heap, value):  # type: ignore[no-untyped-def]
-    """Put a value in place of the root of a binary heap whose root is the least."""
-    keep = heap.shape[0]
-    at = 0
-    while True:
-        child = 2 * at + 1
-        if child >= keep:
-            break
-        if child + 1 < keep and heap[child + 1] < heap[child]:
-            child += 1
-        if heap[child] >= value:
-            break
-        heap[at] = heap[child]
-        at = child
-    heap[at] = value
+@compiled
+def _folded(lanes):  # type: ignore[no-untyped-def]
+    """Return the sum of 64 lanes, by halves; see `dot`."""
+    half = 32
+    while half:
+        for lane in range(half):
+            lanes[lane] += lanes[lane + half]
+        half //= 2
+    return lanes[0]
 
 
-@_compiled
-def select_rows(products, first, last, bias, own, keep, margin, column, count, sure):  # type: ignore[no-untyped-def]
-    """Find the candidates of rows `first` … `last` − 1 of products `[c, g] float32`, of which all are there.
-
-    A candidate is a column whose product and bias `[g] float32` add up to the `keep`-th largest sum less
-    `margin` `[c] float64`, or more; column `own` `[c]` is none. `column` `[c, C]` gets them and `count` `[c]`
-    how many, −1 where there are more than C; `sure` those that are above the next best sum by `margin`.
-    """
-    width = products.shape[1]
-    room = column.shape[1]
-    heap = np.empty(keep + 1, np.float32)
-    sums = np.empty(width, np.float32)
-    for i in range(first, last):
-        for j in range(width):
-            sums[j] = products[i, j] + bias[j]
-        if own[i] >= 0:
-            sums[own[i]] = -np.inf
-        heap[:] = -np.inf
-        for start in range(0, width, _RUN):
-            stop = min(start + _RUN, width)
-            root = heap[0]
-            hits = np.uint32(0)
-            for j in range(start, stop):
-                hits = np.uint32(hits + np.uint32(sums[j] > root))
-            if hits:
-                for j in range(start, stop):
-                    if sums[j] > heap[0]:
-                        _sift(heap, sums[j])
-        next_best = np.float64(heap[0])
-        reached = np.float64(heap[1]) if keep < 2 else np.float64(min(heap[1], heap[2]))
-        wide = reached - margin[i]
-        threshold = np.float32(wide)
-        if np.float64(threshold) > wide:
-            threshold = np.nextafter(threshold, np.float32(-np.inf))
-        held = 0
-        for start in range(0, width, _RUN):
-            stop = min(start + _RUN, width)
-            hits = np.uint32(0)
-            for j in range(start, stop):
-                hits = np.uint32(hits + np.uint32(sums[j] >= threshold))
-            if hits:
-                for j in range(start, stop):
-                    if sums[j] >= threshold and sums[j] > -np.inf:
-                        if held < room:
-                            column[i, held] = j
-                            sure[i, held] = sums[j] > next_best + margin[i]
-                        held += 1
-        count[i] = held if held <= room else -1
-
-
-@_compiled
+@compiled
 def canonical_values(a, b, row, col, euclidean, out):  # type: ignore[no-untyped-def]
     """Put the canonical value of every pair (row of a, row of b) into `out`; see `dot`."""
     width = a.shape[1]
@@ -219,15 +169,10 @@ def canonical_values(a, b, row, col, euclidean, out):  # type: ignore[no-untyped
                     lanes[lane] += np.float64(a[i, start + lane]) * np.float64(b[j, start + lane])
             for lane in range(width - whole):
                 lanes[lane] += np.float64(a[i, whole + lane]) * np.float64(b[j, whole + lane])
-        half = 32
-        while half:
-            for lane in range(half):
-                lanes[lane] += lanes[lane + half]
-            half //= 2
-        out[pair] = lanes[0]
+        out[pair] = _folded(lanes)
 
 
-@_compiled
+@compiled
 def _canonical_square(values):  # type: ignore[no-untyped-def]
     """Return the canonical dot of one row with itself; see `dot`."""
     width = values.shape[0]
@@ -240,15 +185,10 @@ def _canonical_square(values):  # type: ignore[no-untyped-def]
     for lane in range(width - whole):
         value = np.float64(values[whole + lane])
         lanes[lane] += value * value
-    half = 32
-    while half:
-        for lane in range(half):
-            lanes[lane] += lanes[lane + half]
-        half //= 2
-    return lanes[0]
+    return _folded(lanes)
 
 
-@_compiled
+@compiled
 def unit_rows(rows, bound, out):  # type: ignore[no-untyped-def]
     """Put rows `[n, D] float32`, clamped to ± `bound` and divided by their norm, into `out`; see `prepare`."""
     wide = np.empty(rows.shape[1], np.float64)
@@ -262,7 +202,7 @@ def unit_rows(rows, bound, out):  # type: ignore[no-untyped-def]
             out[i, at] = np.float32(wide[at] / norm)
 
 
-@_compiled
+@compiled
 def moved_rows(rows, scale, shift, out, squares):  # type: ignore[no-untyped-def]
     """Put rows `[n, D] float32` times `scale` less `shift` `[D]` into `out`, in float32, and their ‖·‖²."""
     for i in range(rows.shape[0]):

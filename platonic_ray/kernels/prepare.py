@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from platonic_ray.errors import DataError, StudyError
-from platonic_ray.kernels.compiled import native, worth_compiling
+from platonic_ray.kernels.compiled import loops_for
 from platonic_ray.kernels.dot import LANES, canonical_squares
 from platonic_ray.kernels.quantile import Stacks, approximate_bounds, exact_bounds
 from platonic_ray.kernels.threads import spreading
@@ -116,10 +116,10 @@ def l2_normalize(rows: Tensor, bound: float | None = None) -> Tensor:
     :param bound: clamp features to ± this first.
     """
     prepared = torch.empty_like(rows)
-    compiled = native() if worth_compiling(rows) else None
+    compiled = loops_for(rows, rows.numel())
     if compiled is not None:
         limit = math.inf if bound is None else bound
-        source, target = rows.contiguous().numpy(), prepared.numpy()
+        source, target = rows.numpy(), prepared.numpy()
         with spreading(torch.get_num_threads()) as spread:
             spread(lambda i, j: compiled.unit_rows(source[i:j], limit, target[i:j]), rows.shape[0])
         return prepared

@@ -15,7 +15,6 @@ from platonic_ray.kernels.frame import SUM_COLUMNS, Frame, bias_of, centered, fr
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 _WIDE = 512  # from this width on half a product and its transposition cost less than a whole one
-_FEW_PAIRS = 4  # times fewer pairs than queries are multiplied pair by pair
 
 
 class Rows:
@@ -81,35 +80,24 @@ class Proposer:
 
     def scores(self, queries: Rows, chosen: slice | Tensor, dtype: torch.dtype) -> Tensor:
         """Return proposed scores `[c, g]` of the queries `chosen`, computed and returned in `dtype`."""
-        return self.products(queries, chosen, dtype).add_(self.bias(dtype))
-
-    def bias(self, dtype: torch.dtype) -> Tensor:
-        """Return what scores add to products, `[g]` a query."""
-        return self._bias.to(dtype)
-
-    def products(self, queries: Rows, chosen: slice | Tensor, dtype: torch.dtype) -> Tensor:
-        """Return the products `[c, g]` of the queries `chosen` and the gallery."""
         every = queries is self.own and isinstance(chosen, slice) and chosen == slice(0, self._bias.shape[0])
         right = self.own.parts(dtype)
         if every and queries.width >= _WIDE:
-            return _gram(right)
-        return products([part[chosen] for part in queries.parts(dtype)], right)
+            product = _gram(right)
+        else:
+            product = products([part[chosen] for part in queries.parts(dtype)], right)
+        return product.add_(self._bias.to(dtype))
 
     def refine(self, queries: Rows, row: Tensor, column: Tensor) -> Tensor:
         """Return scores `[p] float64` of the pairs (row, column), `row` ascending, to `refined_error`."""
         count = queries.norms.shape[0]
-        parts = list(zip(queries.centered, self.own.centered, strict=True))
-        scores = self._bias[column]
-        if row.shape[0] < count // _FEW_PAIRS:
-            for left, right in parts:
-                scores += (left[row] * right[column]).sum(1)
-            return scores
         starts = torch.zeros(count + 1, dtype=torch.int64, device=row.device)
         starts[1:] = torch.bincount(row, minlength=count).cumsum(0)
         zeros = torch.zeros(row.shape[0], device=row.device)
         size = (count, self._bias.shape[0])
         pattern = torch.sparse_csr_tensor(starts, column, zeros, size, check_invariants=False)
-        for left, right in parts:
+        scores = self._bias[column]
+        for left, right in zip(queries.centered, self.own.centered, strict=True):
             scores += torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
         return scores
 

@@ -16,20 +16,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from platonic_ray.kernels.compiled import native
 from platonic_ray.kernels.exhaustive import Similarity, cost_of, exhaustive, pair_values
 from platonic_ray.kernels.proposals import Proposer, Rows
-from platonic_ray.kernels.threads import spreading
 from platonic_ray.kernels.ties import TieRule
 
 _CELLS = 2**22  # proposed scores held at a time
 _FEW = 4  # times `keep` and more: so many candidates a query are refined, rather than proposed again
 _SLACK = 64
-_LEAST_COMPILED = 2**17  # cells: for fewer, numba is not loaded
 
 
 _SURE = 1e300  # in place of a score, above all scores
@@ -90,11 +86,7 @@ class Search:
                 assert rows is not None
                 before, crowded = todo.shape[0], []
                 for chosen in todo.split(max(1, _CELLS // self._gallery.shape[0])):
-                    if self._compiled(chosen, dtype):
-                        (clear, got), candidates, left = self._select(rows, chosen, own, dtype)
-                        ids[clear] = got
-                    else:
-                        candidates, left = self._propose(rows, chosen, own, dtype)
+                    candidates, left = self._propose(rows, chosen, own, dtype)
                     crowded.append(left)
                     settled, (got, value) = self._order(queries, rows, candidates, counts)
                     ids[settled, : got.shape[1]], values[settled, : got.shape[1]] = got, value
@@ -113,7 +105,9 @@ class Search:
     ) -> tuple[_Candidates, Tensor]:
         """Return candidates, and the queries that have too many of them, of which there are none."""
         assert self._proposer is not None
-        part = _part(chosen)
+        first, last = int(chosen[0]), int(chosen[-1])
+        # A slice where it is one: rows that are not gathered need not be copied.
+        part = slice(first, last + 1) if last - first + 1 == chosen.shape[0] else chosen
         scores = self._proposer.scores(rows, part, dtype)
         mine = own[part]
         present = (mine >= 0).nonzero().squeeze(1)
@@ -130,43 +124,6 @@ class Search:
         if self._want == "set" and row.shape[0]:
             sure = self._sure(rows, part, scores[row, column].double(), row, dtype)
         return _Candidates(chosen[row], column, sure), chosen[~few]
-
-    def _compiled(self, chosen: Tensor, dtype: torch.dtype) -> bool:
-        """Whether one pass of compiled loops is to find the candidates."""
-        many = chosen.shape[0] * self._gallery.shape[0] >= _LEAST_COMPILED
-        exact = dtype == torch.float32 and self._want == "set"
-        return exact and many and self._gallery.device.type == "cpu" and native() is not None
-
-    def _select(
-        self, rows: Rows, chosen: Tensor, own: Tensor, dtype: torch.dtype
-    ) -> tuple[tuple[Tensor, Tensor], _Candidates, Tensor]:
-        """Return what `_propose` does, less the queries that have `keep` candidates: these, with their ids."""
-        assert self._proposer is not None
-        part = _part(chosen)
-        product = self._proposer.products(rows, part, dtype)
-        # Twice the error, and no less for being rounded to float32 in `threshold`.
-        margin, _ = self._proposer.frame.margin(rows.norms[part], dtype)
-        column = np.empty((chosen.shape[0], max(self._most, self._keep)), np.int32)
-        count, sure = np.empty(chosen.shape[0], np.int32), np.zeros(column.shape, np.bool_)
-        facts = (self._proposer.bias(dtype).numpy(), own[part].numpy(), self._keep, margin.numpy())
-
-        def select(first: int, last: int) -> None:
-            native().select_rows(product.numpy(), first, last, *facts, column, count, sure)
-
-        with spreading(torch.get_num_threads()) as spread:
-            spread(select, chosen.shape[0])
-        clear = (count == self._keep).nonzero()[0]
-        row, place = (
-            (np.arange(column.shape[1]) < count[:, None]) & (count != self._keep)[:, None]
-        ).nonzero()
-        found = torch.from_numpy(column[clear, : self._keep].astype(np.int64))
-        candidates = _Candidates(
-            chosen[torch.from_numpy(row)],
-            torch.from_numpy(column[row, place].astype(np.int64)),
-            torch.from_numpy(sure[row, place]),
-        )
-        lost = torch.from_numpy((count < 0).nonzero()[0])
-        return (chosen[torch.from_numpy(clear)], self._ids[found]), candidates, chosen[lost]
 
     def _sure(
         self, rows: Rows, part: slice | Tensor, proposed: Tensor, row: Tensor, dtype: torch.dtype
@@ -269,12 +226,6 @@ def padded(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     padded = torch.full(size, -torch.inf, dtype=torch.float64, device=values.device)
     padded[at, place] = values
     return padded, at, place
-
-
-def _part(chosen: Tensor) -> slice | Tensor:
-    """Return a slice where it is one: rows that are not gathered need not be copied."""
-    first, last = int(chosen[0]), int(chosen[-1])
-    return slice(first, last + 1) if last - first + 1 == chosen.shape[0] else chosen
 
 
 def _reached(scores: Tensor, keep: int) -> Tensor:

@@ -23,7 +23,7 @@ rows for all layer pairs, `[Lx, Ly]`, and what the sums over all rows score:
 1.0
 
 In a module of its own it is used by its import path (`metric="my_module:NEAREST"`, in a study as well);
-in `platonic_ray` it joins the list in `base.metrics`. Every declaration is explained by `Metric`.
+in `platonic_ray` it joins the list in `registry.metrics`. Every declaration is explained by `Metric`.
 """
 
 from platonic_ray.metrics.against import Against

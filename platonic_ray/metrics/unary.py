@@ -36,7 +36,7 @@ from platonic_ray.metrics.base import Metric
 from platonic_ray.metrics.heap import give_back
 from platonic_ray.metrics.states import Neighbors
 
-_MUCH_BYTES = 4 * 2**20
+_MUCH_BYTES = 16 * 2**20  # of one layer's rows: with smaller ones it costs a tenth of the time
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,13 @@ All functions release the interpreter's lock and use one thread. Compiled code i
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from platonic_ray.kernels.native import compiled
 
 JACCARD, HIT, RANK, LCS, EDIT = range(5)
 
 
-def _compiled(function):  # type: ignore[no-untyped-def]
-    try:
-        return njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # there is no folder that could be written to
-        return njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 def products(x, y, orders, inverses, layers_y, out):  # type: ignore[no-untyped-def]
     """Add Σ of the products of the values of shared links to `out` `[B, Lx · Ly]`."""
     starts_x, other_x, link_x, first_x, layer_x, value_x, _ = x
@@ -48,7 +42,7 @@ def products(x, y, orders, inverses, layers_y, out):  # type: ignore[no-untyped-
             mark[other_x[at]] = -1
 
 
-@_compiled
+@compiled
 def overlaps(x, y, orders, inverses, layers_y, out):  # type: ignore[no-untyped-def]
     """Add the number of shared links to `out` `[B, Lx · Ly] int32`."""
     starts_x, other_x, link_x, first_x, layer_x, _, _ = x
@@ -73,7 +67,7 @@ def overlaps(x, y, orders, inverses, layers_y, out):  # type: ignore[no-untyped-
             mark[other_x[at]] = -1
 
 
-@_compiled
+@compiled
 def by_row(x, y, orders, inverses, layers_x, layers_y, k, what, out):  # type: ignore[no-untyped-def]
     """Add a number of every row's shared links, whose values are ranks from 0, to `out` `[B, Lx · Ly]`.
 
@@ -116,7 +110,7 @@ def by_row(x, y, orders, inverses, layers_x, layers_y, k, what, out):  # type: i
             mark[other_x[at]] = -1
 
 
-@_compiled
+@compiled
 def _of_row(ranks, m, k, what, chain):  # type: ignore[no-untyped-def]
     """Return what m ≥ 1 shared neighbors, at ranks r k + r′ from 0, add."""
     if what == JACCARD:
@@ -153,7 +147,7 @@ def _of_row(ranks, m, k, what, chain):  # type: ignore[no-untyped-def]
     return float(best if what == LCS else k - best)
 
 
-@_compiled
+@compiled
 def masked(x, x_back, y, y_back, orders, inverses, layers_x, layers_y, out):  # type: ignore[no-untyped-def]
     """Add the sums of `kernels.masked_kernel_sums` to `out` `[B, 4, Lx · Ly]`; values are similarities.
 

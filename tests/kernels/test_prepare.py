@@ -17,7 +17,7 @@ from platonic_ray.kernels import (
     require_finite,
     zero_rows,
 )
-from platonic_ray.kernels.compiled import worth_compiling
+from platonic_ray.kernels.compiled import loops_for
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def rows_of_every_kind(width: int) -> torch.Tensor:
     rows = torch.randn(2**18 // width + 1, width, generator=seeded)
     rows *= 10 ** torch.randn(len(rows), 1, generator=seeded)
     rows[3], rows[4], rows[5], rows[6] = 0.0, -0.0, 1e-44, 3e38
-    assert worth_compiling(rows)
+    assert loops_for(rows, rows.numel()) is not None
     return rows
 
 
@@ -96,7 +96,7 @@ def rows_of_every_kind(width: int) -> torch.Tensor:
 def test_compiled_loops_normalize_to_the_same_bytes(monkeypatch, width: int, bound: float | None) -> None:
     rows = rows_of_every_kind(width)
     compiled = l2_normalize(rows, bound)
-    monkeypatch.setattr(import_module("platonic_ray.kernels.prepare"), "native", lambda: None)
+    monkeypatch.setattr(import_module("platonic_ray.kernels.prepare"), "loops_for", lambda rows, size: None)
     assert compiled.numpy().tobytes() == l2_normalize(rows, bound).numpy().tobytes()
 
 
@@ -107,7 +107,7 @@ def test_compiled_loops_move_rows_to_the_same_bytes(monkeypatch, width: int, sca
     (anchor,) = anchors([rows], Kernel("linear"))
     assert (anchor.scale != 1.0) == scaled
     compiled = forms.move(rows, Kernel("linear"), anchor)
-    monkeypatch.setattr(forms, "native", lambda: None)
+    monkeypatch.setattr(forms, "loops_for", lambda rows, size: None)
     plain = forms.move(rows, Kernel("linear"), anchor)
     assert compiled.moved.numpy().tobytes() == plain.moved.numpy().tobytes()
     assert compiled.norms.numpy().tobytes() == plain.norms.numpy().tobytes()
