@@ -140,7 +140,7 @@ def test_a_file_of_references_that_was_changed_is_refused(tmp_path) -> None:
 
 
 def test_extracting_again_reads_the_store_and_a_study_finds_the_features(emoji, monkeypatch) -> None:
-    from platonic_ray.engine.features import ModelRunner
+    from platonic_ray.engine.embedding import ModelRunner
 
     first = pr.extract("pixels", **emoji)
     monkeypatch.setattr(ModelRunner, "load", lambda self: pytest.fail("the model was loaded again"))

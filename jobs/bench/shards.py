@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from bench.texts import captions
-from platonic_ray.engine.features import ModelRunner
+from platonic_ray.engine.embedding import ModelRunner
 from platonic_ray.engine.prepare import prepare
 from platonic_ray.store import Store
 from platonic_ray.study import Study

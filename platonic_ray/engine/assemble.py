@@ -34,9 +34,16 @@ from platonic_ray.study import ModelEntry
 
 
 def assemble(
-    prepared: Prepared, scores: dict[Score, pa.Table], engine: str, started: float, nodes: int = 1
+    prepared: Prepared,
+    scores: dict[Score, pa.Table],
+    engine: str,
+    started: float,
+    cost: Mapping[str, float] | None = None,
 ) -> Result:
-    """Put scores, layers and provenance together; reads manifests, never features."""
+    """Put scores, layers and provenance together; reads manifests, never features.
+
+    :param cost: of the run, as `summary.cost_of` has it.
+    """
     context, plan = prepared.context, prepared.context.plan
     described = [_describe(context, model) for model in range(len(plan.models))]
     layers = [layer for description in described for layer in description.layers]
@@ -73,7 +80,7 @@ def assemble(
         how = BEST if context.choices is None else CHOSEN
         about = {"metric": labels[row["metric"]], "layers": how} | names
         growth += [(row["metric"], about | point) for point in row["growth"]]
-    provenance = _provenance(prepared, described, engine, started, nodes)
+    provenance = _provenance(prepared, described, engine, started, cost)
     pairs.sort(key=lambda pair: labels.index(pair.metric))
     curves = growth_frame(row for _, row in sorted(growth, key=lambda each: each[0]))
     measured = [
@@ -263,17 +270,6 @@ def asked(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def cost_of(price_per_hour: float | None, nodes: int, seconds: float) -> dict[str, float] | None:
-    """Return what a run cost, by the price of a node and hour that its study gives; None without.
-
-    All nodes that were there at its end count from its start: on a cluster that grew, that is at most too much.
-    """
-    if price_per_hour is None:
-        return None
-    hours = nodes * seconds / 3600
-    return {"price_per_hour": price_per_hour, "node_hours": hours, "cost": price_per_hour * hours}
-
-
 def full_table_notes(
     metrics: Sequence[Metric], n: int, widths: Sequence[tuple[Sequence[int], Sequence[int]]]
 ) -> list[str]:
@@ -286,7 +282,11 @@ def full_table_notes(
 
 
 def _provenance(
-    prepared: Prepared, described: list[_Description], engine: str, started: float, nodes: int
+    prepared: Prepared,
+    described: list[_Description],
+    engine: str,
+    started: float,
+    cost: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     study, context = prepared.study, prepared.context
     names = [model.name for model in study.models]
@@ -357,7 +357,7 @@ def _provenance(
         "seed": study.seed,
         "engine": engine,
         "started": started,
-        "finished": (finished := time.time()),
-        "cost": cost_of(study.run.price_per_hour, nodes, finished - started),
+        "finished": time.time(),
+        "cost": None if cost is None else dict(cost),
         "notes": notes,
     }

@@ -68,9 +68,10 @@ def connect(address: str | None = None) -> bool:
 
 def end(*, at_once: bool) -> None:
     """End the Ray that `connect` started: its processes by themselves, for a second each, or at once."""
-    node = ray._private.worker._global_node
-    if at_once and node is not None:
-        kill_all = node.kill_all_processes
+    # Ray has no public way: where it changes inside, its processes end by themselves.
+    node = getattr(ray._private.worker, "_global_node", None)
+    kill_all = getattr(node, "kill_all_processes", None)
+    if at_once and node is not None and kill_all is not None:
         node.kill_all_processes = lambda **how: kill_all(**{**how, "allow_graceful": False})
     ray.shutdown()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from platonic_ray.datasets import Dataset, open_dataset
 from platonic_ray.engine.winners import Choices, Curves
@@ -109,6 +110,16 @@ MOST_ATTEMPTS = 3
 def event_of(task: Task) -> str:
     """Return the name of the event that tells of a finished task: `shard`, `NeighborTile`, …"""
     return "shard" if isinstance(task, Embed) else type(task).__name__
+
+
+def facts_of(plan: Plan, task: Task) -> dict[str, Any]:
+    """Return what events say of a task: its `task` by name and, where it has them, its `model` and `shard`."""
+    facts: dict[str, Any] = {"task": label(plan, task)}
+    if (model := getattr(task, "model", None)) is not None:
+        facts["model"] = plan.models[model].name
+    if isinstance(task, Embed):
+        facts["shard"] = task.shard
+    return facts
 
 
 def label(plan: Plan, task: Task) -> str:

@@ -23,7 +23,8 @@ from platonic_ray.datasets import (
     decode_video,
     open_dataset,
 )
-from platonic_ray.engine.features import Blocks, ModelRunner
+from platonic_ray.engine.embedding import ModelRunner
+from platonic_ray.engine.features import Blocks
 from platonic_ray.engine.prepare import prepare
 from platonic_ray.engine.run import default_store
 from platonic_ray.errors import DataError, StudyError

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from platonic_ray.engine.context import MOST_ATTEMPTS, Context, MissingInputError, event_of, label
+from platonic_ray.engine.context import MOST_ATTEMPTS, Context, MissingInputError, event_of, facts_of, label
+from platonic_ray.engine.embedding import ModelRunner
 from platonic_ray.engine.events import EventLog
-from platonic_ray.engine.features import ModelRunner
 from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.engine.work import OBJECTS_ONLY, perform
 from platonic_ray.errors import RunError
@@ -62,7 +62,7 @@ class LocalRunner:
         except MissingInputError as error:
             self._undo(task, error)
             return
-        self.events.add(event_of(task), task=label(self.context.plan, task), attempt=1, **report)
+        self.events.add(event_of(task), **facts_of(self.context.plan, task), attempt=1, **report)
         for unread in self.graph.complete(task):
             self._partials.pop(unread, None)
         what, amount = self._progress_of(task)
@@ -114,7 +114,7 @@ class LocalRunner:
                     "Check the store's disk."
                 )
             self.graph.undo(missing)
-            self.events.add("missing", task=label(self.context.plan, missing))
+            self.events.add("missing", **facts_of(self.context.plan, missing))
         self.graph.give_back(task)
 
     def _progress_of(self, task: Task) -> tuple[str, int]:

@@ -37,7 +37,7 @@ def narrowed(rows: NDArray[np.float32], model: str, layer: str, ids: Sequence[st
 def neighbors_lost(wide: NDArray[np.float32], narrow: NDArray[np.float16]) -> float | None:
     """Return the share of the 10 nearest neighbors (by cosine, among these rows) that rounding changes.
 
-    Of fewer rows than 11 all others are neighbors, and nothing can be lost: None.
+    Of 11 rows or fewer all others are neighbors, and nothing can be lost: None.
     """
     n = len(wide)
     if n < MEASURED_K + 2:

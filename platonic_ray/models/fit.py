@@ -11,7 +11,6 @@ from platonic_ray.errors import WeightsError
 from platonic_ray.models import hub
 from platonic_ray.models.base import Description, ModelSpec, describe
 from platonic_ray.models.calibrate import batch_setting
-from platonic_ray.models.catalog import CATALOG
 from platonic_ray.models.kinds import KINDS
 from platonic_ray.models.weights import locate, matches_any
 
@@ -72,17 +71,6 @@ def weight_bytes(spec: ModelSpec) -> int:
     if settings.get("quantization") is not None:
         return numbers // (1 if settings["quantization"] == "8bit" else 2)
     return numbers * (4 if settings.get("dtype", "float32") == "float32" else 2)
-
-
-def parameters_of(spec: ModelSpec) -> int:
-    """Return how many numbers a network's weights are, from what is there without reading them; 0 if it is none.
-
-    :raises PlatonicRayError: as `describe`.
-    """
-    if KINDS[spec.kind].imported or spec.weights is None:
-        return 0
-    listed = [entry.parameters for entry in CATALOG.values() if entry.address == spec.weights.address]
-    return listed[0] if listed else _stored_numbers(spec) or describe(spec).parameters
 
 
 def device_bytes(device: str) -> int:

@@ -18,7 +18,8 @@ from platonic_ray.errors import StoreError
 def feature_table(features: NDArray[np.float32] | NDArray[np.float16]) -> pa.Table:
     """Wrap features `[n, D]` float32 or float16 as a table of one fixed-size-list column, without a copy."""
     n, width = features.shape
-    flat = pa.array(np.ascontiguousarray(features).reshape(-1))
+    kept = np.float16 if features.dtype == np.float16 else np.float32
+    flat = pa.array(np.ascontiguousarray(features, dtype=kept).reshape(-1))
     column = pa.FixedSizeListArray.from_arrays(flat, width)
     return pa.table({"features": column}) if n else pa.table({"features": column.slice(0, 0)})
 

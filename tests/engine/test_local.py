@@ -12,7 +12,7 @@ from support import changed, committed, dense_features, events_of, score_bytes, 
 
 import platonic_ray as pr
 from platonic_ray.engine.assemble import labels_of
-from platonic_ray.engine.features import ModelRunner
+from platonic_ray.engine.embedding import ModelRunner
 from platonic_ray.engine.prepare import prepare
 from platonic_ray.engine.work import perform
 from platonic_ray.errors import DataError, StudyError

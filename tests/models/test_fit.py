@@ -8,7 +8,7 @@ import pytest
 from model_samples import entry
 
 from platonic_ray.errors import WeightsError
-from platonic_ray.models import CATALOG, describe, fit, hub, load, resolve
+from platonic_ray.models import describe, fit, hub, load, resolve
 
 
 def _spec(folder, **given):
@@ -72,19 +72,3 @@ def test_the_memory_of_a_machine_is_that_of_its_container(tmp_path, monkeypatch)
     assert fit.device_bytes("cpu") == whole
     (tmp_path / "memory.max").write_text("1000000\n")
     assert fit.device_bytes("cpu") == 1000000
-
-
-@pytest.mark.weights
-def test_the_catalog_knows_how_large_its_networks_are() -> None:
-    networks = [name for name, listed in CATALOG.items() if listed.parameters]
-    assert networks
-    for name in networks:
-        spec = resolve(entry(use=name))
-        assert fit.parameters_of(spec) == describe(spec).parameters
-
-
-def test_how_large_a_network_is_comes_from_its_files_or_its_configuration(tiny_bert) -> None:
-    parameters = describe(_spec(tiny_bert)).parameters
-    assert fit.parameters_of(_spec(tiny_bert, dtype="bfloat16")) == parameters
-    assert fit.parameters_of(_spec(tiny_bert, init="random")) == parameters
-    assert fit.parameters_of(resolve(entry(use="pixels"))) == 0
