@@ -21,6 +21,7 @@ settings.load_profile("patient")
 RAY = ("tests/cluster/", "tests/chaos/", "tests/models/test_every_kind.py")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep a file's tests on one worker, for its fixtures, and all that start Ray on one, for the cores.
 

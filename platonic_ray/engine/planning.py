@@ -21,7 +21,7 @@ from platonic_ray.plan import Embed, KernelTile, PermutedKernel, Score, Task, fo
 from platonic_ray.plan.forecast import Forecast, forecast
 from platonic_ray.plan.machines import Cluster
 from platonic_ray.plan.simulate import Losses
-from platonic_ray.plan.workload import ModelShape, Workload
+from platonic_ray.plan.workload import VALUE_BYTES, ModelShape, Workload
 from platonic_ray.store import Store
 from platonic_ray.study import Study
 
@@ -95,6 +95,7 @@ def workload_of(prepared: Prepared) -> Workload:
         neighbor_metrics=len(neighbor_metrics),
         permutations=max((drawn.get(metric.label, 0) for metric in neighbor_metrics), default=0),
         row_layers=len(rows),
+        value_bytes=VALUE_BYTES[context.features],
     )
 
 

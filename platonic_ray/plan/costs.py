@@ -161,7 +161,7 @@ class _Groups:
     def _embed(self, model: ModelShape) -> None:
         of = self._of
         rows = of.n / self._shards
-        size = 4.0 * rows * model.width
+        size = of.value_bytes * rows * model.width
         held = 4.0 * min(of.n, of.shard_rows) * model.width
         at = self._add(
             "Embed", model.name, self._shards,
@@ -171,7 +171,7 @@ class _Groups:
         )  # fmt: skip
         self._embeds.append(at)
         if of.clamped:
-            whole = 4.0 * of.n * model.width
+            whole = of.value_bytes * of.n * model.width
             clamp = Work(entries=of.n * model.width, store_bytes=whole, written_bytes=8.0 * model.layers,
                          peak_bytes=4 * held + SCRATCH_BYTES)  # fmt: skip
             self._clamps.append(self._add("Clamp", model.name, 1, clamp, (at, "all")))
@@ -201,7 +201,7 @@ class _Groups:
                 flops=2.0 * cells * width,
                 cells=sides * cells * layers,
                 entries=sides * rows * keep * layers,
-                object_bytes=4.0 * sides * rows * width,
+                object_bytes=of.value_bytes * sides * rows * width,
                 output_bytes=output,
                 peak_bytes=peak,
             )
@@ -231,7 +231,7 @@ class _Groups:
             flops=2.0 * of.queries * rows * model.width,
             cells=of.queries * rows * model.layers,
             entries=entries,
-            local_bytes=4.0 * rows * model.width,
+            local_bytes=of.value_bytes * rows * model.width,
             output_bytes=entries * ID_BYTES,
             peak_bytes=4.0 * (of.queries + 2 * of.shard_rows) * model.width + SCRATCH_BYTES,
         )
@@ -257,7 +257,7 @@ class _Groups:
             if kernel.median is not None:
                 for at, model in enumerate(of.models):
                     scale = Work(2.0 * of.n**2 * model.width, of.n**2 * model.layers,
-                                 object_bytes=4.0 * of.n * model.width,
+                                 object_bytes=of.value_bytes * of.n * model.width,
                                  peak_bytes=16.0 * min(of.n, of.block_rows) * model.width)  # fmt: skip
                     scales.append((self._add("Scale", model.name, 1, scale, *self._rows(at, "all")), "all"))
             for diagonal in (True, False):
@@ -273,7 +273,7 @@ class _Groups:
                     flops=2.0 * cells * width,
                     cells=cells * layers,
                     entries=cells * products,
-                    object_bytes=4.0 * rows * width * (2 if diagonal else 3),
+                    object_bytes=of.value_bytes * rows * width * (2 if diagonal else 3),
                     written_bytes=written,
                     output_bytes=written,
                     peak_bytes=kernel_tile_bytes(held, width, layers, 2 if diagonal else 3),
@@ -291,7 +291,7 @@ class _Groups:
                 cells=float(of.n**2 * layers),
                 # All rotations of a ring at once take about as long as gathering every cell twice.
                 entries=2.0 * -(-(drawn + 1) // of.n) * of.n**2 * layers,
-                object_bytes=4.0 * of.n * width,
+                object_bytes=of.value_bytes * of.n * width,
                 written_bytes=8.0 * drawn * different,
                 output_bytes=8.0 * drawn * different,
                 peak_bytes=12.0 * of.n * width + PANEL_BYTES,
@@ -312,7 +312,7 @@ class _Groups:
         rows, sums = of.n / ranges, 8.0 * total / parts
         task = Work(
             flops=2.0 * rows * total / parts,
-            object_bytes=4.0 * rows * sum(of.widths),
+            object_bytes=of.value_bytes * rows * sum(of.widths),
             output_bytes=sums,
             peak_bytes=sums + 16.0 * min(of.n, of.shard_rows) * max(of.widths),
         )
@@ -333,7 +333,7 @@ class _Groups:
         width = model.widths[-1]
         state = Work(
             flops=of.row_layers * (2.0 * of.n * width**2 + 20.0 * width**3),
-            store_bytes=4.0 * of.row_layers * of.n * width,
+            store_bytes=of.value_bytes * of.row_layers * of.n * width,
             output_bytes=8.0 * of.row_layers * of.n * width,
             peak_bytes=24.0 * of.n * width,
         )

@@ -13,6 +13,9 @@ from platonic_ray.kernels import CLAMPED, MOST_PERMUTED, Kernel
 from platonic_ray.plan.blocks import TASK_BYTES, choose_block_rows
 from platonic_ray.plan.plan import Plan
 
+VALUE_BYTES = {"float32": 4, "float16": 2}
+"""What a stored feature takes, by the study's `features`."""
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -30,7 +33,7 @@ class ModelShape:
 
     @property
     def width(self) -> int:
-        """The sum of the widths of all layers: float32 values a sample."""
+        """The sum of the widths of all layers: values a sample."""
         return sum(self.widths)
 
     @property
@@ -53,7 +56,7 @@ class Workload:
     how many layers of a model the rows family takes, 0 for none. With `queries`, only so many rows ask
     for neighbors, and the gallery is read once, as a stream. With `covariances`, linear kernels are
     summed as D × D products in one pass over the rows instead of by tiles. `by_layer` cuts tiles of
-    neighbors by layer too.
+    neighbors by layer too. A feature is stored, and read again, in `value_bytes`.
     """
 
     n: int
@@ -71,6 +74,7 @@ class Workload:
     queries: int | None = None
     covariances: bool = False
     by_layer: bool = False
+    value_bytes: int = 4
 
     @classmethod
     def of(
@@ -81,6 +85,7 @@ class Workload:
         neighbor_metrics: int = 0,
         permutations: int = 0,
         row_layers: int = 0,
+        value_bytes: int = 4,
     ) -> Workload:
         """Return the shapes of a plan whose models have these."""
         drawn: dict[Kernel, int] = {}
@@ -99,6 +104,7 @@ class Workload:
             permuted=tuple(drawn.items()),
             row_layers=row_layers if plan.states or plan.winners else 0,
             clamped=plan.recipe in CLAMPED,
+            value_bytes=value_bytes,
         )
 
     @property
@@ -108,8 +114,8 @@ class Workload:
 
     @property
     def feature_bytes(self) -> int:
-        """Bytes of all features."""
-        return 4 * self.n * sum(self.widths)
+        """Bytes of all features, as they are stored."""
+        return self.value_bytes * self.n * sum(self.widths)
 
     @property
     def pairs(self) -> int:

@@ -16,7 +16,7 @@ from platonic_ray.plan.blocks import choose_block_rows
 from platonic_ray.plan.forecast import forecast
 from platonic_ray.plan.machines import Cluster
 from platonic_ray.plan.simulate import Losses
-from platonic_ray.plan.workload import ModelShape, Workload
+from platonic_ray.plan.workload import VALUE_BYTES, ModelShape, Workload
 from platonic_ray.study import ModelEntry, Study
 
 SAMPLES = 1024
@@ -80,6 +80,7 @@ def workload_of(study: Study, samples: int | None = None) -> Workload:
         permuted=tuple((kernel, count) for kernel, count in permuted.items() if count),
         row_layers=sum(metric.family == "rows" for metric in metrics),
         clamped=study.recipe in CLAMPED,
+        value_bytes=VALUE_BYTES[study.features],
     )
 
 

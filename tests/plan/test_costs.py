@@ -85,6 +85,23 @@ def test_work_adds_up_to_that_of_the_plan_s_tiles(n, block_rows):
     assert sum(group.total("cells") for group in of_kernels) == pytest.approx(3 * (off + on))
 
 
+def test_features_in_float16_are_written_and_read_in_half_the_bytes():
+    plan = made(1000, 100, 256, "huh2024")
+    wide, narrow = (Workload.of(plan, SHAPES, value_bytes=size) for size in (4, 2))
+    assert narrow.feature_bytes == wide.feature_bytes / 2
+    for kind, moved in {
+        "Embed": "written_bytes",
+        "Clamp": "store_bytes",
+        "NeighborTile": "object_bytes",
+        "KernelTile": "object_bytes",
+    }.items():
+        whole, half = (
+            sum(group.total(moved) for group in groups_of(work) if group.kind == kind)
+            for work in (wide, narrow)
+        )
+        assert 0 < half == whole / 2, kind
+
+
 def test_every_group_comes_after_what_it_reads():
     for work in (corpus(), internet(), Workload.of(made(1000, 100, 256, "huh2024"), SHAPES)):
         groups = groups_of(work)
