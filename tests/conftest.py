@@ -1,5 +1,6 @@
 """Fixtures of many tests: samples, a tiny model on disk, and a small study of both."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from platonic_ray.study import Study
 # A machine that is busy with other work makes no test fail.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+# Clusters of the tests keep idle workers, as a run's own Ray does: to start one takes seconds of CPU.
+os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 
 
 # Paths of tests that start Ray, or kill processes that have.

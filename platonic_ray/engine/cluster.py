@@ -44,6 +44,8 @@ def connect(address: str | None = None) -> bool:
     # What a worker raised reaches the user through the scheduler, once, and only if it ends the run.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # A worker takes seconds of CPU to start; Ray would end every idle one beyond the number of cores in one second.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     address = address or os.environ.get("RAY_ADDRESS")
     if address and address != "local":
         try:
