@@ -22,11 +22,14 @@ def package(two_nodes, tmp_path):
     (tmp_path / "job" / "note.txt").write_text(f"made at {time.time()}")
     environment = {"working_dir": str(tmp_path / "job"), "config": {"eager_install": False}}
     ray.init(address=two_nodes.address, log_to_driver=False, logging_level="ERROR", runtime_env=environment)
-    (name,) = internal_kv._internal_kv_list(b"gcs://_ray_pkg_")
-    content = internal_kv._internal_kv_get(name)
-    internal_kv._internal_kv_del(name)
-    yield name, content
-    ray.shutdown()
+    try:
+        uri = ray.get_runtime_context().runtime_env["working_dir"]
+        name = next(key for key in internal_kv._internal_kv_list(b"gcs://_ray_pkg_") if key.decode() == uri)
+        content = internal_kv._internal_kv_get(name)
+        internal_kv._internal_kv_del(name)
+        yield name, content
+    finally:
+        ray.shutdown()
 
 
 def lost_environments(study):
