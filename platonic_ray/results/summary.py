@@ -18,7 +18,11 @@ _MOST_SHOWN = 16
 
 def facts_of(result: Result, metric: str | None) -> str:
     """Return in one line what a metric's scores rest on: `n = 1,024 · k = 10 · chance 0.0098`."""
-    pairs = result.pairs(metric)
+    return facts_of_pairs(result, result.pairs(metric))
+
+
+def facts_of_pairs(result: Result, pairs: pl.DataFrame) -> str:
+    """Return the same of some rows of `models`, the ends where they differ: `n = 60 · k = 5–50`."""
     said = [
         f"{name}{_range(pairs[column], form)}"
         for name, column, form in (("n = ", "n", ",d"), ("k = ", "k", "d"), ("chance ", "chance", ".2g"))

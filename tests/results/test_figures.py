@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.text import Text
 from scipy.stats import spearmanr
 from test_report import NAMES, studied
 
@@ -18,6 +20,7 @@ from platonic_ray.results import LayerInfo, PairScores, Result, draw, save_figur
 from platonic_ray.results.capability import capability_frame
 from platonic_ray.results.figures import KINDS
 from platonic_ray.results.figures.scatter import rank_correlation, scaled
+from platonic_ray.results.figures.style import canvas, direct_labels
 from platonic_ray.results.order import cluster_order, order_of
 
 
@@ -74,11 +77,11 @@ def test_growth_has_a_log_axis_its_errors_and_chance(result):
 
 def test_alignment_against_capability_says_its_rank_correlation(result):
     axes = draw(result, "capability", against=NAMES[2]).axes[0]
-    x, y = axes.collections[0].get_offsets().T
+    x, y = np.concatenate([points.get_offsets() for points in axes.collections]).T
     assert x.tolist() == [1.0, 0.9, 0.8]  # not the model that alignment is with
     assert y[1] == pytest.approx(result.matrix().at(NAMES[4], NAMES[2]))
     rho = spearmanr(x, y).statistic
-    assert f"ρ = {rho:.2f}" in axes.get_title(loc="left")
+    assert f"ρ = {rho:.2f}".replace("-", "−") in axes.get_title(loc="left")
     assert draw(result, "size").axes[0].get_xscale() == "log"
 
 
@@ -92,6 +95,38 @@ def test_a_rank_correlation_has_the_interval_of_bonett_and_wright():
     )
     assert np.isnan(rank_correlation([1, 2], [2, 1]).rho)
     assert np.isnan(rank_correlation([1, 1, 1, 1], [1, 2, 3, 4]).rho)
+
+
+def test_names_beside_points_cover_no_other_and_stay_on_the_picture():
+    figure, axes = canvas()
+    random = np.random.default_rng(3)
+    points = [
+        (x, y, f"organization/model {at}") for at, (x, y) in enumerate(random.normal(size=(9, 2)) * 0.02)
+    ]
+    points.append((1.0, 1.0, "far to the right, where the axes end"))
+    axes.scatter([x for x, _, _ in points], [y for _, y, _ in points])
+    direct_labels(axes, points)
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in axes.texts]
+    assert not [1 for a, b in combinations(boxes, 2) if a.overlaps(b)]
+    inside = axes.get_window_extent()
+    assert all(inside.x0 <= box.x0 and box.x1 <= inside.x1 for box in boxes)
+
+
+def test_a_title_is_broken_where_the_picture_ends(result):
+    named = replace(result, provenance=result.provenance | {"dataset": {"name": "a long name " * 9}})
+    figure = draw(named, "layers")
+    figure.draw_without_rendering()
+    title = figure.axes[0].get_title(loc="left")
+    (text,) = [text for text in figure.axes[0].findobj(Text) if text.get_text() == title]
+    assert text.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_floors_are_hollow_beside_trained_models(result):
+    trained, floors = draw(result, "capability").axes[0].collections[:2]
+    assert [len(some.get_offsets()) for some in (trained, floors)] == [3, 1]
+    assert len(trained.get_facecolors()) == 1
+    assert len(floors.get_facecolors()) == 0
 
 
 def test_a_plane_keeps_distances_that_lie_in_one():
@@ -120,6 +155,7 @@ def test_the_k_sweep_follows_a_pair_over_its_ks():
     assert axes.lines[0].get_xdata().tolist() == [5, 10, 20]
     assert axes.lines[0].get_ydata().tolist() == pytest.approx([0.05, 0.1, 0.2])
     assert axes.lines[1].get_ydata().tolist() == pytest.approx([5 / 99, 10 / 99, 20 / 99])
+    assert "k = 5–20" in axes.get_title(loc="left")
 
 
 def test_models_that_are_alike_stand_beside_each_other_and_families_together(result):
@@ -153,6 +189,13 @@ def test_models_that_are_alike_stand_beside_each_other_and_families_together(res
 def test_what_a_result_does_not_hold_is_said_with_what_would_give_it(make, kind, message):
     with pytest.raises(StudyError, match=message):
         draw(make(["a", "b", "c"]), kind)
+
+
+def test_names_that_are_not_in_the_result_are_named(result):
+    with pytest.raises(StudyError, match="no model 'nobody' in this result; it has: "):
+        draw(result, "capability", against="nobody")
+    with pytest.raises(StudyError, match="no score of mutual_knn for a and nobody"):
+        draw(sweep(), "k-sweep", pair=("a", "nobody"))
 
 
 def test_the_command_saves_a_picture_and_refuses_a_metric_that_was_not_run(result, tmp_path, capsys):

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from platonic_ray.errors import StudyError
-from platonic_ray.results.figures.style import FAINT, MARKERS, PALETTE, canvas, label_axes
+from platonic_ray.results.figures.style import FAINT, MARKERS, PALETTE, canvas, name_axes, title_axes
 from platonic_ray.results.result import Result
+from platonic_ray.results.summary import facts_of_pairs
 from platonic_ray.results.text import safe
 
 if TYPE_CHECKING:
@@ -53,13 +54,8 @@ def growth(result: Result, metric: str | None = None, *, pair: Pair | None = Non
         axes.plot(
             chance["size"], chance["chance"], color=FAINT, linestyle="--", linewidth=1.2, label="chance"
         )
-    _finish(
-        axes,
-        result,
-        label,
-        "samples (log scale)",
-        "Growth with the number of samples; bars: two standard errors",
-    )
+    _finish(axes, label, "samples (log scale)")
+    title_axes(axes, result, _grown(rows), "Growth with the number of samples; bars: two standard errors")
     sizes = rows["size"].unique().sort().to_list()
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()
@@ -84,7 +80,7 @@ def k_sweep(result: Result, metric: str | None = None, *, pair: Pair | None = No
     if pair is not None:
         rows = rows.filter(_is_pair(pair))
     if rows.is_empty():
-        raise StudyError(f"No scores of {several[0]} for {pair} are in this result.")
+        raise StudyError(f"This result has no score of {several[0]} for {' and '.join(pair or ())}.")
     figure, axes = canvas()
     axes.set_xscale("log")
     best = rows.group_by(["model_x", "model_y"], maintain_order=True).agg(pl.col("score").max())
@@ -101,14 +97,8 @@ def k_sweep(result: Result, metric: str | None = None, *, pair: Pair | None = No
     chance = rows.filter(pl.col("chance").is_not_null()).unique("k").sort("k")
     if chance.height:
         axes.plot(chance["k"], chance["chance"], color=FAINT, linestyle="--", linewidth=1.2, label="chance")
-    _finish(
-        axes,
-        result,
-        str(rows["metric"][0]),
-        "k (log scale)",
-        f"{several[0]} by number of neighbors",
-        name=several[0],
-    )
+    _finish(axes, several[0], "k (log scale)")
+    title_axes(axes, result, facts_of_pairs(result, rows), f"{several[0]} by number of neighbors")
     ks = rows["k"].unique().sort().to_list()
     axes.set_xticks(ks, [str(k) for k in ks])
     axes.minorticks_off()
@@ -124,9 +114,15 @@ def _is_pair(pair: Sequence[str]) -> pl.Expr:
     return ((x == pair[0]) & (y == pair[1])) | ((x == pair[1]) & (y == pair[0]))
 
 
-def _finish(axes: Axes, result: Result, label: str, x: str, title: str, name: str | None = None) -> None:
+def _grown(rows: pl.DataFrame) -> str:
+    """Return which k the curves have; their n and chance are what is drawn."""
+    ks = [str(k) for k in rows["k"].drop_nulls().unique().sort()]
+    return f"k = {ks[0] if len(ks) == 1 else f'{ks[0]}–{ks[-1]}'}" if ks else ""
+
+
+def _finish(axes: Axes, name: str, x: str) -> None:
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     legend = axes.legend(fontsize=7.5, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     for text in legend.get_texts():
         text.set_parse_math(False)
-    label_axes(axes, result, label, x, name or label, title)
+    name_axes(axes, x, name)

@@ -32,7 +32,7 @@ def layer_map(result: Result, metric: str | None = None, *, pair: tuple[str, str
     label = result.metric(metric)
     matrix = result.layers_matrix(*pair, label)
     rows, columns = matrix.shape
-    figure, axes = canvas(max(4.2, 2.0 + 0.32 * columns), max(3.0, 1.5 + 0.26 * rows))
+    figure, axes = canvas(max(5.0, 2.0 + 0.32 * columns), max(3.0, 1.5 + 0.26 * rows))
     distance = result.direction(label) == "distance"
     finite = matrix.values[np.isfinite(matrix.values)]
     low = min(0.0, float(finite.min(initial=0.0)))

@@ -85,6 +85,10 @@ def capability(
         for model, value in rows.select("model", "value").rows()
         if model != against and not math.isnan(score := alignment_of(result, label, model, against))
     ]
+    if against is not None and against not in (models := set(result.layers["model"])):
+        raise StudyError(
+            f"There is no model {against!r} in this result; it has: {', '.join(sorted(models))}."
+        )
     if len(points) < 2:
         raise StudyError(f"A picture of {label} against {name} needs at least two models that have both.")
     figure, axes = canvas()
@@ -92,7 +96,13 @@ def capability(
     log = name == SIZE
     if log:
         axes.set_xscale("log")
-    axes.scatter(x, y, s=34, color=PALETTE[0], zorder=3)
+    floors = np.isin([point[2] for point in points], result.provenance.get("floors") or [])
+    for some, fill, kind in ((~floors, PALETTE[0], "trained models"), (floors, "none", "floors")):
+        if some.any():
+            axes.scatter(
+                x[some], y[some], s=34, facecolors=fill, edgecolors=PALETTE[0], linewidths=1.2, zorder=3,
+                label=kind if floors.any() else None,
+            )  # fmt: skip
     place = np.log(x) if log else x
     if len(points) > 2 and place.std() > 0:
         slope, start = np.polyfit(place, y, 1)
@@ -104,17 +114,17 @@ def capability(
             linewidth=1.5,
             label="linear fit",
         )
-    direct_labels(axes, points[:_MOST_NAMED])
     found = rank_correlation(x, y)
-    interval = "" if math.isnan(found.low) else f", 95 % [{found.low:.2f}, {found.high:.2f}]"
+    interval = "" if math.isnan(found.low) else f", 95 % [{_signed(found.low)}, {_signed(found.high)}]"
     draw_chance(axes, result.pairs(label)["chance"].to_list())
-    said = "" if math.isnan(found.rho) else f"Spearman’s ρ = {found.rho:.2f}{interval}, {found.count} models"
+    title = f"Alignment against {name}"
+    if not math.isnan(found.rho):
+        title += f". Spearman’s ρ = {_signed(found.rho)}{interval}, {found.count} models"
     with_what = against or "models that read something else"
-    label_axes(
-        axes, result, label, _unit(name), f"{label} with {with_what}", f"Alignment against {name}. {said}"
-    )
+    label_axes(axes, result, label, _unit(name), f"{label} with {with_what}", title)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=7.5, frameon=False)
+    direct_labels(axes, points[:_MOST_NAMED])
     return figure
 
 
@@ -186,8 +196,6 @@ def plane(result: Result, metric: str | None = None) -> Figure:
                     facecolors="none" if floor else PALETTE[at % len(PALETTE)], linewidths=1.4,
                     edgecolors=PALETTE[at % len(PALETTE)], label=f"{kind}, floor" if floor else kind, zorder=3,
                 )  # fmt: skip
-    if len(names) <= _MOST_NAMED:
-        direct_labels(axes, [(where[i, 0], where[i, 1], name) for i, name in enumerate(names)])
     axes.set_aspect("equal", adjustable="datalim")
     axes.legend(fontsize=7.5, frameon=False)
     note = (
@@ -195,6 +203,8 @@ def plane(result: Result, metric: str | None = None) -> Figure:
     )
     label_axes(axes, result, label, "first dimension", "second dimension", note)
     axes.tick_params(color=INK)
+    if len(names) <= _MOST_NAMED:
+        direct_labels(axes, [(where[i, 0], where[i, 1], name) for i, name in enumerate(names)])
     return figure
 
 
@@ -235,6 +245,10 @@ def alignment_of(result: Result, label: str, model: str, against: str | None = N
     ]
     finite = [score for score in scores if not math.isnan(score)]
     return float(np.mean(finite)) if finite else math.nan
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _unit(name: str) -> str:

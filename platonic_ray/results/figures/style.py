@@ -119,13 +119,26 @@ def canvas(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Axes]:
 
 def label_axes(axes: Axes, result: Result, metric: str, x: str, y: str, title: str) -> None:
     """Name both axes, and say above them what is shown and what the numbers rest on."""
-    fonts = installed_fonts()
+    name_axes(axes, x, y)
+    title_axes(axes, result, result.facts(metric), title)
+
+
+def name_axes(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(shorten(safe(x), _LONGEST), fontsize=8.5, **plain_text())
+    axes.set_ylabel(shorten(safe(y), _LONGEST), fontsize=8.5, **plain_text())
+
+
+def title_axes(axes: Axes, result: Result, facts: str, title: str) -> None:
+    """Write above the axes what is shown, and the dataset and `facts` below it, in as many lines as fit."""
     dataset = (result.provenance.get("dataset") or {}).get("name")
-    facts = " · ".join(part for part in (safe(str(dataset)) if dataset else "", result.facts(metric)) if part)
-    plain: dict[str, Any] = {"fontfamily": fonts, "color": INK, "parse_math": False}
-    axes.set_title(f"{safe(title)}\n{facts}", loc="left", fontsize=9, **plain)
-    axes.set_xlabel(shorten(safe(x), _LONGEST), fontsize=8.5, **plain)
-    axes.set_ylabel(shorten(safe(y), _LONGEST), fontsize=8.5, **plain)
+    known = " · ".join(part for part in (safe(str(dataset)) if dataset else "", facts) if part)
+    text = f"{safe(title)}\n{known}" if known else safe(title)
+    axes.set_title(text, loc="left", fontsize=9, wrap=True, **plain_text())
+
+
+def plain_text() -> dict[str, Any]:
+    """Return how a name is written: in ink, in fonts that have its letters, and never as TeX."""
+    return {"fontfamily": installed_fonts(), "color": INK, "parse_math": False}
 
 
 def draw_chance(axes: Axes, levels: list[float | None], text: str = "chance, one layer pair") -> None:
@@ -137,14 +150,72 @@ def draw_chance(axes: Axes, levels: list[float | None], text: str = "chance, one
 
 
 def direct_labels(axes: Axes, points: list[tuple[float, float, str]]) -> None:
-    """Write names beside points, to the right; below where a point nearby has its name above."""
-    spans = [max(1e-12, np.ptp([point[at] for point in points])) if points else 1.0 for at in (0, 1)]
-    for at, (x, y, name) in enumerate(points):
-        near = any(
-            abs(x - other[0]) < 0.15 * spans[0] and abs(y - other[1]) < 0.04 * spans[1]
-            for other in points[:at]
-        )
-        axes.annotate(
-            safe(name), (x, y), xytext=(5, -9 if near else 3), textcoords="offset points", fontsize=7, color=INK,
-            fontfamily=installed_fonts(), parse_math=False,
+    """Write names beside points where they cover no mark, name or legend; further off, on a thin line.
+
+    To be called when the axes are otherwise finished: places are measured on the figure as it stands.
+    """
+    from matplotlib.patheffects import withStroke
+
+    figure: Any = axes.figure
+    figure.draw_without_rendering()
+    renderer, point = figure.canvas.get_renderer(), figure.dpi / 72
+    legend, room = axes.get_legend(), axes.get_window_extent()
+    marks = [tuple(axes.transData.transform((x, y))) for x, y, _ in points]
+    taken = [(x - 4 * point, y - 4 * point, x + 4 * point, y + 4 * point) for x, y in marks]
+    taken += [legend.get_window_extent(renderer).extents] if legend else []
+    for (x, y, name), mark in zip(points, marks, strict=True):
+        text = axes.text(x, y, safe(name), fontsize=7, **plain_text())
+        box = text.get_window_extent(renderer)
+        text.remove()
+        size = (box.width / point, box.height / point)
+        boxes = {
+            place: tuple(
+                mark[at % 2] + point * (place[1 + at % 2] + (size[at % 2] if at > 1 else 0))
+                for at in range(4)
+            )
+            for place in _places(*size)
+        }
+        best = min(boxes, key=lambda place: _covered(boxes[place], taken, room.extents))
+        taken.append(boxes[best])
+        far = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+        label = axes.annotate(
+            safe(name), (x, y), xytext=best[1:], textcoords="offset points", fontsize=7, va="bottom",
+            arrowprops=far if best[0] else None, path_effects=[withStroke(linewidth=2, foreground="white")],
+            **plain_text(),
         )  # fmt: skip
+        label.set_in_layout(False)  # else the axes would move from under what was measured
+
+
+def _places(wide: float, high: float) -> Iterator[tuple[bool, float, float]]:
+    """Yield where a name of this size can stand by a mark, nearest first, in points from the mark to its corner.
+
+    Whether it is so far off that it needs a line comes first.
+    """
+    for reach in (5.0, 13.0, 22.0, 32.0, 44.0, 58.0, 74.0):
+        slant = 0.7 * reach
+        for x, y in (
+            (1, 0.35),
+            (1, -0.35),
+            (0, 1),
+            (0, -1),
+            (-1, 0.35),
+            (-1, -0.35),
+            (1, 1),
+            (1, -1),
+            (-1, 1),
+        ):
+            far = slant if x and y in (1, -1) else reach
+            left = far if x == 1 else -far - wide if x == -1 else -wide / 2
+            below = -high / 2 + y * reach if y not in (1, -1) else (far if y == 1 else -far - high)
+            yield reach > 6, left, below
+
+
+def _covered(box: Any, taken: list[Any], room: Any) -> float:
+    """Return how much of a box lies on others, or outside of `room` (left, bottom, right, top)."""
+
+    def shared(other: Any) -> float:
+        wide, high = (min(box[at + 2], other[at + 2]) - max(box[at], other[at]) for at in (0, 1))
+        return max(0.0, wide) * max(0.0, high)
+
+    outside = (box[2] - box[0]) * (box[3] - box[1]) - shared(room)
+    return round(sum(map(shared, taken)) + 4 * outside, 3)

@@ -184,8 +184,8 @@ def _against_chance(defined: pl.DataFrame, alpha: float) -> list[str]:
         return ["No null was made: whether any of this is beyond chance is open."]
     beyond = int((tested["q"] <= alpha).sum())
     if beyond == 0:
-        return [f"No pair scores higher than permuted samples do (q > {alpha:g} for all {tested.height})."]
-    some = f"{'All' if beyond == tested.height else beyond} {'' if beyond == tested.height else 'of '}{tested.height}"
+        return [f"No pair scores higher than permuted samples do (q > {alpha:g} for all {tested.height:,})."]
+    some = f"All {tested.height:,}" if beyond == tested.height else f"{beyond:,} of {tested.height:,}"
     return [
         f"{some} pairs are beyond what permuted samples reach (q ≤ {alpha:g}): "
         "these models look at the same things. That alone is not convergence."
