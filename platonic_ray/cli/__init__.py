@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from platonic_ray import __version__
 from platonic_ray.errors import PlatonicRayError
 
 INTERRUPTED = 130
@@ -102,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    whole.add_argument("--version", action="version", version=f"platonic-ray {__version__}")
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for group in _GROUPS:
         importlib.import_module(f"{__name__}.{group}").add(commands)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from platonic_ray.cli.common import Commands, add_command, add_json
+from platonic_ray.cli.common import Commands, add_command, add_json, add_out
 from platonic_ray.errors import StudyError
 from platonic_ray.study import Recipe
 
@@ -20,6 +20,7 @@ def add(commands: Commands) -> None:
         examples=[
             "platonic-ray table bert.npy vit.safetensors --metric cka",
             "platonic-ray table a.npy b.npy c.npy --metric mutual_knn --metric cka --k 20 --json",
+            "platonic-ray table a.npy b.npy c.npy --out alike && platonic-ray report alike",
         ],
     )
     table.add_argument(
@@ -33,6 +34,7 @@ def add(commands: Commands) -> None:
     table.add_argument(
         "--compat", choices=["platonic-rep"], help="score in the arithmetic of that code (Huh et al. 2024)"
     )
+    add_out(table, "folder that the result is saved in, for report, figure and compare (default: none)")
     add_json(table)
 
 
@@ -46,14 +48,13 @@ def _table(given: argparse.Namespace) -> None:
     if len(names) < 2 or len(set(names)) < len(names):
         raise StudyError("table needs at least two different files.")
     features = {name: read_features(path) for name, path in zip(names, given.files, strict=True)}
-    print_result(
-        table(
-            features,
-            metric=given.metric or "mutual_knn",
-            k=given.k,
-            recipe=given.recipe,
-            compat=given.compat,
-        ),
-        None,
-        as_json=given.json,
+    result = table(
+        features,
+        metric=given.metric or "mutual_knn",
+        k=given.k,
+        recipe=given.recipe,
+        compat=given.compat,
     )
+    if given.out is not None:
+        result.save(given.out)
+    print_result(result, None, as_json=given.json)

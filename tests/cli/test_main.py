@@ -6,6 +6,9 @@ import shlex
 import subprocess
 import sys
 
+import pytest
+
+import platonic_ray
 from platonic_ray.cli import parser
 
 
@@ -19,6 +22,12 @@ def test_the_program_prints_no_traceback_for_a_users_error(tmp_path):
     assert ran.returncode == 2
     assert ran.stderr.startswith("error: There is no study file")
     assert "Traceback" not in ran.stderr
+
+
+def test_the_program_says_its_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parser().parse_args(["--version"])
+    assert capsys.readouterr().out == f"platonic-ray {platonic_ray.__version__}\n"
 
 
 def test_a_reader_that_leaves_early_is_no_error(features):
@@ -46,7 +55,7 @@ def test_every_command_prints_json_and_shows_examples_that_it_would_accept(capsy
         examples = re.findall(r"^  platonic-ray (.+)$", command.epilog or "", re.MULTILINE)
         assert examples, name
         for example in examples:
-            assert parser().parse_args(shlex.split(example.split(" > ")[0])).run_command, example
+            assert parser().parse_args(shlex.split(re.split(" > | && ", example)[0])).run_command, example
 
 
 def test_asking_for_help_does_not_wait_for_torch_polars_or_ray():

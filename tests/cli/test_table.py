@@ -27,6 +27,17 @@ def test_the_table_on_the_terminal_has_the_score_and_its_layers(features, capsys
     assert pr.score(rows[:, 0], rows[:, 0], k=5) == 1.0
 
 
+def test_the_table_can_be_kept_and_drawn(features, capsys):
+    folder, rows = features
+    saved = folder / "alike"
+    assert run("table", folder / "a.npy", folder / "flat.npy", "--k", 5, "--out", saved) == 0
+    printed = capsys.readouterr().out
+    assert run("show", saved) == 0
+    assert capsys.readouterr().out == printed
+    assert pr.load(saved).equals(pr.table({"a": rows, "flat": rows[:, 0]}, k=5))
+    assert run("figure", saved, "--kind", "layers", "--out", folder / "layers.svg") == 0
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
