@@ -34,6 +34,12 @@ def add(commands: Commands) -> None:
     table.add_argument(
         "--compat", choices=["platonic-rep"], help="score in the arithmetic of that code (Huh et al. 2024)"
     )
+    table.add_argument(
+        "--intervals",
+        default="none",
+        choices=["none", "queries", "population"],
+        help="of every best score at 95 %%, for other queries or for other samples (default: none)",
+    )
     add_out(table, "folder that the result is saved in, for report, figure and compare (default: none)")
     add_json(table)
 
@@ -54,6 +60,7 @@ def _table(given: argparse.Namespace) -> None:
         k=given.k,
         recipe=given.recipe,
         compat=given.compat,
+        intervals=given.intervals,
     )
     if given.out is not None:
         result.save(given.out)

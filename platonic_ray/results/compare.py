@@ -157,7 +157,11 @@ def _interval(
     """Return low, high and method of a difference (Zou & Donner 2008, eq. 2)."""
     for row, which in ((mine, "first"), (theirs, "second")):
         if row["low"] is None:
-            return None, None, f"the {which} result has no interval ([intervals] in its study makes one)"
+            return (
+                None,
+                None,
+                f"the {which} result has no interval ([intervals] in a study, or intervals of a table, make one)",
+            )
         if math.isnan(row["low"]):
             return None, None, f"the interval of the {which} result is undefined"
     if mine["interval_target"] != theirs["interval_target"]:

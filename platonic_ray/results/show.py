@@ -11,7 +11,7 @@ import polars as pl
 
 from platonic_ray.results.files import SCHEMA_VERSION
 from platonic_ray.results.result import Result
-from platonic_ray.results.summary import interval_text
+from platonic_ray.results.summary import dataset_of, interval_text
 from platonic_ray.results.text import grid, safe
 
 _NOTED = 5
@@ -69,9 +69,8 @@ def render_table(result: Result, metric: str | None = None, width: int | None = 
         rows, columns, cells = rows[1:], columns[:-1], [row[:-1] for row in cells[1:]]
         calibrated = [row[:-1] for row in calibrated[1:]]
 
-    name = (result.provenance.get("dataset") or {}).get("name")
     heading = " · ".join(
-        part for part in (safe(label), safe(str(name)) if name else "", result.facts(label)) if part
+        part for part in (safe(label), safe(dataset_of(result)), result.facts(label)) if part
     )
     best = "smallest distance" if result.direction(label) == "distance" else "best score"
     legend = f"{best} over layers (layer of the row's model, layer of the column's)"

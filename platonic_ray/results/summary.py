@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from html import escape
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from platonic_ray.results.result import Result
 
 _MOST_SHOWN = 16
+
+
+def dataset_of(result: Result) -> str:
+    """Return what the samples are called: of a file on some machine its name, for nobody else has its folders."""
+    name = str((result.provenance.get("dataset") or {}).get("name") or "")
+    return PurePath(name).name if PurePath(name).is_absolute() else name
 
 
 def facts_of(result: Result, metric: str | None) -> str:
@@ -39,7 +46,8 @@ def summary_of(result: Result) -> str:
     """Return what was compared, the extremes of each metric, and what to be aware of."""
     dataset = result.provenance.get("dataset") or {}
     counts = f"{result.layers['model'].n_unique()} models, {result.scores.height:,} layer pairs"
-    lines = [f"{dataset['name']}: {counts}" if dataset.get("name") else counts]
+    name = dataset_of(result)
+    lines = [f"{name}: {counts}" if name else counts]
     for label in result.metrics:
         pairs = result.pairs(label).filter(pl.col("model_x") != pl.col("model_y"))
         defined = pairs.filter(pl.col("score").is_not_nan()).sort("score", maintain_order=True)

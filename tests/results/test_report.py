@@ -19,7 +19,15 @@ from PIL import Image
 
 from platonic_ray.cli import main
 from platonic_ray.errors import StudyError
-from platonic_ray.results import LayerInfo, PairScores, Result, examples_frame, growth_frame, samples_frame
+from platonic_ray.results import (
+    LayerInfo,
+    PairScores,
+    Result,
+    examples_frame,
+    growth_frame,
+    render_table,
+    samples_frame,
+)
 from platonic_ray.results.capability import capability_frame
 from platonic_ray.results.report import render_report, save_report
 from platonic_ray.results.report.data import pack_cells
@@ -289,7 +297,45 @@ def test_it_is_light_and_dark_and_can_be_printed(opened):
     find(opened, "#theme").click()
     assert opened.execute_script(ink) != before
     assert len(opened.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"]) > 10_000
+    size = {
+        "width": 720,
+        "height": 1000,
+        "deviceScaleFactor": 1,
+        "mobile": False,
+    }  # of A4, within its margins
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    wide = "return [...document.querySelectorAll('table.plain')].map((table) => table.getBoundingClientRect().right)"
+    try:
+        assert max(opened.execute_script(wide)) <= 720
+    finally:
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert complaints(opened) == []
+
+
+@in_browser
+def test_one_pair_below_chance_has_axes_and_a_scale_that_fit_it(browser, tmp_path):
+    layers = [LayerInfo(name, 0, "last", width=4) for name in "ab"]
+    one = Result.from_pairs([PairScores("mutual_knn", "a", "b", [[0.06]], n=60, k=5, chance=0.08)], layers)
+    open_page(browser, save_report(one, tmp_path / "report.html"))
+    assert "chance 0.0800, beyond this scale" in find(browser, "#scale").text
+    assert not browser.find_elements("css selector", "#scale b")
+    reach = browser.execute_script("return Bokeh.documents[0].roots()[0].y_range.end")
+    assert 0.06 < reach < 0.3
+    assert complaints(browser) == []
+
+
+def test_facts_of_the_provenance_are_words_and_a_file_is_called_by_its_name(result):
+    about = result.provenance | {
+        "dataset": {"name": "/somewhere/of/mine/samples.csv"},
+        "null": {"counts": {"cka": 200}, "groups": None, "seed": 0},
+    }
+    page = render_report(replace(result, provenance=about))
+    assert "counts (cka 200) · seed 0" in page
+    assert "500 samples of samples.csv alike?" in page
+    assert "of /somewhere" not in page
+    assert "samples.csv · " in render_table(replace(result, provenance=about)).partition("\n")[0]
 
 
 @in_browser

@@ -17,6 +17,7 @@ import numpy as np
 
 from platonic_ray.errors import StoreError, StudyError
 from platonic_ray.results.result import Result
+from platonic_ray.results.summary import dataset_of
 from platonic_ray.results.text import safe, shorten
 
 if TYPE_CHECKING:
@@ -130,8 +131,7 @@ def name_axes(axes: Axes, x: str, y: str) -> None:
 
 def title_axes(axes: Axes, result: Result, facts: str, title: str) -> None:
     """Write above the axes what is shown, and the dataset and `facts` below it, in as many lines as fit."""
-    dataset = (result.provenance.get("dataset") or {}).get("name")
-    known = " · ".join(part for part in (safe(str(dataset)) if dataset else "", facts) if part)
+    known = " · ".join(part for part in (safe(dataset_of(result)), facts) if part)
     text = f"{safe(title)}\n{known}" if known else safe(title)
     axes.set_title(text, loc="left", fontsize=9, wrap=True, **plain_text())
 

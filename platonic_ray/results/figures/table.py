@@ -24,6 +24,7 @@ from platonic_ray.results.figures.style import (
 from platonic_ray.results.matrix import Layout
 from platonic_ray.results.order import Order, order_of
 from platonic_ray.results.result import Result
+from platonic_ray.results.summary import dataset_of
 from platonic_ray.results.text import safe, shorten
 
 if TYPE_CHECKING:
@@ -327,8 +328,7 @@ def _write_title(
     figure: Figure, result: Result, metric: str, fonts: list[str], notes: list[str]
 ) -> list[Text]:
     """Return the lines of the title, top first; `_arrange` places them."""
-    dataset = (result.provenance.get("dataset") or {}).get("name")
-    facts = [safe(str(dataset))] if dataset else []
+    facts = [safe(dataset)] if (dataset := dataset_of(result)) else []
     lines: tuple[tuple[str, dict[str, Any]], ...] = (
         (safe(metric), {"fontsize": 10, "fontweight": "bold", "color": INK}),
         (" · ".join([*facts, result.facts(metric)]), {"fontsize": 8, "color": INK}),

@@ -13,6 +13,8 @@ from platonic_ray.errors import StudyError
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure  # noqa: N812
 
+_SPAN = 0.1  # of an axis of scores, where all of them are the same
+
 
 def bokeh_script() -> str:
     """Return Bokeh's JavaScript, to be inlined.
@@ -92,6 +94,7 @@ def _strip() -> Figure:
     chart.add_layout(Span(dimension="width", line_dash="dashed", line_width=1.5, name="chance"))
     chart.hover[0].renderers = [floor, trained]
     chart.xgrid.grid_line_color = None
+    chart.y_range.default_span = _SPAN
     return chart
 
 
@@ -166,4 +169,5 @@ def _capability() -> Figure:
     marks = chart.scatter("value", "alignment", source=points, size=9, fill_alpha=0.6, name="able")
     chart.text("value", "alignment", text="model", source=points, x_offset=8, y_offset=4, name="able-names")
     chart.hover[0].renderers = [marks]
+    chart.y_range.default_span = _SPAN
     return chart

@@ -14,7 +14,7 @@ import polars as pl
 
 from platonic_ray.results.groups import inputs_of, with_groups
 from platonic_ray.results.result import Result
-from platonic_ray.results.summary import interval_text
+from platonic_ray.results.summary import dataset_of, interval_text
 
 _NAMED = 4
 
@@ -48,10 +48,10 @@ class Findings:
 def question_of(result: Result) -> str:
     """Return in one sentence what was asked."""
     models = result.layers["model"].n_unique()
-    dataset = result.provenance.get("dataset") or {}
+    dataset = dataset_of(result)
     n = result.models["n"].max()
     samples = f"{n:,} samples" if isinstance(n, int) and n else "the same samples"
-    of = f" of {dataset['name']}" if dataset.get("name") else ""
+    of = f" of {dataset}" if dataset else ""
     reads = sorted({kind for kind in inputs_of(result).values() if kind != "models"})
     sort = f"{' and '.join(reads)} models" if len(reads) > 1 else "models"
     return f"Do {models} {sort} see {samples}{of} alike?"

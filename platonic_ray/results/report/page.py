@@ -19,6 +19,7 @@ from platonic_ray.results.report.charts import bokeh_script, chart_items
 from platonic_ray.results.report.data import page_data
 from platonic_ray.results.report.findings import findings_of, question_of, warnings_of
 from platonic_ray.results.result import Result
+from platonic_ray.results.summary import dataset_of
 from platonic_ray.results.text import safe
 
 _ASSETS = resources.files(__package__) / "assets"
@@ -83,11 +84,11 @@ def save_report(result: Result, path: str | Path) -> Path:
 
 
 def _counts(result: Result) -> list[tuple[str, str]]:
-    dataset = result.provenance.get("dataset") or {}
+    dataset = safe(dataset_of(result))
     n = int(result.models["n"].to_numpy().max())
     return [
         (f"{result.layers['model'].n_unique():,}", "models"),
-        (f"{n:,}", f"samples of {safe(dataset['name'])}" if dataset.get("name") else "samples"),
+        (f"{n:,}", f"samples of {dataset}" if dataset else "samples"),
         (f"{result.scores.height:,}", "layer pairs scored"),
     ]
 
@@ -142,7 +143,12 @@ def _origin(provenance: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _said(facts: dict[str, Any] | None) -> str:
-    return " · ".join(f"{key} {value}" for key, value in (facts or {}).items())
+    """Return facts in a line; of a fact with parts, these in brackets, and nothing of one that is not there."""
+    return " · ".join(
+        f"{key} ({_said(value).replace(' · ', ', ')})" if isinstance(value, dict) else f"{key} {value}"
+        for key, value in (facts or {}).items()
+        if value not in (None, {}, [])
+    )
 
 
 def _start_of(key: str | None) -> str:

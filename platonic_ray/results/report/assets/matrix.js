@@ -124,13 +124,16 @@ function renderScale(scale) {
   const parts = [number(scale.low, 2), bar, number(scale.high, 2)];
   const chances = [...new Set(metric().pairs.chance.filter((value) => value !== null))];
   if (state.value === "score" && chances.length === 1) {
-    const mark = h("b");
-    mark.style.left = `${100 * (chances[0] - scale.low) / (scale.high - scale.low)}%`;
-    bar.append(mark);
-    parts.push(`line: chance ${number(chances[0], 4)}`);
+    const place = (chances[0] - scale.low) / (scale.high - scale.low), there = place >= 0 && place <= 1;
+    if (there) {
+      const mark = h("b");
+      mark.style.left = `${100 * place}%`;
+      bar.append(mark);
+    }
+    parts.push(`${there ? "line: " : ""}chance ${number(chances[0], 4)}${there ? "" : ", beyond this scale"}`);
   }
   if (ends) parts.push("a distance: smaller is more alike");
-  parts.push("italic: floors");
+  if (models.some((model) => model.floor)) parts.push("italic: floors");
   if (metric().pairs.q.some((q) => q !== null && q > data.alpha)) parts.push(`dot: not significant, q > ${data.alpha}`);
   box.replaceChildren(...parts.map((part) => (typeof part === "string" ? h("span", {}, part) : part)));
 }
