@@ -141,6 +141,7 @@ def test_the_map_of_metrics_is_that_of_their_rank_correlations(result):
     image = draw(result, "metrics").axes[0].images[0].get_array()
     pairs = [result.pairs(label).filter(pl.col("model_x") != pl.col("model_y")) for label in result.metrics]
     a, b = (frame.filter(pl.col("score").is_not_nan())["score"].to_numpy() for frame in pairs)
+    assert draw(result, "metrics").axes[0].get_title(loc="left").endswith("n = 500")
     assert float(image[0, 1]) == pytest.approx(spearmanr(a, b).statistic)
 
 

@@ -112,4 +112,4 @@ def test_a_format_that_does_not_exist_and_a_place_that_cannot_be_written_are_err
 
 def test_text_is_white_on_dark_and_dark_on_light():
     assert readable_on("black") == "white"
-    assert readable_on("white") != "white"
+    assert readable_on("white") == "black"

@@ -29,6 +29,7 @@ from platonic_ray.results import (
     samples_frame,
 )
 from platonic_ray.results.capability import capability_frame
+from platonic_ray.results.figures.style import luminance
 from platonic_ray.results.report import render_report, save_report
 from platonic_ray.results.report.data import pack_cells
 from platonic_ray.results.report.findings import warnings_of
@@ -315,6 +316,22 @@ def test_it_is_light_and_dark_and_can_be_printed(opened):
 
 
 @in_browser
+def test_every_number_of_the_matrix_can_be_read_on_its_color_in_light_and_dark(opened):
+    colors = (
+        "const parts = (color) => color.match(/\\d+/g).map(Number);"
+        "return [...document.querySelectorAll('#matrix-table td')].filter((e) => e.style.background)"
+        ".map((e) => getComputedStyle(e)).map((style) => [parts(style.color), parts(style.backgroundColor)])"
+    )
+    for _ in range(2):
+        cells = opened.execute_script(colors)
+        assert len(cells) > 20
+        for cell in cells:
+            dark, light = sorted(luminance([part / 255 for part in color[:3]]) for color in cell)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5
+        find(opened, "#theme").click()
+
+
+@in_browser
 def test_one_pair_below_chance_has_axes_and_a_scale_that_fit_it(browser, tmp_path):
     layers = [LayerInfo(name, 0, "last", width=4) for name in "ab"]
     one = Result.from_pairs([PairScores("mutual_knn", "a", "b", [[0.06]], n=60, k=5, chance=0.08)], layers)
@@ -345,6 +362,15 @@ def test_every_control_has_a_name_and_headings_skip_no_level(opened):
         "!(e.textContent.trim() || e.labels?.length || e.getAttribute('aria-label'))).map((e) => e.outerHTML)"
     )
     assert nameless == []
+    places = opened.execute_script(
+        "return [...document.querySelectorAll('section, nav, aside, [role=region]')]"
+        ".filter((e) => !e.closest('[hidden]')).map((e) => "
+        "e.getAttribute('aria-label') ?? document.getElementById(e.getAttribute('aria-labelledby'))?.textContent)"
+    )
+    assert None not in places
+    assert len(places) == len(set(places))
+    empty = "return [...document.querySelectorAll('th')].filter((e) => !e.textContent.trim()).length"
+    assert opened.execute_script(empty) == 0
     levels = opened.execute_script(
         "return [...document.querySelectorAll('h1, h2, h3, h4')].map((e) => Number(e.tagName[1]))"
     )

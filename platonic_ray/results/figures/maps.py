@@ -11,7 +11,15 @@ import polars as pl
 
 from platonic_ray.errors import StudyError
 from platonic_ray.results.figures.scatter import rank_correlation
-from platonic_ray.results.figures.style import COLORS, INK, canvas, installed_fonts, label_axes, readable_on
+from platonic_ray.results.figures.style import (
+    COLORS,
+    INK,
+    canvas,
+    installed_fonts,
+    label_axes,
+    readable_on,
+    title_axes,
+)
 from platonic_ray.results.result import Result
 from platonic_ray.results.text import safe, shorten
 
@@ -65,7 +73,7 @@ def metric_map(result: Result, metric: str | None = None) -> Figure:
     _cells(figure, axes, rho, min(0.0, float(np.nanmin(rho))), 1.0, reverse=False, bar="Spearman’s ρ")
     _names(axes, list(columns), list(columns))
     title = f"How alike metrics order {count} pairs of models"
-    label_axes(axes, result, result.metric(metric), "", "", title)
+    title_axes(axes, result, f"n = {result.models['n'][0]:,}", title)  # k and chance are each metric's own
     return figure
 
 

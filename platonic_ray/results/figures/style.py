@@ -30,7 +30,7 @@ INK, FAINT, LINE = "#1a1a1a", "#767676", "#d9d9d9"
 # Okabe & Ito (2008): told apart by the colour-blind. What they mark differs in shape too.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = ("o", "s", "D", "v", "P", "X", "^")
-_LONGEST = 48  # letters of an axis' label
+_LONGEST, _LONGEST_NAME = 48, 30  # letters of an axis' label, and of a name beside a point
 # Tried in this order, and only those that are installed: no one font has every script.
 _FONTS = (
     *("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans", "Noto Sans Hebrew"),
@@ -75,12 +75,12 @@ def number_text(value: float) -> str:
 
 
 def readable_on(color: Any) -> str:
-    """Return the ink, dark or white, that stands out more from a colour (WCAG 2.1 contrast)."""
-    background, dark = _luminance(color), _luminance(INK)
-    return INK if (background + 0.05) / (dark + 0.05) >= 1.05 / (background + 0.05) else "white"
+    """Return black or white, whichever stands out more from a colour: by at least 4.5 to 1 (WCAG 2.1)."""
+    background = luminance(color)
+    return "black" if (background + 0.05) / 0.05 >= 1.05 / (background + 0.05) else "white"
 
 
-def _luminance(color: Any) -> float:
+def luminance(color: Any) -> float:
     """Return the relative luminance of a colour, 0 (black) to 1 (white) (WCAG 2.1)."""
     parts = np.asarray(rgba(color)[:3])
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
@@ -163,8 +163,9 @@ def direct_labels(axes: Axes, points: list[tuple[float, float, str]]) -> None:
     marks = [tuple(axes.transData.transform((x, y))) for x, y, _ in points]
     taken = [(x - 4 * point, y - 4 * point, x + 4 * point, y + 4 * point) for x, y in marks]
     taken += [legend.get_window_extent(renderer).extents] if legend else []
-    for (x, y, name), mark in zip(points, marks, strict=True):
-        text = axes.text(x, y, safe(name), fontsize=7, **plain_text())
+    for (x, y, full), mark in zip(points, marks, strict=True):
+        name = shorten(safe(full), _LONGEST_NAME)
+        text = axes.text(x, y, name, fontsize=7, **plain_text())
         box = text.get_window_extent(renderer)
         text.remove()
         size = (box.width / point, box.height / point)
@@ -179,7 +180,7 @@ def direct_labels(axes: Axes, points: list[tuple[float, float, str]]) -> None:
         taken.append(boxes[best])
         far = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
         label = axes.annotate(
-            safe(name), (x, y), xytext=best[1:], textcoords="offset points", fontsize=7, va="bottom",
+            name, (x, y), xytext=best[1:], textcoords="offset points", fontsize=7, va="bottom",
             arrowprops=far if best[0] else None, path_effects=[withStroke(linewidth=2, foreground="white")],
             **plain_text(),
         )  # fmt: skip

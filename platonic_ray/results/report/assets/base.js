@@ -60,7 +60,7 @@ const palette = () => Array.from({ length: 128 }, (_, at) =>
 function inkOn(parts) {
   const linear = parts.map((part) => part / 255).map((p) => (p <= 0.04045 ? p / 12.92 : ((p + 0.055) / 1.055) ** 2.4));
   const light = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
-  return (light + 0.05) / 0.0585 >= 1.05 / (light + 0.05) ? "#16202b" : "#ffffff";
+  return (light + 0.05) / 0.05 >= 1.05 / (light + 0.05) ? "#000000" : "#ffffff";
 }
 
 // Where a value of the matrix stands on the scale, 0 to 1, dark (or bright) being alike.

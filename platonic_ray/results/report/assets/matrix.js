@@ -62,7 +62,7 @@ function renderMatrix() {
   table.className = columns.length > DENSE ? "dense" : "";
   table.setAttribute("aria-label", `${metric().label}: ${state.value} of every two models`);
   const scale = scaleOf(state.value);
-  const head = h("tr", {}, h("th", { scope: "col" }, h("span", { class: "quiet" }, "")),
+  const head = h("tr", {}, h("th", { scope: "col" }, h("span", { class: "unseen" }, "model")),
     ...columns.map((model) => header(model, "column")));
   const body = h("tbody");
   for (const row of rows) {
