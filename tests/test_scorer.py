@@ -1,5 +1,7 @@
 """`Scorer` and `extract`: the scores of `pr.score`, references that are kept and passed on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,23 @@ def test_references_of_a_dataset_are_run_once_and_passed_on_as_one_file(emoji, t
         passed_on.score(
             pr.extract("pixels", {"source": "emoji", "samples": 40}, seed=1, store=emoji["store"])
         )
+
+
+def test_a_scorer_read_from_its_file_scores_as_it_did_unless_told_otherwise(tmp_path) -> None:
+    scorer = pr.Scorer(AGAINST, metric=["mutual_knn", "unbiased_cka"], k=4, recipe="none")
+    features = next(iter(AGAINST.values()))
+    file = scorer.save(tmp_path / "references.safetensors")
+    assert pr.Scorer(file).score(features) == scorer.score(features)
+    fewer = pr.Scorer(AGAINST, metric="mutual_knn", k=3, recipe="l2").score(features)
+    assert pr.Scorer(file, metric="mutual_knn", k=3, recipe="l2").score(features) == fewer
+    assert "mutual_knn(k=5), unbiased_cka" in repr(pr.Scorer(file, k=5))
+    with pytest.raises(StudyError, match="options are of one metric"):
+        pr.Scorer(file, kernel="rbf")
+    mine = replace(
+        scorer.references, scored={"recipe": "l2", "metrics": [{"name": "os:path", "options": {}}]}
+    )
+    with pytest.raises(StudyError, match="of one's own"):
+        pr.Scorer(mine.save(tmp_path / "own.safetensors"))
 
 
 def test_a_file_of_references_that_was_changed_is_refused(tmp_path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ class References:
     """The layers of models over the same samples, `[N, D_l] float32` each, and which samples these are.
 
     `samples` is the digest of the samples' ids, `content` that of ids and items in the models' `views`;
-    both are None where features came without a dataset.
+    both are None where features came without a dataset. `scored` says how a scorer that was saved scores:
+    its `recipe`, and `metrics` by name with their options.
     """
 
     models: Mapping[str, tuple[Tensor, ...]]
@@ -36,6 +37,7 @@ class References:
     views: tuple[str, ...] = ()
     samples: str | None = None
     content: str | None = None
+    scored: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of_features(cls, features: Mapping[str, Any]) -> References:
@@ -112,6 +114,7 @@ class References:
             "views": list(self.views),
             "samples": self.samples,
             "content": self.content,
+            "scored": self.scored,
             "digests": {name: rows_digest(rows) for name, rows in tensors.items()},
         }
         text = json.dumps({**facts, "digest": digest(facts)})
@@ -165,6 +168,7 @@ class References:
             tuple(facts["views"]),
             facts["samples"],
             facts["content"],
+            facts.get("scored", {}),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from platonic_ray.engine.extract import Model, Representations, Source, each_of
 from platonic_ray.engine.prepare import refuse_twice
 from platonic_ray.engine.references import References
 from platonic_ray.errors import DataError, StudyError
-from platonic_ray.metrics import Against, get_metric
+from platonic_ray.metrics import Against, Metric, get_metric, metrics
 
 if TYPE_CHECKING:
     import polars as pl
@@ -90,9 +90,9 @@ class Scorer:
         against: Mapping[str, Any] | Sequence[Model] | str | Path,
         *,
         dataset: Source | None = None,
-        metric: str | Sequence[str] = "mutual_knn",
-        k: int = 10,
-        recipe: str = "l2",
+        metric: str | Sequence[str] | None = None,
+        k: int | None = None,
+        recipe: str | None = None,
         seed: int = 0,
         store: str | None = None,
         **options: Any,
@@ -104,22 +104,29 @@ class Scorer:
             or a list of `[N, D_l]`; or the path of a file that `save` wrote.
         :param dataset: what the references read, as in `extract` (default: "emoji"). With a file it is
             compared with what the file was made of, with features it says nothing and is refused.
-        :param metric: one name, or several.
-        :param k: neighbors, for metrics that have them.
+        :param metric: one name, or several (default: "mutual_knn").
+        :param k: neighbors, for metrics that have them (default: 10).
+        :param recipe: how rows are prepared (default: "l2"). A file knows the metrics, k and recipe of the scorer
+            that was saved: they are its defaults.
         :param options: of the metric, where there is one.
         :param seed: of the draw of samples, where the dataset asks for one.
         :raises StudyError: for unknown names and options, or k ≥ N.
         :raises DataError: for features that cannot be compared, or a file that was damaged or is of other
             samples.
         """
-        names = [metric] if isinstance(metric, str) else list(metric)
-        if options and len(names) > 1:
-            raise StudyError(f"{', '.join(options)}: options are of one metric; {len(names)} are given.")
-        chosen = [get_metric(name, **options) for name in names]
-        chosen = [of if of.k is None or "k" in options else of.with_options({"k": k}) for of in chosen]
+        known = References.load(against) if isinstance(against, str | Path) else against
+        scored = known.scored if isinstance(known, References) else {}
+        if metric is None and scored:
+            chosen = _metrics_of(scored, k, options)
+        else:
+            names = (
+                ["mutual_knn"] if metric is None else [metric] if isinstance(metric, str) else list(metric)
+            )
+            chosen = _metrics(names, 10 if k is None else k, options)
         refuse_twice(chosen)
-        self.references = _references(against, dataset, seed, store)
-        self._against = Against(self.references.models, chosen, recipe)
+        self.references = _references(known, dataset, seed, store)
+        self._recipe = recipe or scored.get("recipe", "l2")
+        self._against = Against(self.references.models, chosen, self._recipe)
 
     @property
     def n(self) -> int:
@@ -155,28 +162,52 @@ class Scorer:
         return Alignments(tuple(rows))
 
     def save(self, path: str | Path) -> Path:
-        """Write the references to one safetensors file, for `Scorer(path)` on another machine.
+        """Write the references to one safetensors file, for `Scorer(path)` on another machine to score alike.
 
         :raises DataError: if it cannot be written.
         """
-        return self.references.save(path)
+        metrics = [{"name": metric.name, "options": dict(metric.options)} for metric in self._against.metrics]
+        return replace(self.references, scored={"metrics": metrics, "recipe": self._recipe}).save(path)
 
     def __repr__(self) -> str:
         labels = ", ".join(metric.label for metric in self._against.metrics)
         return f"Scorer({labels}; against {', '.join(self.models)}; {self.n} samples)"
 
 
+def _metrics(names: Sequence[str], k: int, options: Mapping[str, Any]) -> list[Metric]:
+    _refuse_options(options, len(names))
+    chosen = [get_metric(name, **options) for name in names]
+    return [of if of.k is None or "k" in options else of.with_options({"k": k}) for of in chosen]
+
+
+def _metrics_of(scored: Mapping[str, Any], k: int | None, options: Mapping[str, Any]) -> list[Metric]:
+    """Return the metrics of a scorer that was saved; none of one's own, for a file must not say what is imported."""
+    entries = scored["metrics"]
+    _refuse_options(options, len(entries))
+    own = {entry["name"] for entry in entries} - {metric.name for metric in metrics()}
+    if own:
+        raise StudyError(
+            f"The file was saved with {', '.join(sorted(own))}, of one's own: name it as 'metric'."
+        )
+    saved = [get_metric(entry["name"], **{**entry["options"], **options}) for entry in entries]
+    return [of if of.k is None or k is None else of.with_options({"k": k}) for of in saved]
+
+
+def _refuse_options(options: Mapping[str, Any], count: int) -> None:
+    if options and count > 1:
+        raise StudyError(f"{', '.join(options)}: options are of one metric; {count} are given.")
+
+
 def _references(
-    against: Mapping[str, Any] | Sequence[Model] | str | Path,
+    against: References | Mapping[str, Any] | Sequence[Model],
     dataset: Source | None,
     seed: int,
     store: str | None,
 ) -> References:
-    if isinstance(against, str | Path):
-        references = References.load(against)
+    if isinstance(against, References):
         if dataset is not None:
-            references.require(dataset, seed)
-        return references
+            against.require(dataset, seed)
+        return against
     if isinstance(against, Mapping):
         if dataset is not None:
             raise StudyError("against: features come without a dataset; leave 'dataset' out.")
