@@ -12,7 +12,19 @@ from platonic_ray.errors import StudyError
 from platonic_ray.results import Result
 from platonic_ray.results.figures import metric_map
 from platonic_ray.results.figures.scatter import rank_correlation
-from platonic_ray.results.figures.style import FAINT, MARKERS, PALETTE, canvas, draw_chance, label_axes
+from platonic_ray.results.figures.style import (
+    FAINT,
+    MARKERS,
+    PALETTE,
+    canvas,
+    direct_labels,
+    draw_chance,
+    label_axes,
+    name_axes,
+    signed,
+    title_axes,
+)
+from platonic_ray.results.summary import facts_of_pairs
 from platonic_ray.results.text import safe, shorten
 
 if TYPE_CHECKING:
@@ -46,22 +58,18 @@ def lines_over_capability(result: Result, frame: pl.DataFrame, images: Sequence[
             axes.plot(x[[0, -1]], start + slope * x[[0, -1]], color=color, linewidth=1.2, alpha=0.7)
         axes.scatter(x, y, s=26, color=color, marker=MARKERS[at % len(MARKERS)], label=safe(image), zorder=3)
     top = known.select(pl.max_horizontal(images)).to_series()
-    for value, height, model in zip(x, top, known["model"], strict=True):
-        axes.annotate(
-            shorten(safe(model), 24), (value, height), xytext=(0, 5), textcoords="offset points", fontsize=6.5,
-            rotation=35, ha="left", va="bottom", parse_math=False,
-        )  # fmt: skip
-    axes.margins(x=0.1, y=0.2)
+    axes.margins(x=0.1, y=0.3)
     draw_chance(axes, result.pairs(_METRIC)["chance"].to_list())
     _legend(axes)
     if name == "bits_per_byte":
         axes.invert_xaxis()
     means = known["mean"].to_numpy()
     found = rank_correlation(-x if name == "bits_per_byte" else x, means)
-    said = "" if np.isnan(found.rho) else f"; the mean’s Spearman ρ = {found.rho:.2f} over {found.count}"
+    said = "" if np.isnan(found.rho) else f"; the mean’s Spearman ρ = {signed(found.rho)} over {found.count}"
     better = "bits per byte (better to the right)" if name == "bits_per_byte" else name.replace("_", " ")
     title = f"Language models’ alignment with {'each vision model' if len(images) > 1 else images[0]}{said}"
     label_axes(axes, result, _METRIC, better, f"{_METRIC} with the vision model", title)
+    direct_labels(axes, list(zip(x, top, known["model"], strict=True)))
     return figure
 
 
@@ -111,9 +119,9 @@ def lines_over_k(result: Result, frame: pl.DataFrame, images: Sequence[str]) -> 
     axes.set_xticks(shown, [f"{k:,}\nCKA" if whole.height and k == everything else f"{k:,}" for k in shown])
     axes.minorticks_off()
     _legend(axes)
-    label = str(sweep["metric"][-1])
     title = "CKNNA with language models by k; open: unbiased CKA, all samples"
-    label_axes(axes, result, label, "k (log scale)", "mean CKNNA with language models", title)
+    name_axes(axes, "k (log scale)", "mean CKNNA with language models")
+    title_axes(axes, result, facts_of_pairs(result, result.models.filter(pl.col("k").is_not_null())), title)
     return figure
 
 

@@ -2,21 +2,25 @@
 
 import csv
 import json
+from itertools import combinations
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.text import Text
 from support import run
 
 from platonic_ray.cli.reproduce import FIGURES, MODELS
 from platonic_ray.datasets import open_dataset
 from platonic_ray.errors import StudyError
 from platonic_ray.models import load, resolve
+from platonic_ray.results import LayerInfo, PairScores, Result
 from platonic_ray.studies.figures import FIGURES as FACTS
 from platonic_ray.studies.figures import MODELS as SETS
 from platonic_ray.studies.figures import on_fewer, on_samples, study_of, with_capabilities
+from platonic_ray.studies.pictures import lines_over_capability, lines_over_k
 from platonic_ray.study import Study
 
 
@@ -186,3 +190,28 @@ def test_the_larger_embedded_models_run_too(store, tmp_path, capsys, figure):
         assert measured["mpnet"] is None
     elif figure == "fig9":
         assert {row["language_models"] for row in rows} == {5}
+
+
+def two_models() -> Result:
+    layers = [LayerInfo(name, 0, "last", width=4) for name in "ab"]
+    scored = [("mutual_knn", 10), ("cknna(k=5)", 5), ("cknna(k=20)", 20)]
+    return Result.from_pairs([PairScores(name, "a", "b", [[0.2]], n=60, k=k) for name, k in scored], layers)
+
+
+def test_the_picture_of_the_sweep_says_all_its_ks():
+    rows = pl.DataFrame({"metric": ["cknna(k=5)", "cknna(k=20)"], "k": [5, 20], "b": [0.1, 0.2]})
+    sweep = two_models().select(metrics=["cknna(k=5)", "cknna(k=20)"])
+    title = lines_over_k(sweep, rows, ["b"]).axes[0].get_title(loc="left")
+    assert title.endswith("n = 60 · k = 5–20")
+
+
+def test_no_name_in_the_picture_of_capability_lies_on_another():
+    close = [0.6, 0.605, 0.61, 0.8, 0.81, 1.0, 1.02]
+    names = [f"organization/language-{at}" for at in range(7)]
+    rows = pl.DataFrame({"model": names, "mean": close, "bits_per_byte": close, "b": [0.2, *close[1:]]})
+    figure = lines_over_capability(two_models(), rows, ["b"])
+    figure.draw_without_rendering()
+    texts = figure.axes[0].texts
+    assert [text.get_text() for text in texts] == names
+    boxes = [Text.get_window_extent(text) for text in texts]
+    assert not [1 for a, b in combinations(boxes, 2) if a.overlaps(b)]

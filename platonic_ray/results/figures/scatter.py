@@ -20,6 +20,7 @@ from platonic_ray.results.figures.style import (
     direct_labels,
     draw_chance,
     label_axes,
+    signed,
 )
 from platonic_ray.results.groups import inputs_of, with_groups
 from platonic_ray.results.order import distances_of
@@ -115,11 +116,11 @@ def capability(
             label="linear fit",
         )
     found = rank_correlation(x, y)
-    interval = "" if math.isnan(found.low) else f", 95 % [{_signed(found.low)}, {_signed(found.high)}]"
+    interval = "" if math.isnan(found.low) else f", 95 % [{signed(found.low)}, {signed(found.high)}]"
     draw_chance(axes, result.pairs(label)["chance"].to_list())
     title = f"Alignment against {name}"
     if not math.isnan(found.rho):
-        title += f". Spearman’s ρ = {_signed(found.rho)}{interval}, {found.count} models"
+        title += f". Spearman’s ρ = {signed(found.rho)}{interval}, {found.count} models"
     with_what = against or "models that read something else"
     label_axes(axes, result, label, _unit(name), f"{label} with {with_what}", title)
     if axes.get_legend_handles_labels()[0]:
@@ -245,10 +246,6 @@ def alignment_of(result: Result, label: str, model: str, against: str | None = N
     ]
     finite = [score for score in scores if not math.isnan(score)]
     return float(np.mean(finite)) if finite else math.nan
-
-
-def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
 
 
 def _unit(name: str) -> str:

@@ -74,6 +74,10 @@ def number_text(value: float) -> str:
     return "undef." if math.isnan(value) else f"{value:.3f}".replace("-", "−")
 
 
+def signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
 def readable_on(color: Any) -> str:
     """Return black or white, whichever stands out more from a colour: by at least 4.5 to 1 (WCAG 2.1)."""
     background = luminance(color)
@@ -161,7 +165,10 @@ def direct_labels(axes: Axes, points: list[tuple[float, float, str]]) -> None:
     renderer, point = figure.canvas.get_renderer(), figure.dpi / 72
     legend, room = axes.get_legend(), axes.get_window_extent()
     marks = [tuple(axes.transData.transform((x, y))) for x, y, _ in points]
-    taken = [(x - 4 * point, y - 4 * point, x + 4 * point, y + 4 * point) for x, y in marks]
+    drawn = [axes.transData.transform(some.get_offsets()) for some in axes.collections]
+    taken: list[Any] = [
+        (x - 4 * point, y - 4 * point, x + 4 * point, y + 4 * point) for some in drawn for x, y in some
+    ]
     taken += [legend.get_window_extent(renderer).extents] if legend else []
     for (x, y, full), mark in zip(points, marks, strict=True):
         name = shorten(safe(full), _LONGEST_NAME)
