@@ -270,7 +270,9 @@ class RunEntry(_Frozen):
     choice (a power of two times the micro-tile), which keeps what a task on tiles holds below
     `task_memory_gib` (GiB); another choice finds none of the blocks that are in the store. `price_per_hour`
     is that of a node, in any currency: the result then says what its run cost. With
-    `log = "json"` progress is lines of JSON.
+    `log = "json"` progress is lines of JSON. Models ask for no more than the cluster has (each for its own
+    where it has none), unless `ask_gpus` or `ask_cpus` say for how many in all: an autoscaler brings them
+    as a further actor pays, and takes them when no shard is left.
     """
 
     store: str | None = None
@@ -280,6 +282,8 @@ class RunEntry(_Frozen):
     task_memory_gib: Annotated[float, Field(gt=0, le=1024)] = 2.0
     gpus_per_model: Annotated[float, Field(gt=0, le=64)] = 1.0
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    ask_gpus: Annotated[float, Field(gt=0)] | None = None
+    ask_cpus: Annotated[int, Field(ge=1)] | None = None
     wait_s: Annotated[float, Field(gt=0)] = 900.0
     price_per_hour: Annotated[float, Field(ge=0)] | None = None
     log: Literal["text", "json"] = "text"

@@ -146,11 +146,14 @@ class Fleet:
         return shards * self._shard_s.get(model, self._costs[model] * rate)
 
     def _has_room(self, gpus: float, others: Sequence[Replica], there: Resources) -> bool:
+        # An actor that waits for a place is what an autoscaler goes by; it goes when this process does.
         if not self.on_gpus(there):
-            return len(others) < max(1, int(there.cpus / self._run.threads))
-        if not there.gpus:
-            return True  # each model asks for its own: that is what an autoscaler goes by
-        return sum(replica.gpus for replica in others) + gpus <= there.gpus + _ROUNDING
+            cores = max(there.cpus, self._run.ask_cpus or 0)
+            return len(others) < max(1, int(cores / self._run.threads))
+        if not there.gpus and self._run.ask_gpus is None:
+            return True  # each model asks for its own
+        most = max(there.gpus, self._run.ask_gpus or 0.0)
+        return sum(replica.gpus for replica in others) + gpus <= most + _ROUNDING
 
     def _refuse_impossible(self, model: int, there: Resources) -> None:
         gpus = self.gpus_of(model, there)

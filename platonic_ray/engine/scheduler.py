@@ -117,6 +117,9 @@ class Scheduler:
         self.machines.look()
         for replica in [r for r in self.replicas if r.loading is None and r.task is None]:
             self._next_shard(replica)
+        if not self.graph.pending_embeds() and not self.losses.suspects and not self._late_shards():
+            for replica in [r for r in self.replicas if r.loading is not None]:
+                self._end(replica)  # it would have come too late; while it waits, it asks for a machine
         there = self.machines.resources
         while (model := self._next_model()) is not None:
             run, gpus, pieces = self.context.run, self.fleet.gpus_of(model, there), self.losses.pieces(model)
@@ -163,8 +166,11 @@ class Scheduler:
             replica.model, replica.started = model, time.monotonic()
             replica.loading = replica.actor.take.remote(model, 0)
             return
-        ray.kill(replica.actor)
+        self._end(replica)
+
+    def _end(self, replica: Replica) -> None:
         self.replicas.remove(replica)
+        ray.kill(replica.actor)
 
     def _submit(self) -> None:
         """Dispatch ready tasks, bounded by a window of a few a core; where cores are idle, late ones again."""
@@ -296,8 +302,7 @@ class Scheduler:
 
     def _searched(self, replica: Replica, sample: str | None, *, again: bool = False) -> None:
         assert replica.task is not None
-        self.replicas.remove(replica)
-        ray.kill(replica.actor)
+        self._end(replica)
         if again:
             self.losses.suspects.append(replica.task)
         else:
@@ -321,8 +326,7 @@ class Scheduler:
             return
         task = replica.task
         for other in [r for r in self.replicas if r.task == task and r is not replica]:
-            self.replicas.remove(other)  # it was the later of two
-            ray.kill(other.actor)
+            self._end(other)  # it was the later of two
         self.outputs[task] = tuple(blocks)
         replica.task, replica.stream, replica.items = None, None, []
         self.fleet.embedded(replica.model, report["end"] - report["start"])
@@ -379,8 +383,7 @@ class Scheduler:
 
     def _lose_replica(self, replica: Replica, failure: Failure) -> None:
         """An actor failed while loading or embedding: its shard goes back, others take over."""
-        self.replicas.remove(replica)
-        ray.kill(replica.actor)
+        self._end(replica)
         task = replica.task
         if failure.loss is Loss.APPLICATION:
             raise failure.error

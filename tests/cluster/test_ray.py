@@ -21,6 +21,7 @@ from support import (
 
 import platonic_ray as pr
 from platonic_ray.engine import attempts
+from platonic_ray.engine.fleet import Fleet
 from platonic_ray.store import Store
 
 pytestmark = pytest.mark.cluster
@@ -199,6 +200,14 @@ def test_more_threads_than_cores_do_not_wait_for_a_larger_node(cluster, ran, tmp
     assert pr.align(changed(on_ray(study, tmp_path / "s"), threads=16), quiet=True).models.height == len(
         study.metrics
     )
+
+
+def test_asking_for_machines_that_never_come_harms_nothing(cluster, ran, tmp_path, monkeypatch):
+    monkeypatch.setattr(Fleet, "_pays", lambda *_: True)
+    study = changed(on_ray(ran[0], tmp_path / "asking"), ask_cpus=6)
+    assert score_bytes(pr.align(study, quiet=True)) == score_bytes(ran[1])
+    states = [actor["State"] for actor in ray._private.state.actors().values()]
+    assert set(states) == {"DEAD"}
 
 
 def test_row_sums_and_a_users_own_metric_are_those_of_this_process(ran, small_study):

@@ -74,6 +74,21 @@ def test_without_gpus_they_run_on_cores_or_all_ask_for_what_may_come() -> None:
     assert waiting.most_gpus({0: 1}, machine()) == 4
 
 
+def test_more_is_asked_for_than_there_is_as_far_as_a_study_says_and_where_it_pays() -> None:
+    pending = {0: 100, 1: 1}
+    for run, there in (({"ask_gpus": 4}, machine(gpus=2)), ({"ask_cpus": 4}, machine(cpus=2))):
+        some = fleet([9, 1], gpus=[1, 1], **run)
+        assert start_all(some, pending, there) == [0, 1]  # nobody knows yet what a shard takes
+        for replica in some.replicas:
+            some.loaded(replica)
+        some.embedded(0, 1.0)
+        some.embedded(1, 1.0)
+        some._start_s = {0: 5.0, 1: 5.0}
+        assert start_all(some, pending, there) == [0, 1, 0, 0]
+    none_yet = fleet([3, 2, 1], device="gpu", ask_gpus=2)
+    assert start_all(none_yet, {0: 1, 1: 1, 2: 1}, machine()) == [0, 1]
+
+
 def test_more_gpus_than_any_node_has_are_refused_unless_they_may_come() -> None:
     with pytest.raises(StudyError, match="asks for 4 GPUs"):
         fleet([1], gpus=[4]).next_model({0: 1}, machine(gpus=4, node_gpus=2))
