@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import platonic_ray as pr
 from platonic_ray.errors import DataError, StudyError
-from platonic_ray.metrics import get_metric, metrics, score_tables
+from platonic_ray.metrics import against, get_metric, metrics, score_tables
 
 N = 60
 
@@ -35,6 +35,15 @@ def test_scores_of_every_metric_are_those_of_score_to_the_last_bit(name: str, re
     for reference, of in AGAINST.items():
         expected = pr.score(features, of, name, k=4, recipe=recipe)
         assert found[reference].score == expected or np.isnan([found[reference].score, expected]).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"kernel": "rbf", "median": 0.5}])
+def test_kernels_of_more_samples_than_are_held_as_cells_score_the_same(options, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    features = stack(9, 2, 7)
+    held = pr.Scorer(AGAINST, metric="cka", **options).score(features)
+    monkeypatch.setattr(against, "cells_fit", lambda *_: False)
+    anew = pr.Scorer(AGAINST, metric="cka", **options).score(features)
+    assert [row.score for row in held] == [row.score for row in anew]
 
 
 def test_several_metrics_share_what_is_kept_and_layers_are_those_of_a_table() -> None:

@@ -1,8 +1,8 @@
 """Scores of one representation after another against models that stay: their part is made once and kept.
 
-What `score_tables` makes of both sides anew, this keeps of the references: neighbors, sums of their
-kernels' rows, states of whole representations. The functions are the same, so the scores are too, to the
-last bit.
+What `score_tables` makes of both sides anew, this keeps of the references: neighbors, their kernels' cells (of
+many samples the rows to make them of), states of whole representations. The functions are the same, so the
+scores are too, to the last bit.
 """
 
 from __future__ import annotations
@@ -16,21 +16,29 @@ import torch
 from torch import Tensor
 
 from platonic_ray.errors import DataError, StudyError
-from platonic_ray.kernels import Anchor, Kernel, anchors, blocks_of, median_distances, root_level, super_tile
+from platonic_ray.kernels import Anchor, Kernel, blocks_of, inner_of_cells, root_level, super_tile
 from platonic_ray.metrics.base import Metric, Scored, flag_zero_rows
 from platonic_ray.metrics.cka import kernel_rows, ordered_inner
+from platonic_ray.metrics.kernel_tables import cells_fit
 from platonic_ray.metrics.knn import neighbor_pair
 from platonic_ray.metrics.rows import make_state, resolve_winners, state_key, states_for
 from platonic_ray.metrics.states import KernelRows, Neighbors, PairSums, State
 from platonic_ray.metrics.table import PairScores, as_layers, cells_of
-from platonic_ray.metrics.unary import ModelState, Wanted, model_state, rows_digest
+from platonic_ray.metrics.unary import (
+    ModelState,
+    Wanted,
+    kernel_anchors,
+    kernels_of,
+    model_state,
+    rows_digest,
+)
 
 _GIVEN = "features"
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """What one kernel keeps of every reference: what its cells are taken about, and its unary state."""
+    """What one kernel keeps of every reference: its unary state, and what cells are taken about that are not held."""
 
     about: Mapping[str, Sequence[Anchor]]
     of: Mapping[str, KernelRows]
@@ -64,11 +72,12 @@ class Against:
         for metric in metrics:
             metric.check(self.n)
         self.metrics = tuple(metrics)
-        self._recipe, self._wanted = recipe, Wanted.of(self.metrics)
+        kernels = kernels_of(self.metrics)
+        by_cells = cells_fit(self.n, kernels, references.values())
+        self._recipe, self._wanted = recipe, Wanted.of(self.metrics, by_cells)
         self._winners = resolve_winners(self.metrics)
         self._models = {name: model_state(list(of), recipe, self._wanted) for name, of in references.items()}
         self._stacked = _stacked([state.neighbors for state in self._models.values()])
-        kernels = dict.fromkeys(metric.kernel for metric in self.metrics if metric.kernel is not None)
         self._kernels = {kernel: self._keep(kernel) for kernel in kernels}
         self._states: dict[Any, State] = {}
 
@@ -122,30 +131,35 @@ class Against:
         return found
 
     def _inner(self, kernel: Kernel, given: ModelState) -> list[PairSums]:
-        kept, level = self._kernels[kernel], root_level(blocks_of(self.n))
-        x, ys = ("x", _GIVEN), {name: ("y", name) for name in self._models}
-        rows = {x: given.rows} | {ys[name]: state.rows for name, state in self._models.items()}
-        about = {x: self._about(kernel, given.rows)} | {ys[name]: of for name, of in kept.about.items()}
-        pairs = [(x, y) for y in ys.values()]
-        sums = super_tile(rows, rows, pairs, level, 0, 0, self.n, kernel, about, unary=[x])
-        of_given = kernel_rows(sums)[x]
+        kept = self._kernels[kernel]
+        if given.cells:
+            cells = given.cells[kernel]
+            inner = inner_of_cells((cells, state.cells[kernel]) for state in self._models.values())
+            of_given = kernel_rows(cells.sums())[None]
+        else:
+            x, ys = ("x", _GIVEN), {name: ("y", name) for name in self._models}
+            rows = {x: given.rows} | {ys[name]: state.rows for name, state in self._models.items()}
+            about = {ys[name]: of for name, of in kept.about.items()}
+            about |= {x: kernel_anchors(given.rows, kernel)}
+            pairs = [(x, y) for y in ys.values()]
+            level = root_level(blocks_of(self.n))
+            sums = super_tile(rows, rows, pairs, level, 0, 0, self.n, kernel, about, unary=[x])
+            inner = [ordered_inner(sums.inner, x, y) for y in ys.values()]
+            of_given = kernel_rows(sums)[x]
         return [
-            PairSums(self.n, None, ordered_inner(sums.inner, x, ys[name]), of_given, kept.of[name])
-            for name in self._models
+            PairSums(self.n, None, of_pair, of_given, kept.of[name])
+            for name, of_pair in zip(self._models, inner, strict=True)
         ]
 
     def _keep(self, kernel: Kernel) -> _Kept:
+        if self._wanted.cells:
+            cells = {name: state.cells[kernel] for name, state in self._models.items()}
+            return _Kept({}, {name: kernel_rows(of.sums())[None] for name, of in cells.items()})
         rows = {name: state.rows for name, state in self._models.items()}
-        about = {name: self._about(kernel, stack) for name, stack in rows.items()}
+        about = {name: kernel_anchors(stack, kernel) for name, stack in rows.items()}
         level = root_level(blocks_of(self.n))
         sums = super_tile(rows, rows, [], level, 0, 0, self.n, kernel, about, unary=list(rows))
         return _Kept(about, kernel_rows(sums))
-
-    def _about(self, kernel: Kernel, stack: Sequence[Tensor]) -> Sequence[Anchor]:
-        medians = None
-        if kernel.median is not None:
-            medians = median_distances(lambda block: stack, self.n, kernel, root_level(blocks_of(self.n)))
-        return anchors(stack, kernel, medians)
 
     def _by_rows(
         self, metric: Metric, given: ModelState, made: Mapping[str, Mapping[str, Scored]]
