@@ -109,6 +109,7 @@ def table(
     level: float = 0.95,
     compat: Literal["platonic-rep"] | None = None,
     choose_layers: Literal["all", "held-out"] = "all",
+    interval_groups: Any = None,
 ) -> Result:
     """Score every layer pair of models whose features are in memory.
 
@@ -136,6 +137,8 @@ def table(
         "held-out" chooses the layers of every pair of models on one half of the samples, drawn by a
         seed, and reports their score, p-value and interval on the other half alone, gallery and all.
         `Result.scores`, `n` and chance are then those of that half; `selection_score` is of the first.
+    :param interval_groups: `[N]` a label for every sample, where intervals are for whole groups drawn anew,
+        as `groups` of `interval`.
     :raises StudyError: as `score`, and as `interval`.
     :raises DataError: as `score`.
 
@@ -150,7 +153,9 @@ def table(
     named = None if null_metrics is None else tuple(null_metrics)
     null = NullEntry.of(permutations=permutations, alpha=alpha, metrics=named)
     how = IntervalsEntry.of(target=intervals, level=level)
-    return table_in_memory(xs, ys, names, k, recipe, null, groups, how, compat, choose_layers)
+    return table_in_memory(
+        xs, ys, names, k, recipe, null, groups, how, compat, choose_layers, interval_groups
+    )
 
 
 def interval(
@@ -212,6 +217,7 @@ def growth(
     layers: tuple[int, int] | None = None,
     splits: int = 10,
     seed: int = 0,
+    groups: Any = None,
     compat: Literal["platonic-rep"] | None = None,
     **options: Any,
 ) -> pl.DataFrame:
@@ -232,6 +238,8 @@ def growth(
     :param splits: for "all", how often the samples of each size are cut into halves that are scored:
         the standard error comes from their differences.
     :param seed: of the random order and of the cuts.
+    :param groups: `[N]` a label for every sample, as in `interval`: standard errors are for whole groups drawn
+        anew; the scores are the same.
     :param compat: as in `score`.
     :returns: a frame with a row a size; `platonic_ray.results.growth` documents its columns.
         `standard_error` is for samples drawn anew with "all", and for queries drawn anew against the
@@ -246,11 +254,13 @@ def growth(
     True
     """
     from platonic_ray.engine.growth import growth_in_memory
+    from platonic_ray.metrics.base import whole_numbers
     from platonic_ray.statistics import Growth
 
-    wanted = None if sizes is None else tuple(int(size) if int(size) == size else size for size in sizes)
-    how = Growth(protocol, wanted, k_share, queries, splits, seed)
-    return growth_in_memory(x, y, metric, k, recipe, how, layers, options, compat)
+    how = Growth(
+        protocol, None if sizes is None else whole_numbers("sizes", sizes), k_share, queries, splits, seed
+    )
+    return growth_in_memory(x, y, metric, k, recipe, how, layers, options, compat, groups)
 
 
 def extract(

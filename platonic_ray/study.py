@@ -217,12 +217,21 @@ class IntervalsEntry(_Frozen):
 
     `target` says what they are for: "population" (samples drawn anew), "queries" (queries drawn anew
     against these samples as the gallery; neighbor metrics alone), or "none". `level` is their coverage;
-    `splits` is how many times the samples are cut into halves for the population.
+    `splits` is how many times the samples are cut into halves for the population. `groups` names a column
+    of the dataset, where whole groups would be drawn anew (captions of one image, sentences of one
+    speaker): halves keep samples of one label together, and queries vary by groups.
     """
 
     target: Literal["none", "queries", "population"] = "none"
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     splits: Annotated[int, Field(ge=2, le=10_000)] = 40
+    groups: Name | None = None
+
+    @model_validator(mode="after")
+    def _groups_are_drawn_for_something(self) -> IntervalsEntry:
+        if self.groups is not None and self.target == "none":
+            raise ValueError("'groups' says what intervals are drawn for; give their 'target' too")
+        return self
 
     @classmethod
     def of(cls, **given: Any) -> IntervalsEntry:
@@ -243,7 +252,8 @@ class GrowthEntry(_Frozen):
     both. `sizes` are numbers of samples (of the gallery, for queries), by default all there are and
     four halvings; `metrics` names metrics of the study, by default the first that has neighbors. With
     `k_share` k is that share of the size; `queries` is how many, `splits` how often samples are cut
-    into halves for the standard error of "all". See `platonic_ray.growth`.
+    into halves for the standard error of "all". `groups` names a column of the dataset: standard
+    errors are then for whole groups drawn anew, as in `[intervals]`. See `platonic_ray.growth`.
     """
 
     protocols: Annotated[tuple[Literal["all", "queries"], ...], Field(min_length=1)] = ("all",)
@@ -252,6 +262,7 @@ class GrowthEntry(_Frozen):
     k_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     queries: Annotated[int, Field(ge=2)] | None = None
     splits: Annotated[int, Field(ge=2, le=10_000)] = 10
+    groups: Name | None = None
 
     @model_validator(mode="after")
     def _queries_have_their_protocol(self) -> GrowthEntry:

@@ -174,3 +174,38 @@ def test_a_table_says_what_the_published_recipe_clamped_to(rows):
 
 def _clamp(x):
     return np.sort(np.abs(x.astype("f4")).ravel())[int(0.95 * x.size)]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: pr.score(x, None), "model 'y' must be an array"),
+        (lambda x: pr.score(x, 3.0), "given: float"),
+        (lambda x: pr.table({"a": x, "b": {"layer": x}}), "model 'b' must be an array.*given: dict"),
+        (lambda x: pr.table(x, x), "xs must map names of models to features.*ndarray"),
+        (lambda x: pr.table({"a": x}, {}), "no models"),
+        (lambda x: pr.table({"a": x}, metric=[]), "no metrics"),
+        (lambda x: pr.interval(x, x, target="none"), 'target must be "population" or "queries"'),
+        (lambda x: pr.neighbors(x, 2.5), "k must be a whole number"),
+        (lambda x: pr.neighbors(x, True), "k must be a whole number"),
+        (lambda x: pr.neighbors(x, 3, sizes=20), "sizes must be a list of whole numbers"),
+    ],
+)
+def test_what_is_no_features_model_or_number_is_refused_by_name(rows, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(rows)
+
+
+def test_a_null_that_cannot_be_is_refused_before_scores_are_made(rows, monkeypatch):
+    monkeypatch.setattr("platonic_ray.metrics.score_tables", lambda *_, **__: pytest.fail("work was spent"))
+    for wrong in ({"null_metrics": ["cka"]}, {"k": 60}, {"intervals": "population", "k": 30}):
+        with pytest.raises(ValueError, match=r"null\.metrics|k = "):
+            pr.table({"a": rows, "b": rows[:, :3]}, **wrong)
+
+
+def test_numpy_numbers_are_numbers(rows):
+    assert pr.score(rows, rows[:, :3], k=np.int64(5)) == pr.score(rows, rows[:, :3], k=5)
+    assert (pr.neighbors(rows, np.int32(5))[0] == pr.neighbors(rows, 5)[0]).all()
+    assert pr.score(rows, rows[:, :3], "cka", kernel="rbf", sigma=np.float64(2)) == pr.score(
+        rows, rows[:, :3], "cka", kernel="rbf", sigma=2.0
+    )

@@ -340,7 +340,10 @@ def _provenance(
         **asked(prepared),
         "clamp": {name: list(bounds) for name, bounds in clamps.items()} or None,
         "null": None if context.null is None else context.null.summary(),
-        "intervals": None if context.intervals is None else asdict(context.intervals),
+        "intervals": None
+        if context.intervals is None
+        else asdict(context.intervals)
+        | ({} if study.intervals.groups is None else {"groups": study.intervals.groups}),
         "layers": {"choose": "all"}
         if prepared.choosing is None
         else held_out.summary(prepared.choosing.context.plan.n, context.plan.n),

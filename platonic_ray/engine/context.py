@@ -35,7 +35,8 @@ class Context:
 
     `dropped` are rows of the opened dataset that are left out of the study; `fingerprint` is that
     of the rest. `null` is None where no metric of the study has one or none is wanted, `intervals` where
-    none are; `curves` are the curves of growth. `owners` is, for each row of an expanded dataset, the first
+    none are; `curves` are the curves of growth; `interval_groups` and `growth_groups` `[n]` number the groups
+    that they take as drawn together. `owners` is, for each row of an expanded dataset, the first
     row of its sample (`platonic_ray.engine.expanded`). `features` is the type they are kept in, `gpus`
     how many of them each model asks for, where it runs on any. With `choices`, the layers of every pair were
     chosen on other samples. `pieces` says how often work ran out of memory: how many times it is to be
@@ -54,6 +55,8 @@ class Context:
     null: Null | None = None
     curves: Curves = ()
     intervals: Intervals | None = None
+    interval_groups: tuple[int, ...] | None = None
+    growth_groups: tuple[int, ...] | None = None
     owners: tuple[int, ...] | None = None
     features: str = "float32"
     choices: Choices | None = None

@@ -12,8 +12,9 @@ from platonic_ray.engine.winners import BEST, curve_rows
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.kernels import clamp_bounds, prepare_layers
 from platonic_ray.metrics import Metric, as_layers, get_metric, rows_digest, score_tables
+from platonic_ray.metrics.base import whole_numbers
 from platonic_ray.results import growth_frame
-from platonic_ray.statistics import Growth, Layer, grow
+from platonic_ray.statistics import Growth, Layer, group_numbers, grow, require_groups
 
 
 def growth_in_memory(
@@ -26,6 +27,7 @@ def growth_in_memory(
     layers: tuple[int, int] | None,
     options: Mapping[str, Any],
     compat: str | None = None,
+    labels: Any = None,
 ) -> pl.DataFrame:
     """Return the curve of two representations, or of a layer pair of two stacks; see `api.growth`.
 
@@ -43,12 +45,17 @@ def growth_in_memory(
             + "."
         )
     how.check(metric, n)
+    groups = None if labels is None else group_numbers("groups", labels, n)
+    if groups is not None:
+        require_groups(groups)
+    if layers is not None:
+        layers = _given(layers, stacks)
     rows = [prepare_layers(stack, recipe, _bounds(stack, recipe)) for stack in stacks]
     (i, j), chosen = _chosen(how.metric_at(metric, n), rows, layers)
     sides = [Layer(stack[at], rows_digest(stack[at])) for stack, at in zip(rows, (i, j), strict=True)]
     # In the reference, a table of (x, y) scores its pairs as (y, x), and two matrices as (x, y).
     first, second = sides[::-1] if metric.compat else sides
-    points = grow(metric, first, second, how)
+    points = grow(metric, first, second, how, groups)
     both = {"metric": metric.name, "model_x": "x", "model_y": "y"}
     return growth_frame(both | {"layers": chosen} | row for row in curve_rows(points, how, n, i, j))
 
@@ -57,14 +64,22 @@ def _bounds(stack: list[Tensor], recipe: str) -> tuple[float, ...] | None:
     return clamp_bounds(lambda: [stack], recipe)
 
 
+def _given(layers: Any, stacks: Sequence[Sequence[Tensor]]) -> tuple[int, int]:
+    """Return the layers of x and y that were asked for; refuse what they do not have."""
+    wanted = whole_numbers("layers", layers)
+    if len(wanted) != 2:
+        raise StudyError(f"layers are two numbers, a layer of x and one of y (given: {layers!r}).")
+    for at, stack, side in zip(wanted, stacks, "xy", strict=True):
+        if not 0 <= at < len(stack):
+            raise StudyError(f"layers: {side} has layers 0 to {len(stack) - 1} (given: {at!r}).")
+    return wanted[0], wanted[1]
+
+
 def _chosen(
     metric: Metric, rows: Sequence[Sequence[Tensor]], layers: tuple[int, int] | None
 ) -> tuple[tuple[int, int], str]:
     """Return the layers of a curve, and in words how they were chosen."""
     if layers is not None:
-        for at, stack, side in zip(layers, rows, "xy", strict=True):
-            if not 0 <= at < len(stack):
-                raise StudyError(f"layers: {side} has layers 0 to {len(stack) - 1} (given: {at!r}).")
         return layers, "given"
     if all(len(stack) == 1 for stack in rows):
         return (0, 0), "only"

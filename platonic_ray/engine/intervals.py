@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import platonic_ray.metrics as metrics_
@@ -14,19 +15,23 @@ from platonic_ray.kernels import prepare
 from platonic_ray.metrics import Metric
 from platonic_ray.results import Chosen
 from platonic_ray.statistics import (
-    Groups,
     Interval,
     Intervals,
     Layer,
+    check_halves,
+    group_numbers,
     interval_of_layers,
     undefined_interval,
 )
 from platonic_ray.study import IntervalsEntry
 
 
-def intervals_of(entry: IntervalsEntry, metrics: Sequence[Metric], n: int, seed: int) -> Intervals | None:
+def intervals_of(
+    entry: IntervalsEntry, metrics: Sequence[Metric], n: int, seed: int, groups: Tensor | None = None
+) -> Intervals | None:
     """Return how intervals of n samples are made; None where none are wanted.
 
+    :param groups: `[n] int64` the number of each sample's group, from 0, where groups are what is drawn.
     :raises StudyError: if no metric has them for this target, or a half of the samples is too small.
     """
     if entry.target == "none":
@@ -39,8 +44,13 @@ def intervals_of(entry: IntervalsEntry, metrics: Sequence[Metric], n: int, seed:
             f'{names}: there are no intervals for queries, which only a mean over samples has. Take "population".'
         )
     for metric in having:
-        how.check(metric, n)
+        check_halves(metric, n, how, groups)
     return how
+
+
+def tensor_of(groups: Sequence[int] | None) -> Tensor | None:
+    """Return the numbers of groups as a tensor, `[n] int64`; None for none."""
+    return None if groups is None else torch.tensor(groups, dtype=torch.int64)
 
 
 def winner_interval(
@@ -50,12 +60,14 @@ def winner_interval(
     bounds: Mapping[str, Sequence[float]],
     how: Intervals | None,
     chosen: Chosen | None = None,
+    groups: Tensor | None = None,
 ) -> Interval | None:
     """Return the interval of the score of two different models, for the layers where it is best.
 
     :param layers: the layers of every model, `[n, D_l]`, as they are before the recipe.
     :param bounds: what the recipe clamps the layers of every model to, where it does.
     :param chosen: the layers, where other samples chose them; else the method says that these did.
+    :param groups: as in `intervals_of`.
     """
     if how is None or pair.x == pair.y or not how.has(pair.metric):
         return None
@@ -64,7 +76,7 @@ def winner_interval(
         return undefined_interval(how)
     x, y = (prepared(layers, recipe, bounds, name, at) for name, at in ((pair.x, i), (pair.y, j)))
     of_x, of_y = (Layer(rows, metrics_.rows_digest(rows)) for rows in (x, y))
-    made = interval_of_layers(pair.metric, float(pair.scores[i, j]), of_x, of_y, how)
+    made = interval_of_layers(pair.metric, float(pair.scores[i, j]), of_x, of_y, how, groups)
     if pair.scores.size == 1:
         return made
     return made.given_layers() if chosen is None else made.held_out_layers()
@@ -88,6 +100,8 @@ def interval_in_memory(
     :raises StudyError: for unknown names and options, more than one layer, or too few samples.
     :raises DataError: for features that cannot be compared.
     """
+    if entry.target == "none":
+        raise StudyError('target must be "population" or "queries" (given: "none").')
     metric = metrics_.get_metric(name, compat=compat, **options)
     metric = metric.with_options({"k": k}) if metric.k is not None else metric
     stacks = [metrics_.as_layers(value, side) for value, side in ((x, "x"), (y, "y"))]
@@ -97,7 +111,10 @@ def interval_in_memory(
         raise StudyError(
             "interval takes one layer of each side, [N, D]; table has intervals of layer stacks."
         )
-    how = intervals_of(entry, [metric], stacks[0][0].shape[0], seed)
+    n = stacks[0][0].shape[0]
+    groups = None if labels is None else group_numbers("groups", labels, n)
+    metric.check(n)
+    how = intervals_of(entry, [metric], n, seed, groups)
     assert how is not None
     clamps: dict[tuple[str, str], tuple[float, ...]] = {}
     (scored,) = metrics_.score_tables(
@@ -112,7 +129,6 @@ def interval_in_memory(
         for side, stack in zip("xy", stacks, strict=True)
     ]
     of_x, of_y = (Layer(side, metrics_.rows_digest(side)) for side in rows)
-    groups = None if labels is None else Groups.of("groups", labels, len(rows[0])).labels
     return interval_of_layers(metric, score, of_x, of_y, how, groups)
 
 

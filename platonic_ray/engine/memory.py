@@ -27,6 +27,7 @@ from platonic_ray.statistics import (
     Null,
     calibrate_best,
     calibrate_pair,
+    group_numbers,
     kernel_null_scores,
     permuted_products,
     rows_null_scores,
@@ -45,6 +46,7 @@ def table_in_memory(
     intervals: IntervalsEntry | None = None,
     compat: str | None = None,
     choose_layers: Literal["all", "held-out"] = "all",
+    interval_groups: Any = None,
 ) -> Result:
     """Score all models of `xs` against those of `ys`, or among themselves (each with itself too).
 
@@ -52,6 +54,13 @@ def table_in_memory(
     :raises StudyError: for unknown names and options.
     :raises DataError: for features that cannot be compared.
     """
+    for side, given in (("xs", xs), ("ys", {} if ys is None else ys)):
+        if not isinstance(given, Mapping):
+            raise StudyError(f"{side} must map names of models to features (given: {type(given).__name__}).")
+    if not names:
+        raise StudyError("There are no metrics to score.")
+    if not xs or (ys is not None and not ys):
+        raise StudyError("There are no models to score.")
     chosen = [metrics_.get_metric(name, compat=compat) for name in names]
     chosen = [metric.with_options({"k": k}) if metric.k is not None else metric for metric in chosen]
     refuse_twice(chosen)
@@ -62,12 +71,21 @@ def table_in_memory(
     layers: Layers = {name: metrics_.as_layers(value, f"model {name!r}") for name, value in models.items()}
     n = next(iter(layers.values()))[0].shape[0] if layers else 0
     grouped = None if groups is None else Groups.of("groups", groups, n)
+    drawn_groups = None if interval_groups is None else group_numbers("interval_groups", interval_groups, n)
     held_out = HeldOut.of(layers, chosen, choose_layers)
     if held_out is not None:
         layers, n = held_out.reporting, len(held_out.reports)
         grouped = None if groups is None else Groups.of("groups", np.asarray(groups)[held_out.reports], n)
-    how = intervals_of(intervals or IntervalsEntry(), chosen, n, seed=0)
+        drawn_groups = (
+            None if drawn_groups is None else drawn_groups[held_out.reports].unique(return_inverse=True)[1]
+        )
+    if drawn_groups is not None and (intervals is None or intervals.target == "none"):
+        raise StudyError('interval_groups are for intervals: give intervals = "population" or "queries" too.')
+    how = intervals_of(intervals or IntervalsEntry(), chosen, n, 0, drawn_groups)
     pairs = list(combinations_with_replacement(xs, 2)) if ys is None else None
+    for metric in chosen:
+        metric.check(n)
+    drawn, notes = null_of(null, chosen, _different(xs, ys, chosen), n, seed=0, groups=grouped)
     tables: dict[tuple[str, str], metrics_.Neighbors] = {}
     clamps: dict[tuple[str, str], tuple[float, ...]] = {}
     states: dict[Kernel, metrics_.KernelStates] = {}
@@ -82,8 +100,6 @@ def table_in_memory(
     if held_out is not None:
         choices = [chosen_by(pair) for pair in score(held_out.choosing)]
     labels = dict(zip([metric.label for metric in chosen], labels_of(chosen), strict=True))
-    different = len({(pair.x, pair.y) for pair in scored if pair.x != pair.y})
-    drawn, notes = null_of(null, chosen, different, n, seed=0, groups=grouped)
     bounds = {name: bound for (_, name), bound in clamps.items()}
     width_of = {name: [rows.shape[1] for rows in stack] for name, stack in layers.items()}
     both = dict.fromkeys((min(pair.x, pair.y), max(pair.x, pair.y)) for pair in scored)
@@ -115,7 +131,7 @@ def table_in_memory(
                 direction=pair.metric.direction,
                 compat=pair.metric.compat,
                 null=calibration,
-                interval=winner_interval(pair, layers, recipe, bounds, how, choice),
+                interval=winner_interval(pair, layers, recipe, bounds, how, choice, drawn_groups),
                 chosen=choice,
             )
             for pair, calibration, choice in zip(scored, calibrated, choices, strict=True)
@@ -133,7 +149,9 @@ def table_in_memory(
             "clamp": {name: list(bound) for name, bound in bounds.items()} or None,
             "compat": compat,
             "null": None if drawn is None else drawn.summary(),
-            "intervals": None if how is None else asdict(how),
+            "intervals": None
+            if how is None
+            else asdict(how) | ({} if drawn_groups is None else {"groups": "interval_groups"}),
             "layers": {"choose": "all"} if held_out is None else held_out.summary(),
             "notes": [
                 *notes,
@@ -143,6 +161,16 @@ def table_in_memory(
             ],
         },
     )
+
+
+def _different(
+    xs: Mapping[str, Any], ys: Mapping[str, Any] | None, metrics: Sequence[metrics_.Metric]
+) -> int:
+    """Return how many pairs of different models are scored, in how many orders."""
+    if ys is not None:
+        return sum(x != y for x in xs for y in ys)
+    both = any(not metric.symmetric for metric in metrics)
+    return len(xs) * (len(xs) - 1) // (1 if both else 2)
 
 
 def _zero_rows(rows: Tensor, bounds: tuple[float, ...] | None, layer: int) -> int:

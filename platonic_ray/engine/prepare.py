@@ -16,14 +16,22 @@ from platonic_ray.digest import digest
 from platonic_ray.engine.context import Context, views_of
 from platonic_ray.engine.expanded import owners_of, refuse_of_rows, rows_of_search, samples_of
 from platonic_ray.engine.held_out import chooses
-from platonic_ray.engine.intervals import intervals_of
+from platonic_ray.engine.intervals import intervals_of, tensor_of
 from platonic_ray.engine.winners import Choices, curves_of
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import MICRO, MOST_PERMUTED, Kernel
 from platonic_ray.metrics import Metric, get_metric, needs_of_neighbors, resolve_winners, winners_of
 from platonic_ray.models import ModelSpec, check_rows, describe, resolve
 from platonic_ray.plan import Plan, PlannedModel, choose_block_rows, cut, features_key, permuted_kernels
-from platonic_ray.statistics import Groups, Null, choose_permutations, has_cheap_null, has_null
+from platonic_ray.statistics import (
+    Groups,
+    Null,
+    choose_permutations,
+    group_numbers,
+    has_cheap_null,
+    has_null,
+    require_groups,
+)
 from platonic_ray.store import Store
 from platonic_ray.study import IntervalsEntry, NullEntry, Study
 
@@ -124,7 +132,9 @@ def _over(
     different = len(study.models) * (len(study.models) - 1) // 2
     null, notes = null_of(study.null, metrics, different, len(dataset), study.seed, _groups(study, dataset))
     curves = curves_of(study.growth, metrics, len(dataset), study.seed)
-    intervals = intervals_of(study.intervals, metrics, len(dataset), study.seed)
+    interval_groups = _drawn(dataset, "intervals", study.intervals.groups)
+    growth_groups = _drawn(dataset, "growth", None if study.growth is None else study.growth.groups)
+    intervals = intervals_of(study.intervals, metrics, len(dataset), study.seed, tensor_of(interval_groups))
     scoring = {
         "version": _RESULT_VERSION,
         "metrics": [metric.key for metric in metrics],
@@ -134,6 +144,9 @@ def _over(
         "intervals": None if intervals is None else asdict(intervals),
         **({} if choosing is None else {"chosen_on": choosing.context.fingerprint}),
     }
+    for name, numbers in (("interval_groups", interval_groups), ("growth_groups", growth_groups)):
+        if numbers is not None:
+            scoring[name] = digest(list(numbers))
     if owners is not None:
         scoring["owners"] = digest(list(owners))
         notes += (
@@ -154,6 +167,8 @@ def _over(
         null=null,
         curves=curves,
         intervals=intervals,
+        interval_groups=interval_groups,
+        growth_groups=growth_groups,
         owners=owners,
         features=study.features,
         gpus=tuple(study.run.gpus_per_model if entry.gpus is None else entry.gpus for entry in study.models),
@@ -182,6 +197,22 @@ def _groups(study: Study, dataset: Dataset) -> Groups | None:
     if dataset.owners is not None and study.null.permutations != 0:
         return Groups.of_owners(owners_of(dataset.owners), where, labels)
     return None if labels is None else Groups.of(where, labels, len(dataset))
+
+
+def _drawn(dataset: Dataset, table: str, column: str | None) -> tuple[int, ...] | None:
+    """Return the number of each sample's group, of groups that are drawn together; None where no column says.
+
+    :raises StudyError: if there is no such column, or only one group.
+    """
+    if column is None:
+        return None
+    where = f"{table}.groups = {column!r}"
+    numbers = group_numbers(where, dataset.labels(column), len(dataset))
+    try:
+        require_groups(numbers)
+    except StudyError as error:
+        raise StudyError(f"{where}: {error}") from None
+    return tuple(numbers.tolist())
 
 
 def null_of(

@@ -17,6 +17,7 @@ from torch import Tensor
 from platonic_ray.engine.context import Context, MissingInputError
 from platonic_ray.engine.expanded import of_samples, owners_of
 from platonic_ray.engine.features import Blocks, read_parts
+from platonic_ray.engine.intervals import tensor_of
 from platonic_ray.engine.rows import ScoreStates
 from platonic_ray.engine.tiles import UNARY, layer_digest, level_of
 from platonic_ray.engine.winners import grow_winner, only
@@ -83,7 +84,8 @@ def score_pair(context: Context, task: Score, given: Mapping[Task, pa.Table]) ->
             hows = [how for at, how in context.curves if at == position and x != y]
             chosen = inputs.chosen(metric, x, y)
             among = values if chosen is None else only(values, chosen)
-            growth = grow_winner(metric, hows, among, partial(inputs.layer, x), partial(inputs.layer, y))
+            sides = partial(inputs.layer, x), partial(inputs.layer, y)
+            growth = grow_winner(metric, hows, among, *sides, tensor_of(context.growth_groups))
             interval = inputs.interval(metric, values, x, y)
             rows.append(
                 {
@@ -263,16 +265,17 @@ class _ScoreInputs:
         how = self._context.intervals
         if how is None or x == y or not how.has(metric):
             return None
+        groups = tensor_of(self._context.interval_groups)
         chosen = self.chosen(metric, x, y)
         i, j = metric.best(scores)[1:] if chosen is None else (chosen.layer_x, chosen.layer_y)
         if i < 0 or np.isnan(scores[i, j]):
             return undefined_interval(how)
         if how.target == "queries":
             of_x, of_y = self._neighbors[x].some([i]), self._neighbors[y].some([j])
-            made = queries_interval(metric, of_x, of_y, how.level)
+            made = queries_interval(metric, of_x, of_y, how.level, groups)
         else:
             score = float(scores[i, j])
-            made = interval_of_layers(metric, score, self.layer(x, i), self.layer(y, j), how)
+            made = interval_of_layers(metric, score, self.layer(x, i), self.layer(y, j), how, groups)
         if scores.size == 1:
             return made
         return made.given_layers() if chosen is None else made.held_out_layers()

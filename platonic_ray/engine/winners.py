@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from platonic_ray.errors import StudyError
 from platonic_ray.metrics import Metric, best
@@ -73,11 +74,13 @@ def grow_winner(
     scores: np.ndarray,
     x: Callable[[int], Layer],
     y: Callable[[int], Layer],
+    groups: Tensor | None = None,
 ) -> list[dict[str, Any]]:
     """Return the curves of the best layer pair of two models, a row a size; see `curve_rows`.
 
     :param scores: of the metric, `[Lx, Ly]`, on all samples.
     :param x: returns a layer of the first model; `y` one of the second.
+    :param groups: of the samples, as in `statistics.grow`.
     """
     if not hows:
         return []
@@ -86,7 +89,7 @@ def grow_winner(
     sides = x(i), y(j)
     rows = []
     for how in hows:
-        rows += curve_rows(grow(metric, *sides, how), how, sides[0].rows.shape[0], i, j)
+        rows += curve_rows(grow(metric, *sides, how, groups), how, sides[0].rows.shape[0], i, j)
     return rows
 
 

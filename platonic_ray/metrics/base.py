@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import isfinite
+from operator import index
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -269,6 +270,8 @@ class Metric:
 
         :raises StudyError: if it has no such option, or the value is not allowed.
         """
+        # A numpy scalar is a plain number by another name; keys and labels hold plain ones.
+        options = {name: v.item() if isinstance(v, np.generic) else v for name, v in options.items()}
         for name, value in options.items():
             if name not in self.options:
                 known = ", ".join(sorted(self.options)) or "none"
@@ -308,6 +311,32 @@ def best(scores: np.ndarray, direction: str = "similarity", compat: bool = False
     at = defined[among.argmin() if direction == "distance" else among.argmax()]
     i, j = divmod(int(at), scores.shape[1])
     return float(scores[i, j]), i, j
+
+
+def whole(name: str, value: Any) -> int:
+    """Return a whole number, a numpy one too, as a plain int.
+
+    :raises StudyError: if it is none, naming it.
+    """
+    try:
+        if not isinstance(value, bool | np.bool_):
+            return index(value)
+    except TypeError:
+        pass
+    raise StudyError(f"{name} must be a whole number (given: {value!r}).") from None
+
+
+def whole_numbers(name: str, values: Any) -> tuple[int, ...]:
+    """Return several whole numbers as plain ints.
+
+    :raises StudyError: as `whole`, or if they are no sequence.
+    """
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise StudyError(f"{name} must be a list of whole numbers (given: {values!r}).")
+    try:
+        return tuple(whole(name, value) for value in values)
+    except StudyError:
+        raise StudyError(f"{name} must be whole numbers (given: {list(values)!r}).") from None
 
 
 def refuse_others(options: Mapping[str, Any], choices: Mapping[str, tuple[Any, ...]]) -> str | None:

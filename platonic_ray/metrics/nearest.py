@@ -23,6 +23,7 @@ from platonic_ray.kernels import (
 )
 from platonic_ray.kernels.exhaustive import Similarity
 from platonic_ray.kernels.ties import Ties
+from platonic_ray.metrics.base import whole, whole_numbers
 from platonic_ray.metrics.unary import blocks_digest, rows_digest
 
 SIMILARITIES = ("cosine", "inner", "euclidean")
@@ -79,6 +80,7 @@ def nearest(
     :raises StudyError: if k, a size or a query cannot be, or an option is unknown.
     :raises DataError: if the features are no finite matrix, or queries have another width.
     """
+    k = whole("k", k)
     if similarity not in SIMILARITIES:
         raise StudyError(f'similarity must be "cosine", "inner" or "euclidean" (given: {similarity!r}).')
     kind: Similarity = "euclidean" if similarity == "euclidean" else "inner"
@@ -159,7 +161,7 @@ def _queries(
 
 
 def _sizes(sizes: Sequence[int] | None, n: int, k: int) -> list[int]:
-    wanted = [n] if sizes is None else [int(size) for size in sizes]
+    wanted = [n] if sizes is None else list(whole_numbers("sizes", sizes))
     if not wanted or wanted != sorted(set(wanted)) or wanted[-1] > n or wanted[0] < 1:
         raise StudyError(f"sizes must ascend and end at {n} or below; given: {', '.join(map(str, wanted))}.")
     least = wanted[0]

@@ -266,6 +266,10 @@ def as_layers(value: Any, name: str) -> list[Tensor]:
     """
     if hasattr(value, "ndim"):
         value = [value] if value.ndim < 3 else [value[:, layer] for layer in range(value.shape[1])]
+    if isinstance(value, str | Mapping) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
+        raise DataError(
+            f"{name} must be an array [N, D] or [N, L, D], or a list of [N, D_l] (given: {type(value).__name__})."
+        )
     if len(value) == 0:
         raise DataError(f"{name} has no layers.")
     layers = []

@@ -107,8 +107,13 @@ def _same_samples(result: Result, other: Result) -> bool:
 
 
 def _level_of_same_cuts(result: Result, other: Result) -> float | None:
-    """Return the level of the intervals of two results that cut the samples alike; None if they do not."""
+    """Return the level of the intervals of two results that cut the samples alike; None if they do not.
+
+    Of halves of groups the sizes and the number of groups would have to be known: they are not paired.
+    """
     how, theirs = (each.provenance.get("intervals") or {} for each in (result, other))
+    if how.get("groups") or theirs.get("groups"):
+        return None
     if not how or any(how.get(name) != theirs.get(name) for name in _CUTS):
         return None
     return float(how["level"])

@@ -5,7 +5,7 @@ Pure functions of numbers and neighbor tables. No I/O, no Ray, no Arrow.
 
 from platonic_ray.statistics.calibration import Calibration, benjamini_hochberg, calibrate
 from platonic_ray.statistics.growth import Growth, GrowthPoint, grow
-from platonic_ray.statistics.halves import Layer, interval_of_layers
+from platonic_ray.statistics.halves import Layer, check_halves, interval_of_layers, require_groups
 from platonic_ray.statistics.intervals import Interval, Intervals, queries_interval, undefined_interval
 from platonic_ray.statistics.null import (
     ROUNDING,
@@ -18,7 +18,13 @@ from platonic_ray.statistics.null import (
     has_null,
     null_scores,
 )
-from platonic_ray.statistics.permutations import Permutations, choose_permutations, permutations, rotations
+from platonic_ray.statistics.permutations import (
+    Permutations,
+    choose_permutations,
+    group_numbers,
+    permutations,
+    rotations,
+)
 from platonic_ray.statistics.permuted import SLACK, has_kernel_null, kernel_null_scores, permuted_products
 from platonic_ray.statistics.permuted_rows import has_rows_null, rows_null_scores
 from platonic_ray.statistics.relabel import Lists, relabelled_sums
@@ -41,7 +47,9 @@ __all__ = [
     "calibrate",
     "calibrate_best",
     "calibrate_pair",
+    "check_halves",
     "choose_permutations",
+    "group_numbers",
     "grow",
     "has_cheap_null",
     "has_kernel_null",
@@ -54,6 +62,7 @@ __all__ = [
     "permuted_products",
     "queries_interval",
     "relabelled_sums",
+    "require_groups",
     "rotations",
     "rows_null_scores",
     "undefined_interval",

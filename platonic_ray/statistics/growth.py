@@ -26,12 +26,14 @@ from torch import Tensor
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import TieRule, TopK, merge_neighbors, tile_neighbors
 from platonic_ray.metrics import Metric, Neighbors, rows_digest, score_tables
-from platonic_ray.statistics.halves import Layer, half_scores
+from platonic_ray.metrics.base import whole
+from platonic_ray.statistics.halves import Layer, check_halves, cuts, half_scores
 from platonic_ray.statistics.intervals import (
     Intervals,
     Target,
     population_error,
     sample_scores,
+    variance_of_mean,
 )
 from platonic_ray.statistics.permutations import permutations
 
@@ -91,6 +93,9 @@ class Growth:
         if self.k_share is not None and (metric.k is None or not 0 < self.k_share < 1):
             wrong = f"{metric.name} has no k" if metric.k is None else f"given: {self.k_share!r}"
             raise StudyError(f"k_share is the share of samples that k is, between 0 and 1 ({wrong}).")
+        for name in ("splits", "queries"):
+            if getattr(self, name) is not None:
+                whole(name, getattr(self, name))
         if self.splits < 2:
             raise StudyError(f"splits must be at least 2 cuts into halves (given: {self.splits!r}).")
         if self.protocol == "queries":
@@ -139,19 +144,22 @@ class GrowthPoint:
     status: str | None
 
 
-def grow(metric: Metric, x: Layer, y: Layer, how: Growth) -> list[GrowthPoint]:
+def grow(metric: Metric, x: Layer, y: Layer, how: Growth, groups: Tensor | None = None) -> list[GrowthPoint]:
     """Return the score of two layers at every size, ascending.
 
     :param x: prepared rows of all samples. Its digest seeds the ties of queries and of all samples; a
         smaller subset has its own, as `metrics.score` gives it one.
+    :param groups: `[N] int64` the number of each sample's group, where whole groups would be drawn anew: halves
+        keep the groups of a subset together, and the variance over queries is that of groups. Scores are the
+        same without.
     :raises StudyError: as `Growth.check`.
     """
     n = x.rows.shape[0]
     how.check(metric, n)
-    return _grow_all(metric, x, y, how) if how.protocol == "all" else _grow_queries(metric, x, y, how)
+    return (_grow_all if how.protocol == "all" else _grow_queries)(metric, x, y, how, groups)
 
 
-def _grow_all(metric: Metric, x: Layer, y: Layer, how: Growth) -> list[GrowthPoint]:
+def _grow_all(metric: Metric, x: Layer, y: Layer, how: Growth, groups: Tensor | None) -> list[GrowthPoint]:
     n = x.rows.shape[0]
     (order,) = permutations(n, 1, how.seed)
     points = []
@@ -163,10 +171,7 @@ def _grow_all(metric: Metric, x: Layer, y: Layer, how: Growth) -> list[GrowthPoi
         (table,) = score_tables(
             {"x": a.rows}, {"y": b.rows}, [at.on_all_layers()], recipe="none", digests=digests
         )
-        cuts = Intervals("population", splits=how.splits, seed=how.seed)
-        error: float | None = None
-        if size // 2 >= at.min_samples and (at.k or 0) < size // 2:
-            error = population_error(half_scores(at, a, b, cuts), size)
+        error = _error_of_subset(at, a, b, how, None if groups is None else groups[chosen])
         score = float(table.scores[0, 0])
         points.append(
             GrowthPoint(
@@ -182,16 +187,37 @@ def _grow_all(metric: Metric, x: Layer, y: Layer, how: Growth) -> list[GrowthPoi
     return points
 
 
+def _error_of_subset(metric: Metric, x: Layer, y: Layer, how: Growth, groups: Tensor | None) -> float | None:
+    """Return the standard error of the score of a subset; None where half of it is too small for the metric."""
+    n = x.rows.shape[0]
+    halving = Intervals("population", splits=how.splits, seed=how.seed)
+    among = _renumbered(groups)
+    try:
+        check_halves(metric, n, halving, among)
+    except StudyError:
+        return None
+    sizes = None if among is None else cuts(n, how.splits, how.seed, among).sum(1).numpy()
+    return population_error(half_scores(metric, x, y, halving, among), n, sizes)
+
+
+def _renumbered(groups: Tensor | None) -> Tensor | None:
+    """Return the numbers of the groups that are there, from 0 without a gap."""
+    return None if groups is None else groups.unique(return_inverse=True)[1]
+
+
 def _subset(layer: Layer, chosen: Tensor) -> Layer:
     rows = layer.rows[chosen]
     return Layer(rows, rows_digest(rows))
 
 
-def _grow_queries(metric: Metric, x: Layer, y: Layer, how: Growth) -> list[GrowthPoint]:
+def _grow_queries(
+    metric: Metric, x: Layer, y: Layer, how: Growth, groups: Tensor | None
+) -> list[GrowthPoint]:
     n = x.rows.shape[0]
     sizes, count = how.sizes_of(metric, n), how.queries_of(n)
     (order,) = permutations(n, 1, how.seed)
     ats = [how.metric_at(metric, size) for size in sizes]
+    among = None if groups is None else _renumbered(groups[order[:count]])
     longest = max(at.k or 1 for at in ats)
     lists: list[TopK | None] = [None, None]
     points = []
@@ -203,7 +229,10 @@ def _grow_queries(metric: Metric, x: Layer, y: Layer, how: Growth) -> list[Growt
             before = lists[side]
             lists[side] = found if before is None else merge_neighbors(before, found, rule)
         numbers = sample_scores(at, *(_state(found) for found in lists))
-        error = float(numbers.std(ddof=1)) / math.sqrt(count)
+        if among is None:
+            error = float(numbers.std(ddof=1)) / math.sqrt(count)
+        else:
+            error = math.sqrt(variance_of_mean(numbers, among))
         score = float(np.mean(numbers))
         points.append(GrowthPoint(size, at.k, score, error, "queries", at.chance(size + 1), None))
     return points

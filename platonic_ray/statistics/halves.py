@@ -54,8 +54,7 @@ def cuts(n: int, count: int, seed: int, groups: Tensor | None = None) -> Tensor:
     """
     if groups is not None:
         sizes = groups.bincount()
-        if len(sizes) < 2:
-            raise StudyError("All samples are in one group, which has no halves. Give at least two groups.")
+        require_groups(groups)
         orders = permutations(len(sizes), count, seed)
         reached = sizes[orders].cumsum(1)
         last = (reached[:, :-1] - n / 2).abs().argmin(1, keepdim=True)
@@ -64,6 +63,36 @@ def cuts(n: int, count: int, seed: int, groups: Tensor | None = None) -> Tensor:
     chosen = torch.zeros(count, n, dtype=torch.bool)
     orders = permutations(n, count, seed)
     return chosen.scatter_(1, orders[:, : n // 2], True)
+
+
+def require_groups(groups: Tensor) -> None:
+    """Refuse groups `[n] int64`, numbered from 0, of which there is only one.
+
+    :raises StudyError: saying so.
+    """
+    if int(groups.max()) < 1:
+        raise StudyError("All samples are in one group, which has no halves. Give at least two groups.")
+
+
+def check_halves(metric: Metric, n: int, how: Intervals, groups: Tensor | None) -> None:
+    """Refuse an interval that options, groups and the number of samples show to be impossible.
+
+    :raises StudyError: as `Intervals.check`; if there is one group, or a half of the groups is too few samples.
+    """
+    how.check(metric, n)
+    if groups is None:
+        return
+    require_groups(groups)
+    if how.target == "population":
+        try:
+            metric.check(_smallest_half(cuts(n, how.splits, how.seed, groups)))
+        except StudyError as error:
+            raise StudyError(f"An interval for the population scores halves of the groups. {error}") from None
+
+
+def _smallest_half(chosen: Tensor) -> int:
+    sizes = chosen.sum(1)
+    return int(torch.minimum(sizes, chosen.shape[1] - sizes).min())
 
 
 def interval_of_layers(
@@ -77,7 +106,7 @@ def interval_of_layers(
         this target.
     """
     n = x.rows.shape[0]
-    how.check(metric, n)
+    check_halves(metric, n, how, groups)
     if how.target == "queries":
         return queries_interval(metric, _neighbors(metric, x), _neighbors(metric, y), how.level, groups)
     scores = half_scores(metric, x, y, how, groups)
@@ -90,18 +119,9 @@ def interval_of_layers(
 def half_scores(
     metric: Metric, x: Layer, y: Layer, how: Intervals, groups: Tensor | None = None
 ) -> npt.NDArray[np.float64]:
-    """Return the scores of both halves of every cut, `[S, 2]`.
-
-    :raises StudyError: if a half of the groups is too few samples for the metric.
-    """
+    """Return the scores of both halves of every cut, `[S, 2]`; see `check_halves` for what has none."""
     n = x.rows.shape[0]
     chosen = cuts(n, how.splits, how.seed, groups)
-    if groups is not None:
-        sizes = chosen.sum(1)
-        try:
-            metric.check(int(torch.minimum(sizes, n - sizes).min()))
-        except StudyError as error:
-            raise StudyError(f"An interval for the population scores halves of the groups. {error}") from None
     if metric.joint is not None and metric.similarities is None:
         sides = [_HalfNeighbors(layer, metric.k or 1) for layer in (x, y)]
         tables = [(sides[0].of(half), sides[1].of(half)) for half in _both(chosen)]

@@ -138,12 +138,9 @@ def queries_interval(
     :raises StudyError: if the metric is none of these.
     """
     numbers = sample_scores(metric, x, y)
-    n = drawn = len(numbers)
-    variance = float(numbers.var(ddof=1)) / n
-    if groups is not None:
-        sums = np.bincount(groups.numpy(), weights=numbers - numbers.mean())
-        drawn = len(sums)
-        variance = float(np.square(sums).sum()) / n**2 * drawn / (drawn - 1) if drawn > 1 else math.nan
+    n = len(numbers)
+    drawn = n if groups is None else int(groups.max()) + 1
+    variance = variance_of_mean(numbers, groups)
     # Chance may carry the estimated sum of products below 0, which it is not in expectation.
     variance += max(0.0, _mutual_influence(metric, x, y) / n**2)
     low, high = bounded_interval(
@@ -153,6 +150,19 @@ def queries_interval(
     return Interval(
         low, high, "queries", f"{_percent(level)}: t over {over}, with mutual neighbors' influence"
     )
+
+
+def variance_of_mean(numbers: npt.NDArray[np.float64], groups: Tensor | None = None) -> float:
+    """Return the variance of the mean of numbers `[n]` that are drawn one by one, or whole groups at a time.
+
+    :param groups: `[n] int64` the number of each one's group, from 0; NaN if there is only one.
+    """
+    n = len(numbers)
+    if groups is None:
+        return float(numbers.var(ddof=1)) / n
+    sums = np.bincount(groups.numpy(), weights=numbers - numbers.mean())
+    drawn = len(sums)
+    return float(np.square(sums).sum()) / n**2 * drawn / (drawn - 1) if drawn > 1 else math.nan
 
 
 def population_interval(

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from platonic_ray.digest import digest
-from platonic_ray.errors import DataError, StudyError
+from platonic_ray.errors import StudyError
 from platonic_ray.kernels import Rotations, each, one_thread
 from platonic_ray.metrics import Metric, Neighbors, PairSums, neighbor_pair, own_sums
 from platonic_ray.statistics.calibration import Calibration, calibrate
-from platonic_ray.statistics.permutations import of_owners, permutations, rotations
+from platonic_ray.statistics.permutations import group_numbers, of_owners, permutations, rotations
 from platonic_ray.statistics.permuted import has_kernel_null
 from platonic_ray.statistics.permuted_rows import has_rows_null
 from platonic_ray.statistics.relabel import Lists, relabelled_sums
@@ -56,19 +56,13 @@ class Groups:
         :raises DataError: if they are not n labels of these types.
         :raises StudyError: if every sample is alone in its group, so that none can change places.
         """
-        given = np.asarray(labels)
-        if given.shape != (n,) or given.dtype.kind not in "USiub":
-            raise DataError(
-                f"{name}: groups are one label for each of {n} samples, strings or integers "
-                f"(given: shape {list(given.shape)} of {given.dtype})."
-            )
-        distinct, numbers = np.unique(given, return_inverse=True)
-        if len(distinct) == n:
+        numbers = group_numbers(name, labels, n)
+        if int(numbers.max()) + 1 == n:
             raise StudyError(
                 f"{name}: every sample is alone in its group, so no two samples can change places and there "
                 "is no null. Take coarser groups, or none."
             )
-        return cls(name, torch.from_numpy(numbers.astype(np.int64)))
+        return cls(name, numbers)
 
     @classmethod
     def of_owners(cls, owners: Tensor, name: str = "", labels: Any = None) -> Groups:

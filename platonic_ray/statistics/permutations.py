@@ -6,11 +6,14 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from platonic_ray.digest import digest
+from platonic_ray.errors import DataError
 from platonic_ray.kernels import Rotations, tie_keys
 
 _ENOUGH = 200
@@ -41,6 +44,23 @@ def permutations(n: int, count: int, seed: int, groups: Tensor | None = None, st
     shuffled = torch.empty_like(orders)
     shuffled[:, places] = orders.gather(1, by_group)
     return shuffled
+
+
+def group_numbers(name: str, labels: Any, n: int) -> Tensor:
+    """Return the number of each sample's group, from 0, `[n] int64`, of n labels: strings, integers or booleans.
+
+    :raises DataError: if they are not n labels of these types.
+
+    >>> group_numbers("groups", ["b", "a", "b"], 3).tolist()
+    [1, 0, 1]
+    """
+    given = np.asarray(labels)
+    if given.shape != (n,) or given.dtype.kind not in "USiub":
+        raise DataError(
+            f"{name}: groups are one label for each of {n} samples, strings or integers "
+            f"(given: shape {list(given.shape)} of {given.dtype})."
+        )
+    return torch.from_numpy(np.unique(given, return_inverse=True)[1].astype(np.int64))
 
 
 def of_owners(perms: Tensor, owners: Tensor) -> Tensor:

@@ -127,3 +127,23 @@ def test_the_interval_stands_beside_the_best_pair():
     plain = pr.table(models(), k=5, permutations=0)
     assert "highest" not in pr.results.render_table(plain)
     assert "[" not in plain.summary()
+
+
+@pytest.mark.parametrize("choose", ["all", "held-out"])
+def test_intervals_of_a_table_can_be_of_groups(choose):
+    rng = np.random.default_rng(4)
+    x, y = (np.repeat(rng.normal(size=(40, 6)), 4, axis=0) for _ in range(2))
+    labels = np.repeat(np.arange(40), 4)
+    asked = {"k": 6, "permutations": 0, "intervals": "population", "choose_layers": choose}
+    alone, grouped = (
+        pr.table({"a": x}, {"b": y}, **asked, interval_groups=given) for given in (None, labels)
+    )
+    assert grouped.models["score"].equals(alone.models["score"])
+    widths = [(table.models["high"] - table.models["low"])[0] for table in (alone, grouped)]
+    assert widths[1] > widths[0]
+    assert " groups" in grouped.models["interval_method"][0]
+    if choose == "all":
+        made = pr.interval(x, y, k=6, groups=labels)
+        assert (grouped.models["low"][0], grouped.models["high"][0]) == (made.low, made.high)
+    with pytest.raises(StudyError, match="interval_groups are for intervals"):
+        pr.table({"a": x}, {"b": y}, interval_groups=labels)

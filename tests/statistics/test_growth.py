@@ -167,6 +167,13 @@ WRONG = {
     "size beyond the gallery": ({"sizes": [90], "protocol": "queries"}, "less 50 queries"),
     "sizes out of order": ({"sizes": [50, 20]}, "ascend"),
     "sizes that are no whole numbers": ({"sizes": [20.5]}, "whole numbers"),
+    "sizes that are no list": ({"sizes": 20}, "list of whole numbers"),
+    "queries that are no whole number": ({"queries": 20.5, "protocol": "queries"}, "whole number"),
+    "splits that are no whole number": ({"splits": 2.5}, "whole number"),
+    "one layer for two sides": ({"layers": (0,)}, "a layer of x and one of y"),
+    "a layer that is none": ({"layers": (0, 1)}, "y has layers 0 to 0"),
+    "a layer that is no number": ({"layers": ("last", 0)}, "whole numbers"),
+    "one group": ({"groups": ["a"] * 100}, "one group"),
     "no sizes": ({"sizes": []}, "ascend"),
     "k_share": ({"k_share": 1.5}, "k_share"),
     "k_share without k": ({"k_share": 0.1, "metric": "cka"}, "has no k"),
@@ -198,3 +205,37 @@ def test_in_the_references_arithmetic_a_curve_ends_at_its_score(name):
     y = x + rng.normal(size=x.shape)
     curve = pr.growth(x, y, name, k=4, sizes=[30, 60], splits=2, compat="platonic-rep")
     assert curve["score"][-1] == pytest.approx(pr.score(x, y, name, k=4, compat="platonic-rep"), rel=1e-9)
+
+
+def test_groups_change_standard_errors_and_no_score():
+    rng = np.random.default_rng(5)
+    x, y = (np.repeat(side, 4, axis=0) + 0.01 * rng.normal(size=(160, side.shape[1])) for side in pair(40))
+    groups = np.repeat([f"image {image}" for image in range(40)], 4)
+    alone, grouped = (
+        pr.growth(x, y, k=6, sizes=[80, 160], splits=10, groups=labels) for labels in (None, groups)
+    )
+    assert grouped["score"].to_list() == alone["score"].to_list()
+    assert (grouped["standard_error"] != alone["standard_error"]).all()
+    # On all samples the error is that of halves that keep groups together; 40 groups of 4 halve evenly.
+    halves = np.reshape(pr.interval(x, y, k=6, splits=10, groups=groups).halves, (10, 2))
+    assert grouped["standard_error"][1] == pytest.approx(np.sqrt(np.mean(np.diff(halves) ** 2)) / 2)
+
+
+def test_a_standard_error_over_queries_is_that_of_the_sums_of_groups():
+    x, y = pair(90)
+    labels = np.arange(90) % 7
+    curve = pr.growth(x, y, k=5, sizes=[50], protocol="queries", queries=40, groups=labels)
+    order = permutations(90, 1, 0)[0].numpy()
+    queries, gallery = order[:40], order[40:]
+    unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (x, y)]
+    lists = [np.argsort(-(side[queries] @ side[gallery].T), axis=1)[:, :5] for side in unit]
+    own = np.array([len({*a} & {*b}) / 5 for a, b in zip(*lists, strict=True)])
+    sums = [float((own - own.mean())[labels[queries] == label].sum()) for label in range(7)]
+    assert curve["score"][0] == pytest.approx(own.mean())
+    assert curve["standard_error"][0] == pytest.approx(np.sqrt(np.square(sums).sum() * 7 / 6) / 40)
+
+
+def test_a_subset_too_small_for_its_halves_has_no_standard_error():
+    x, y = pair(60)
+    curve = pr.growth(x, y, "svcca", sizes=[14, 60], components=8, layers=(0, 0))
+    assert curve["standard_error"].is_null().to_list() == [True, False]
