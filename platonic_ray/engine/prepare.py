@@ -78,6 +78,9 @@ def prepare(study: Study, store: Store) -> Prepared:
         opened.kind(entry.view)  # raises, naming the views there are
     for metric in metrics:
         metric.check(len(opened))
+    # Again below, of the samples that are left; here before any weights are fetched.
+    curves_of(study.growth, metrics, len(opened), study.seed)
+    intervals_of(study.intervals, metrics, len(opened), study.seed)
     specs = tuple(resolve(entry) for entry in study.models)
     for entry, spec in zip(study.models, specs, strict=True):
         kind = opened.kind(entry.view)
