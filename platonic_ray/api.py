@@ -311,23 +311,23 @@ def extract(
     return extract_model(model, dataset, seed, store)
 
 
-def align(study: Study | str | Path, *, quiet: bool = False) -> Result:
+def align(study: Study | Mapping[str, Any] | str | Path, *, quiet: bool = False) -> Result:
     """Run a study and return its result; a finished one is read from the store.
 
     Joins the Ray that is there or starts one. Interrupted at any moment, it goes on from the last
     committed shard, block or tile when it is called again, and ends with the same scores.
 
-    :param study: a `Study`, or the path of its TOML file.
+    :param study: a `Study`, the path of its TOML file, or a dictionary of the same shape.
     :param quiet: print neither progress nor summary.
     :raises PlatonicRayError: what is wrong and what to do; what was finished is kept.
     """
     from platonic_ray.engine import run_study
 
-    return run_study(study if isinstance(study, Study) else Study.from_toml(study), quiet=quiet)
+    return run_study(_study_of(study), quiet=quiet)
 
 
 def submit(
-    study: Study | str | Path,
+    study: Study | Mapping[str, Any] | str | Path,
     address: str | None = None,
     *,
     say: Callable[[str], None] = print,
@@ -346,8 +346,13 @@ def submit(
     """
     from platonic_ray.engine.submit import submit_study
 
-    given = study if isinstance(study, Study) else Study.from_toml(study)
-    return submit_study(given, address, say, python)
+    return submit_study(_study_of(study), address, say, python)
+
+
+def _study_of(given: Study | Mapping[str, Any] | str | Path) -> Study:
+    if isinstance(given, Mapping):
+        return Study.from_dict(dict(given))
+    return given if isinstance(given, Study) else Study.from_toml(given)
 
 
 def load(path: str | Path) -> Result:

@@ -209,3 +209,10 @@ def test_numpy_numbers_are_numbers(rows):
     assert pr.score(rows, rows[:, :3], "cka", kernel="rbf", sigma=np.float64(2)) == pr.score(
         rows, rows[:, :3], "cka", kernel="rbf", sigma=2.0
     )
+
+
+def test_a_study_may_be_a_dictionary_of_the_file_s_shape(tiny_study):
+    as_dictionary = pr.align(tiny_study.model_dump(mode="json"), quiet=True)
+    assert as_dictionary.models.equals(pr.align(tiny_study, quiet=True).models)
+    with pytest.raises(pr.PlatonicRayError, match="models"):
+        pr.align({"name": "nothing"})

@@ -94,4 +94,4 @@ def say_written(path: Path, *, json: bool) -> None:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
+    print(json.dumps(value, indent=2, ensure_ascii=False))
