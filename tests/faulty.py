@@ -2,7 +2,7 @@
 
 A text is an order and a path: "kill P" and "stall P" end or stall the process that meets them first (who it
 was is noted at P), "kill always" every process, "wait P" waits until P is there, "few N" says that memory
-serves N items at a time. Any other text is a text.
+serves N items at a time, and "hoard N" takes more and more of it for more items. Any other text is a text.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ def obey(order: str, items: int = 1) -> None:
         time.sleep(0.05)
     if verb == "few" and items > int(what):
         raise MemoryError(f"room for {what} items, not for {items}")
+    if verb == "hoard" and items > int(what):
+        hoard = []
+        while len(hoard) < 24:  # in steps of half a GiB, for Ray to look in between
+            hoard.append(torch.ones(2**26, dtype=torch.float64))
+            time.sleep(0.5)
 
 
 class Net(torch.nn.Module):
