@@ -20,6 +20,7 @@ import ray.exceptions as rx
 import torch
 
 from platonic_ray.engine.context import MissingInputError
+from platonic_ray.errors import RunError
 
 
 class Loss(enum.Enum):
@@ -79,6 +80,9 @@ def classify(error: BaseException, *, of_actor: bool) -> Failure:
         return Failure(Loss.ENVIRONMENT, cause)
     if isinstance(cause, (*_INPUT_LOST, MissingInputError)):
         return Failure(Loss.INPUT, cause)
+    if isinstance(cause, rx.RayActorError) and cause.actor_init_failed:
+        _, _, why = str(cause).strip().splitlines()[-1].partition(": ")
+        return Failure(Loss.APPLICATION, RunError(f"A model's process cannot begin. {why}"))
     if isinstance(cause, rx.RayActorError) and not of_actor:
         return Failure(Loss.INPUT, cause)
     if isinstance(cause, _MEMORY_LOST) or _NO_MEMORY in str(cause):

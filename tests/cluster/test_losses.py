@@ -94,6 +94,17 @@ def test_a_sample_that_kills_every_process_is_named_and_the_rest_is_finished(clu
     assert events_of(study)[-1]["event"] == "stopped"
 
 
+def test_a_metric_that_workers_cannot_import_ends_the_run_at_once(cluster, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("from faulty import SHARED")
+    monkeypatch.syspath_prepend(tmp_path)
+    study = study_of(tmp_path / "s").replace(metrics=[{"name": "only_here:SHARED"}])
+    with pytest.raises(
+        RunError, match=r"^A model's process cannot begin\. The metric 'only_here:SHARED' cannot be"
+    ):
+        pr.align(study, quiet=True)
+    assert not lost(study)
+
+
 @pytest.mark.slow
 def test_what_runs_out_of_memory_is_tried_in_smaller_batches_and_says_so(cluster, tmp_path):
     study = study_of(tmp_path / "s", [("text0", 3, "few 8")])
