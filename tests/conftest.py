@@ -21,13 +21,13 @@ settings.load_profile("patient")
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 
 
-# Paths of tests that start Ray, or kill processes that have.
-RAY = ("tests/cluster/", "tests/chaos/", "tests/models/test_every_kind.py")
+# Folders whose tests share clusters: each folder is for one worker, of the two that there are.
+TOGETHER = ("tests/chaos/", "tests/cluster/")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep a file's tests on one worker, for its fixtures, and all that start Ray on one, for the cores.
+    """Keep a file's tests on one worker, for its fixtures, and a folder's that start Ray, for the cores.
 
     By paths: what xdist 3.8 does by groups, pytest 9.2 no longer lets it do, and neither says so.
     """
@@ -36,7 +36,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return "ray" if path.startswith(RAY) else path
+            return next((folder for folder in TOGETHER if path.startswith(folder)), path)
 
     return ByFile(config, log)
 

@@ -202,6 +202,7 @@ def test_more_threads_than_cores_do_not_wait_for_a_larger_node(cluster, ran, tmp
     )
 
 
+@pytest.mark.slow
 def test_asking_for_machines_that_never_come_harms_nothing(cluster, ran, tmp_path, monkeypatch):
     monkeypatch.setattr(Fleet, "_pays", lambda *_: True)
     study = changed(on_ray(ran[0], tmp_path / "asking"), ask_cpus=6)
