@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -20,7 +21,7 @@ def add(commands: Commands) -> None:
         examples=[
             "platonic-ray table bert.npy vit.safetensors --metric cka",
             "platonic-ray table a.npy b.npy c.npy --metric mutual_knn --metric cka --k 20 --json",
-            "platonic-ray table a.npy b.npy c.npy --out alike && platonic-ray report alike",
+            "platonic-ray table a.npy b.npy c.npy --out alike && platonic-ray figure alike --kind layers",
         ],
     )
     table.add_argument(
@@ -48,6 +49,7 @@ def _table(given: argparse.Namespace) -> None:
     from platonic_ray.api import table
     from platonic_ray.cli.show import print_result
     from platonic_ray.models.arrays import read_features
+    from platonic_ray.results.report import save_report
 
     stems = [path.stem for path in given.files]
     names = [path.stem if stems.count(path.stem) == 1 else str(path) for path in given.files]
@@ -62,6 +64,7 @@ def _table(given: argparse.Namespace) -> None:
         compat=given.compat,
         intervals=given.intervals,
     )
-    if given.out is not None:
-        result.save(given.out)
     print_result(result, None, as_json=given.json)
+    if given.out is not None:
+        report = save_report(result, result.save(given.out) / "report.html")
+        print(f"Result: {given.out}. Report: {report}", file=sys.stderr)

@@ -30,12 +30,15 @@ def test_the_table_on_the_terminal_has_the_score_and_its_layers(features, capsys
 def test_the_table_can_be_kept_and_drawn(features, capsys):
     folder, rows = features
     saved = folder / "alike"
+    assert run("table", folder / "a.npy", folder / "b.safetensors", "--k", 5, "--out", saved) == 0
+    capsys.readouterr()
     files = (folder / "a.npy", folder / "flat.npy")
     assert run("table", *files, "--k", 5, "--intervals", "population", "--out", saved) == 0
     printed = capsys.readouterr().out
     assert run("show", saved) == 0
     assert capsys.readouterr().out == printed
     assert pr.load(saved).equals(pr.table({"a": rows, "flat": rows[:, 0]}, k=5, intervals="population"))
+    assert "flat" in (saved / "report.html").read_text(encoding="utf-8")  # of this table, whatever was there
     assert run("figure", saved, "--kind", "layers", "--out", folder / "layers.svg") == 0
 
 
