@@ -86,6 +86,8 @@ def test_what_cannot_be_scored_is_one_clear_error() -> None:
     scorer = pr.Scorer(AGAINST, k=4)
     with pytest.raises(DataError, match="59 rows; the references have 60"):
         scorer.score(stack(9, 1, 7)[:-1])
+    with pytest.raises(DataError, match=r"3 rows; .* first axis, \[N, L, D\]"):
+        scorer.score(stack(9, 3, 7).swapaxes(0, 1))
     with pytest.raises(DataError, match="NaN"):
         scorer.score(np.full((N, 3), np.nan))
     with pytest.raises(StudyError, match="needs more than 60 samples"):

@@ -90,8 +90,9 @@ class Against:
         layers = [rows.cpu() for rows in as_layers(features, "the features")]
         wrong = {rows.shape[0] for rows in layers} - {self.n}
         if wrong:
+            turned = " Samples are the first axis, [N, L, D]." if len(layers) == self.n else ""
             raise DataError(
-                f"The features have {min(wrong)} rows; the references have {self.n} samples, row by row."
+                f"The features have {min(wrong)} rows; the references have {self.n} samples, row by row.{turned}"
             )
         given = model_state(layers, self._recipe, self._wanted)
         inner = {kernel: self._inner(kernel, given) for kernel in self._kernels}

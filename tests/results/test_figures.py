@@ -180,7 +180,7 @@ def test_models_that_are_alike_stand_beside_each_other_and_families_together(res
         ("growth", r"\[growth\] in a study"),
         ("k-sweep", "two or more k"),
         ("capability", "no capability"),
-        ("size", "no capability 'parameters'"),
+        ("size", "does not know how large its models are"),
         ("calibrated", "no null was made"),
         ("metrics", "at least two"),
         ("neighbors", "no examples"),

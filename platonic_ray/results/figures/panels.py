@@ -39,7 +39,10 @@ def neighbor_panels(result: Result, metric: str | None = None, *, pair: tuple[st
         for model, layer in best
     ]
     if any(some.is_empty() for some in lists):
-        raise StudyError(f"This result has no examples of {pair[0]} and {pair[1]} in their best layers.")
+        raise StudyError(
+            f"This result has no examples of {pair[0]} and {pair[1]} in their best layers: a study with a metric of "
+            "neighbors keeps some, a table of features has no samples to show."
+        )
     views = [view for model in pair if (view := views_of(result).get(model))]
     samples = lists[0]["sample"].to_list()[:_SAMPLES]
     # The texts of the views that the two models read come first.

@@ -77,8 +77,15 @@ def capability(
     known = result.capability["capability"].unique(maintain_order=True).to_list()
     name = of or next((name for name in known if name != SIZE), None)
     if name is None or name not in known:
+        if of == SIZE:
+            raise StudyError(
+                "This result does not know how large its models are: networks of a study say it, features do not "
+                "(capability = { parameters = 1.35e8 } under a model of a study does)."
+            )
         asked = f"no capability {of!r}" if of else "no capability"
-        how = "capability = { parameters = 1.35e8 } under a model, or bits_per_byte = true, in its study gives one"
+        how = (
+            "capability = { hellaswag = 0.71 } under a model, or bits_per_byte = true, in its study gives one"
+        )
         raise StudyError(f"This result has {asked} ({how}); it has: {', '.join(known) or 'none'}.")
     rows = result.capability.filter((pl.col("capability") == name) & pl.col("value").is_not_nan())
     points = [
