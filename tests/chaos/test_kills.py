@@ -143,6 +143,7 @@ def test_kills_at_random_moments_never_change_a_byte(small_study, tmp_path, undi
     assert score_bytes(pr.align(changed(study, engine="local"), quiet=True)) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_run_whose_ray_is_lost_whole_goes_on(small_study, tmp_path, undisturbed):
     study = changed(small_study, engine="ray", store=str(tmp_path / "lost"))
     driver = start_driver(study)
