@@ -304,6 +304,15 @@ class RunEntry(_Frozen):
     def _a_share_or_some(cls, gpus: float) -> float:
         return _whole_above_one(gpus)
 
+    @model_validator(mode="after")
+    def _what_is_asked_for_is_used(self) -> RunEntry:
+        for asked, device in (("ask_gpus", "cpu"), ("ask_cpus", "gpu")):
+            if getattr(self, asked) is not None and self.device == device:
+                raise ValueError(
+                    f"'{asked}' asks for what models on device = \"{device}\" do not use; leave one out"
+                )
+        return self
+
 
 class Study(_Frozen):
     """A dataset, models, metrics and options: everything that determines a result.

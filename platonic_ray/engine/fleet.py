@@ -75,7 +75,8 @@ class Fleet:
 
     def on_gpus(self, there: Resources) -> bool:
         """Whether models run on GPUs: those there are, or those that were asked for and may come."""
-        return self._run.device == "gpu" or (self._run.device == "auto" and there.gpus > 0)
+        asked = self._run.ask_gpus is not None
+        return self._run.device == "gpu" or (self._run.device == "auto" and (there.gpus > 0 or asked))
 
     def gpus_of(self, model: int, there: Resources) -> float:
         """Return how many GPUs a model gets."""
@@ -152,12 +153,14 @@ class Fleet:
             return len(others) < max(1, int(cores / self._run.threads))
         if not there.gpus and self._run.ask_gpus is None:
             return True  # each model asks for its own
-        most = max(there.gpus, self._run.ask_gpus or 0.0)
-        return sum(replica.gpus for replica in others) + gpus <= most + _ROUNDING
+        taken = sum(replica.gpus for replica in others)
+        # The first asks for what it needs, there or not: else nobody would ever say what is waited for.
+        return not taken or taken + gpus <= max(there.gpus, self._run.ask_gpus or 0.0) + _ROUNDING
 
     def _refuse_impossible(self, model: int, there: Resources) -> None:
         gpus = self.gpus_of(model, there)
-        if there.gpus and gpus > there.node_gpus and self._run.device != "gpu":
+        may_come = self._run.device == "gpu" or self._run.ask_gpus is not None
+        if there.gpus and gpus > there.node_gpus and not may_come:
             raise StudyError(
                 f"A model asks for {gpus:g} GPUs (gpus, run.gpus_per_model); no node of this cluster has more than "
                 f"{there.node_gpus:g}."

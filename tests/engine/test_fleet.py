@@ -85,8 +85,16 @@ def test_more_is_asked_for_than_there_is_as_far_as_a_study_says_and_where_it_pay
         some.embedded(1, 1.0)
         some._start_s = {0: 5.0, 1: 5.0}
         assert start_all(some, pending, there) == [0, 1, 0, 0]
-    none_yet = fleet([3, 2, 1], device="gpu", ask_gpus=2)
-    assert start_all(none_yet, {0: 1, 1: 1, 2: 1}, machine()) == [0, 1]
+    for device in ("gpu", "auto"):  # whoever asks for GPUs does not go on without them
+        none_yet = fleet([3, 2, 1], device=device, ask_gpus=2)
+        assert start_all(none_yet, {0: 1, 1: 1, 2: 1}, machine()) == [0, 1]
+
+
+def test_the_first_asks_for_what_it_needs_even_beyond_what_there_is_and_may_be_asked_for() -> None:
+    for run in ({"device": "gpu"}, {"ask_gpus": 1}, {"device": "gpu", "ask_gpus": 1}):
+        some = fleet([2, 1], gpus=[4, 4], **run)
+        assert start_all(some, {0: 1, 1: 1}, machine(gpus=2)) == [0]  # the other when this one has ended
+        assert some.next_model({1: 1}, machine(gpus=2), leaving=some.replicas[0]) == 1
 
 
 def test_more_gpus_than_any_node_has_are_refused_unless_they_may_come() -> None:
