@@ -1,4 +1,4 @@
-"""Intervals of what is in memory: of two representations, and of the winners of a table."""
+"""Intervals: what a study asks for, and those of what is in memory: two representations, the winners of a table."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import platonic_ray.metrics as metrics_
+from platonic_ray.datasets import Dataset
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import prepare
 from platonic_ray.metrics import Metric
@@ -21,6 +22,7 @@ from platonic_ray.statistics import (
     check_halves,
     group_numbers,
     interval_of_layers,
+    require_groups,
     undefined_interval,
 )
 from platonic_ray.study import IntervalsEntry
@@ -46,6 +48,22 @@ def intervals_of(
     for metric in having:
         check_halves(metric, n, how, groups)
     return how
+
+
+def drawn_groups(dataset: Dataset, table: str, column: str | None) -> tuple[int, ...] | None:
+    """Return the number of each sample's group, of groups that are drawn together; None where no column says.
+
+    :raises StudyError: if there is no such column, or only one group.
+    """
+    if column is None:
+        return None
+    where = f"{table}.groups = {column!r}"
+    numbers = group_numbers(where, dataset.labels(column), len(dataset))
+    try:
+        require_groups(numbers)
+    except StudyError as error:
+        raise StudyError(f"{where}: {error}") from None
+    return tuple(numbers.tolist())
 
 
 def tensor_of(groups: Sequence[int] | None) -> Tensor | None:

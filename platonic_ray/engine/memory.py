@@ -14,7 +14,8 @@ import platonic_ray.metrics as metrics_
 from platonic_ray.engine.assemble import emptied, full_table_notes, labels_of
 from platonic_ray.engine.held_out import HeldOut, Layers, alone, chosen_by, with_chosen
 from platonic_ray.engine.intervals import intervals_of, winner_interval
-from platonic_ray.engine.prepare import null_of, refuse_twice
+from platonic_ray.engine.prepare import refuse_twice
+from platonic_ray.engine.significance import null_of
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import Kernel, zero_rows
 from platonic_ray.results import Chosen, LayerInfo, PairScores, Result

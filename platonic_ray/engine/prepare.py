@@ -14,23 +14,18 @@ from typing import Any
 from platonic_ray.datasets import Dataset, Shard, check_samples, open_dataset
 from platonic_ray.digest import digest
 from platonic_ray.engine.context import Context, views_of
-from platonic_ray.engine.expanded import owners_of, refuse_of_rows, rows_of_search, samples_of
+from platonic_ray.engine.expanded import refuse_of_rows, rows_of_search, samples_of
 from platonic_ray.engine.held_out import chooses
-from platonic_ray.engine.intervals import intervals_of, tensor_of
+from platonic_ray.engine.intervals import drawn_groups, intervals_of, tensor_of
+from platonic_ray.engine.significance import groups_of_null, null_of
 from platonic_ray.engine.winners import Choices, curves_of
 from platonic_ray.errors import StudyError
-from platonic_ray.kernels import MICRO, MOST_PERMUTED, Kernel
+from platonic_ray.kernels import MICRO, Kernel
 from platonic_ray.metrics import Metric, get_metric, needs_of_neighbors, resolve_winners, winners_of
 from platonic_ray.models import ModelSpec, check_rows, describe, resolve
 from platonic_ray.plan import Plan, PlannedModel, choose_block_rows, cut, features_key, permuted_kernels
 from platonic_ray.statistics import (
-    Groups,
     Null,
-    choose_permutations,
-    group_numbers,
-    has_cheap_null,
-    has_null,
-    require_groups,
 )
 from platonic_ray.store import Store
 from platonic_ray.study import IntervalsEntry, NullEntry, Study
@@ -133,10 +128,12 @@ def _over(
     """
     owners = dataset.owners
     different = len(study.models) * (len(study.models) - 1) // 2
-    null, notes = null_of(study.null, metrics, different, len(dataset), study.seed, _groups(study, dataset))
+    null, notes = null_of(
+        study.null, metrics, different, len(dataset), study.seed, groups_of_null(study, dataset)
+    )
     curves = curves_of(study.growth, metrics, len(dataset), study.seed)
-    interval_groups = _drawn(dataset, "intervals", study.intervals.groups)
-    growth_groups = _drawn(dataset, "growth", None if study.growth is None else study.growth.groups)
+    interval_groups = drawn_groups(dataset, "intervals", study.intervals.groups)
+    growth_groups = drawn_groups(dataset, "growth", None if study.growth is None else study.growth.groups)
     intervals = intervals_of(study.intervals, metrics, len(dataset), study.seed, tensor_of(interval_groups))
     scoring = {
         "version": _RESULT_VERSION,
@@ -187,97 +184,6 @@ def _over(
         }
     )
     return Prepared(study, context, key, dataset, dropped, notes, choosing)
-
-
-def _groups(study: Study, dataset: Dataset) -> Groups | None:
-    """Return which samples change places under the study's null; None where all may, or there is none.
-
-    :raises StudyError: if none can.
-    """
-    name = study.null.groups
-    labels = None if name is None else dataset.labels(name)
-    where = "" if name is None else f"null.groups = {name!r}"
-    if dataset.owners is not None and study.null.permutations != 0:
-        return Groups.of_owners(owners_of(dataset.owners), where, labels)
-    return None if labels is None else Groups.of(where, labels, len(dataset))
-
-
-def _drawn(dataset: Dataset, table: str, column: str | None) -> tuple[int, ...] | None:
-    """Return the number of each sample's group, of groups that are drawn together; None where no column says.
-
-    :raises StudyError: if there is no such column, or only one group.
-    """
-    if column is None:
-        return None
-    where = f"{table}.groups = {column!r}"
-    numbers = group_numbers(where, dataset.labels(column), len(dataset))
-    try:
-        require_groups(numbers)
-    except StudyError as error:
-        raise StudyError(f"{where}: {error}") from None
-    return tuple(numbers.tolist())
-
-
-def null_of(
-    entry: NullEntry,
-    metrics: Sequence[Metric],
-    pairs: int,
-    n: int,
-    seed: int,
-    groups: Groups | None = None,
-) -> tuple[Null | None, tuple[str, ...]]:
-    """Return the null of a table of so many pairs of different models, and what to note about it.
-
-    A metric of the rows family has a null where it is named; one that cannot have any has none in
-    silence, unless it is named.
-
-    :raises StudyError: if a metric is named that the table does not have, or that has no null.
-    """
-    for name in entry.metrics or ():
-        of_name = [metric for metric in metrics if name in (metric.name, metric.label)]
-        if not of_name:
-            listed = ", ".join(dict.fromkeys(metric.name for metric in metrics))
-            raise StudyError(f"null.metrics: {name!r} is none of the metrics asked for ({listed}).")
-        if not all(has_null(metric, n) for metric in of_name):
-            raise StudyError(f"null.metrics: {name} has no null by permutation{_beyond(of_name[0], n)}.")
-    if entry.permutations == 0 or pairs == 0:
-        return None, ()
-    given = None if entry.permutations == "auto" else entry.permutations
-    counts: dict[str, int] = {}
-    few: dict[str, list[str]] = {}
-    without: list[str] = []
-    dear: list[str] = []
-    for metric in metrics:
-        asked = entry.metrics is None or metric.name in entry.metrics or metric.label in entry.metrics
-        if not asked or not has_null(metric, n):
-            if asked and _beyond(metric, n):
-                without.append(metric.label)
-            continue
-        if metric.family == "rows" and entry.metrics is None:
-            dear.append(metric.label)
-            continue
-        chosen = choose_permutations(pairs, entry.alpha, cheap=has_cheap_null(metric), given=given)
-        counts[metric.label] = chosen.count
-        if chosen.note is not None:
-            few.setdefault(chosen.note, []).append(metric.label)
-    notes = [note if len(few[note]) == len(metrics) else f"{', '.join(few[note])}: {note}" for note in few]
-    if dear:
-        notes.append(
-            f"{', '.join(dear)}: no null; a permutation takes as long as the scores. Name a metric under "
-            "null.metrics to have one"
-        )
-    if without:
-        notes.append(
-            f"{', '.join(without)}: no null; permuted kernels are held for up to {MOST_PERMUTED} samples"
-        )
-    return Null(counts, entry.alpha, seed, groups) if counts else None, tuple(notes)
-
-
-def _beyond(metric: Metric, n: int) -> str:
-    """Say that there are too many samples for the null of a metric; nothing if that is not why."""
-    if metric.kernel is None or n <= MOST_PERMUTED:
-        return ""
-    return f" for more than {MOST_PERMUTED} samples"
 
 
 def refuse_twice(metrics: Sequence[Metric]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from platonic_ray import presets
 from platonic_ray.engine.planning import ASSUMED, StudyForecast
-from platonic_ray.engine.prepare import null_of
+from platonic_ray.engine.significance import null_of
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import CLAMPED
 from platonic_ray.metrics import get_metric, needs_of_neighbors

@@ -8,7 +8,8 @@ import torch
 from support import dense_features, events_of, score_bytes
 
 import platonic_ray as pr
-from platonic_ray.engine.prepare import null_of, prepare
+from platonic_ray.engine.prepare import prepare
+from platonic_ray.engine.significance import null_of
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.kernels import MOST_PERMUTED
 from platonic_ray.metrics import get_metric, score_tables

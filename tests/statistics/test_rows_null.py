@@ -6,7 +6,7 @@ import torch
 from support import dense_features
 
 import platonic_ray as pr
-from platonic_ray.engine.prepare import null_of
+from platonic_ray.engine.significance import null_of
 from platonic_ray.errors import StudyError
 from platonic_ray.metrics import get_metric, metrics, score_tables
 from platonic_ray.statistics import has_rows_null, rotations
