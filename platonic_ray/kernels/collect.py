@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from platonic_ray.kernels.compiled import native
-from platonic_ray.kernels.frame import Framed, rounded_down
+from platonic_ray.kernels.frame import Framed, made_in, rounded_down
 
 
 class Candidates(Protocol):
@@ -39,13 +39,16 @@ class Candidates(Protocol):
     def full(self, rows: range) -> bool:
         """Return whether all queries of some rows have been given up."""
 
+    def given_up(self) -> int:
+        """Return how many queries have been given up."""
+
     def take(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries and columns `[p] int64` of the candidates of some queries, query by query, and
         the queries `[g] int64` that were given up, which have none."""
 
 
 def candidates_for(framed: Framed, ids: Tensor, queries: int, keep: int, dtype: torch.dtype) -> Candidates:
-    """Return empty candidates, for proposals of a dtype."""
+    """Return empty candidates, for proposals from factors of a dtype."""
     if ids.device.type == "cpu" and native() is not None:
         return NativeCandidates(framed, ids, queries, keep, dtype)
     return TorchCandidates(framed, ids, queries, keep, dtype)
@@ -86,6 +89,9 @@ class NativeCandidates:
     def full(self, rows: range) -> bool:
         return bool((self._count[rows.start : rows.stop] < 0).all())
 
+    def given_up(self) -> int:
+        return int((self._count < 0).sum())
+
     def take(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
         count = self._count[start:stop]
         held = np.arange(self._score.shape[1]) < count[:, None]
@@ -104,12 +110,13 @@ class TorchCandidates:
 
     def __init__(self, framed: Framed, ids: Tensor, queries: int, keep: int, dtype: torch.dtype) -> None:
         self._keep, self._room, self._ids = keep, room_for(keep), ids
+        made = made_in(dtype)
         self._margin, self._share = framed.frame.margin(framed.norms[:queries], dtype)
-        self._bias = framed.biases.to(dtype)
+        self._bias = framed.biases.to(made)
         device = ids.device
-        self._threshold = torch.full((queries,), -torch.inf, dtype=dtype, device=device)
+        self._threshold = torch.full((queries,), -torch.inf, dtype=made, device=device)
         self._lost = torch.zeros(queries, dtype=torch.bool, device=device)
-        self._score = torch.full((queries, self._room), -torch.inf, dtype=dtype, device=device)
+        self._score = torch.full((queries, self._room), -torch.inf, dtype=made, device=device)
         self._column = torch.zeros((queries, self._room), dtype=torch.int64, device=device)
 
     def offer_rows(self, tile: Tensor, start: int, stop: int, row: int, col: int) -> None:
@@ -121,6 +128,9 @@ class TorchCandidates:
 
     def full(self, rows: range) -> bool:
         return bool(self._lost[rows.start : rows.stop].all())
+
+    def given_up(self) -> int:
+        return int(self._lost.sum())
 
     def take(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
         held = self._score[start:stop] >= self._threshold[start:stop, None]

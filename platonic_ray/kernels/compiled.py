@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from functools import cache
 
 from torch import Tensor
@@ -17,6 +18,20 @@ def native():  # type: ignore[no-untyped-def]
     except ImportError:
         return None
     return compiled
+
+
+@cache
+def integer_products():  # type: ignore[no-untyped-def]
+    """Return the products of 16-bit integers where they are faster than those of float32, else None."""
+    if native() is None or platform.machine().lower() not in ("x86_64", "amd64"):
+        return None
+    from llvmlite.binding import get_host_cpu_features
+
+    if not get_host_cpu_features().get("avx2"):
+        return None
+    from platonic_ray.kernels.integer_products import integer_products as products
+
+    return products
 
 
 def loops_for(rows: Tensor, size: int):  # type: ignore[no-untyped-def]

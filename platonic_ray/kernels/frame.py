@@ -36,6 +36,7 @@ SUM_COLUMNS = 512
 _BIAS_COLUMNS = 256  # the same of a bias
 _IEEE = ("none", "ieee")
 _U32, _U16 = 2.0**-24, 2.0**-9  # unit roundoff of float32 and of bfloat16
+_LARGEST_INTEGER = 32767  # then no sum of products of `integers`, whole or in part, reaches 2³¹
 _UNDERFLOW = 2.0**-90  # far above what D operations can lose to underflow where norms are in range
 _IN_RANGE = (2.0**-20, 2.0**30)  # largest norm of centered rows that float32 sums are trusted with
 
@@ -89,6 +90,8 @@ class Frame:
 
     def error(self, norms: Tensor, dtype: torch.dtype) -> Tensor:
         """Bound |product + bias − score| of queries of such norms, `[c] float64`, before rounding to `dtype`."""
+        if dtype == torch.int16:
+            return self._integer_error(norms) + self._common(norms)
         # Factors: centered in float32, then rounded. A matrix product of float32 rounds its factors
         # to bfloat16 or TF32 where the user has allowed it.
         coarse = dtype == torch.bfloat16 or not plain_float32(self.center.device.type)
@@ -97,6 +100,27 @@ class Frame:
         # Twice the operations, since tensor cores cut off where a CPU rounds.
         sums = _gamma(2 * (self.center.shape[0] + 8)) * (1.01 * products + self.highest)
         return (2 * factor + factor**2) * products + sums + self._common(norms)
+
+    def integers(self, rows: Tensor) -> Tensor:
+        """Return centered rows in units of `unit`, `[r, D'] int16`; D' is D or, for pairs of columns, D + 1."""
+        units = (self.centered(rows) / self.unit).round_().to(torch.int16)
+        return torch.nn.functional.pad(units, (0, 1)) if rows.shape[1] % 2 else units
+
+    @property
+    def unit(self) -> float:
+        """The unit of `integers`: their largest norm is `_LARGEST_INTEGER` before they are rounded."""
+        return self.widest / _LARGEST_INTEGER
+
+    def _integer_error(self, norms: Tensor) -> Tensor:
+        """Bound what a product of `integers` is off by.
+
+        Every entry by half a unit and what float32 loses of entry / unit ≤ 2¹⁵, less than 2⁻⁷; the sum by
+        nothing. Centering, the conversion of the sum, its factor unit² and what is added are float32.
+        """
+        off = 0.51 * self.unit * self.center.shape[0] ** 0.5
+        products = norms * self.widest
+        rounded = _gamma(16) * (1.01 * products + self.highest)
+        return off * (norms + self.widest + off) * 1.01 + rounded
 
     def refined_error(self, norms: Tensor) -> Tensor:
         """Bound |refined − score| of every query, `[q] float64`: sums of `SUM_COLUMNS` products in float32."""
@@ -212,6 +236,11 @@ def fast_bfloat16(device: str) -> bool:
         reduced = torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
         return not reduced and torch.cuda.is_bf16_supported(including_emulation=False)
     return device == "cpu" and _has_units()
+
+
+def made_in(factors: torch.dtype) -> torch.dtype:
+    """Return the dtype that products of factors are made in."""
+    return torch.float32 if factors == torch.int16 else factors
 
 
 def roundoff(dtype: torch.dtype) -> float:

@@ -4,12 +4,15 @@ A search is over a sequence of rows, read block by block: from memory, or from w
 Tiles of products go by, each made once and offered to the queries on both sides of it (`collect`); what
 is held is two blocks, a tile, and of every query its candidates, whatever the number of rows. When the
 tiles have gone by, every candidate gets its canonical value, and these decide: the bound on the error of
-a product (`frame`) says that no neighbor can be missing among the candidates. Queries with more near-ties
-than candidates have room for, and all if the rows are not fit for float32, go through `search` instead.
+a product (`frame`) says that no neighbor can be missing among the candidates. Products are of bfloat16 or of
+16-bit integers where these are fast (`integer_products`), else of float32; many rows that integers cannot
+part are gone over once more by float32. Queries with more near-ties than candidates have room for, and all
+if the rows are not fit for float32, go through `search` instead.
 
 The bound on its time, of a gallery of N rows against itself: N² D / 2 multiply-adds of float32, half of
-what products without symmetry take; N²/2 cells that are read twice while they are in the cache; about
-N (k + 4) canonical dots; and of rows that are not in memory, (N / block)² / 2 blocks read twice.
+what products without symmetry take (of integers, half as long at best); N²/2 cells that are read twice
+while they are in the cache; about N (k + 4) canonical dots; and of rows that are not in memory,
+(N / block)² / 2 blocks read twice.
 
 Measured on CPUs without bfloat16 units (`jobs/benchmark.py neighbors`). What it does on others, and on a
 GPU, where torch merges the candidates of a tile, has been tested for its results and never timed.
@@ -20,12 +23,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from platonic_ray.kernels.collect import Candidates, candidates_for
+from platonic_ray.kernels.collect import Candidates, candidates_for, room_for
+from platonic_ray.kernels.compiled import integer_products
 from platonic_ray.kernels.exhaustive import Similarity, cost_of, pair_values
-from platonic_ray.kernels.frame import fast_bfloat16, measure
+from platonic_ray.kernels.frame import fast_bfloat16, made_in, measure
 from platonic_ray.kernels.search import Search, padded
 from platonic_ray.kernels.threads import Spread, spreading
 from platonic_ray.kernels.ties import TieRule
@@ -39,7 +44,9 @@ BLOCK_BYTES = 64 * 2**20
 
 TILE = {"cpu": 2048, "cuda": 8192}  # rows and columns of a tile
 _CORNERS = 4  # parts that a tile on the diagonal is cut into, so that little of it is made twice
-_CHUNK = 2**16  # queries whose candidates are sorted at a time
+_LONGER = 8  # times the usual norm: so much longer may the longest row be for integers to do
+_MOST_GIVEN_UP = 1 / 8  # of the queries, before integers are
+PAIRS = 2**23  # candidates that get their values, and are sorted, at a time
 
 
 class Sweep:
@@ -74,15 +81,16 @@ class Sweep:
         device = ids.device.type
         self._tile = tile_rows or TILE.get(device, 8192)
         self._threads = torch.get_num_threads() if device == "cpu" else 1
-        self._dtype = torch.bfloat16 if fast_bfloat16(device) else torch.float32
         every = range(ids.shape[0])
         self._measured = measure(
             lambda: (self._read(s.start, s.stop) for s in self._blocks(every)), similarity
         )
+        self._dtype = self._fastest(device)
         self._candidates: Candidates | None = None
         if self._measured is not None:
             self._candidates = candidates_for(self._measured, ids, self._queries, keep, self._dtype)
-            self._buffer = torch.empty(self._tile**2, dtype=self._dtype, device=ids.device)
+            self._buffer = torch.empty(self._tile**2, dtype=made_in(self._dtype), device=ids.device)
+        self._added: list[tuple[range, range, bool]] = []
         self._place: Tensor | None = None
 
     def add(self, rows: range, columns: range, both: bool = True) -> None:
@@ -92,6 +100,20 @@ class Sweep:
         """
         if self._candidates is None:
             return
+        self._added.append((rows, columns, both))
+        self._go_over(rows, columns, both)
+        if self._dtype == torch.int16 and self._candidates.given_up() > _MOST_GIVEN_UP * self._queries:
+            # Many rows that integers cannot part: to search each of them again would take longer than all of
+            # it by float32 products.
+            assert self._measured is not None
+            self._dtype = torch.float32
+            self._candidates = candidates_for(
+                self._measured, self._ids, self._queries, self._keep, self._dtype
+            )
+            for ranges in self._added:
+                self._go_over(*ranges)
+
+    def _go_over(self, rows: range, columns: range, both: bool) -> None:
         with spreading(self._threads) as spread:
             for right in self._blocks(columns):
                 held = self._factor(right)
@@ -109,7 +131,7 @@ class Sweep:
         −1 and the worst value where there are no more.
 
         :param gallery: what has been added to all of these queries.
-        :param tally: receives how many queries were settled by tiles ("bfloat16" or "float32") and how
+        :param tally: receives how many queries were settled by tiles ("bfloat16", "int16" or "float32") and how
             many had to be searched again ("again"), and how many pairs took a canonical value ("pairs").
         """
         counts = Counter() if tally is None else tally
@@ -119,15 +141,15 @@ class Sweep:
         values = torch.full(size, worst, dtype=torch.float64, device=device)
         lost = torch.arange(queries.start, queries.stop, device=device)
         if self._candidates is not None:
-            row, column, lost = self._candidates.take(queries.start, queries.stop)
-            counts["pairs"] += row.shape[0]
-            value = self._canonical(row, column)
-            bounds = torch.searchsorted(row, torch.arange(queries.start, queries.stop, _CHUNK, device=device))
-            for start, stop in zip(bounds.tolist(), [*bounds.tolist()[1:], row.shape[0]], strict=True):
-                part = slice(start, stop)
-                settled, found, best = self._sorted(row[part], column[part], value[part])
+            given_up = []
+            for part in _pieces(queries, max(1, PAIRS // room_for(self._keep))):
+                row, column, without = self._candidates.take(part.start, part.stop)
+                counts["pairs"] += row.shape[0]
+                settled, found, best = self._sorted(row, column, self._canonical(row, column))
                 at = settled - queries.start
                 ids[at, : found.shape[1]], values[at, : found.shape[1]] = found, best
+                given_up.append(without)
+            lost = torch.cat(given_up)
             counts[str(self._dtype).removeprefix("torch.")] += len(queries) - lost.shape[0]
         if lost.shape[0]:
             counts["again"] += lost.shape[0]
@@ -161,17 +183,38 @@ class Sweep:
         tile = self._buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
 
         def make(start: int, stop: int) -> None:
-            torch.mm(left[start:stop], right.T, out=tile[start:stop])
+            self._multiply(left[start:stop], right, tile[start:stop])
             candidates.offer_rows(tile, start, stop, row, col)
 
         spread(make, len(rows))
         if both:
             spread(lambda start, stop: candidates.offer_columns(tile, start, stop, row, col), len(columns))
 
+    def _fastest(self, device: str) -> torch.dtype:
+        """Return the dtype of factors whose products take the least time."""
+        if fast_bfloat16(device):
+            return torch.bfloat16
+        if self._measured is None or device != "cpu" or integer_products() is None:
+            return torch.float32
+        # One unit serves all rows: it is too coarse where few are far longer than most.
+        norms = self._measured.norms
+        even = float(norms.amax()) <= _LONGER * float(norms.square().mean().sqrt())
+        return torch.int16 if even else torch.float32
+
     def _factor(self, rows: range) -> Tensor:
         """Return rows as factors of products."""
         assert self._measured is not None
-        return self._measured.frame.centered(self._read(rows.start, rows.stop)).to(self._dtype)
+        frame, read = self._measured.frame, self._read(rows.start, rows.stop)
+        return frame.integers(read) if self._dtype == torch.int16 else frame.centered(read).to(self._dtype)
+
+    def _multiply(self, left: Tensor, right: Tensor, out: Tensor) -> None:
+        """Put the products of factors into `out`, on one thread."""
+        if self._dtype != torch.int16:
+            torch.mm(left, right.T, out=out)
+            return
+        assert self._measured is not None
+        pairs = (side.numpy().view(np.int32) for side in (left, right))
+        integer_products()(*pairs, np.float32(self._measured.frame.unit**2), out.numpy())
 
     def _canonical(self, row: Tensor, column: Tensor) -> Tensor:
         """Return the canonical value `[p] float64` of every pair of rows."""

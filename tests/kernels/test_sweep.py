@@ -82,19 +82,21 @@ def same(found: TopK, ids: np.ndarray, values: np.ndarray) -> bool:
     case=CASES,
     normalize=st.booleans(),
     k=st.integers(1, 12),
-    low=st.booleans(),
+    factors=st.sampled_from(["bfloat16", "int16", "float32"]),
     block=st.integers(3, 200),
     tile=st.integers(2, 200),
 )
 def test_tiles_of_any_size_find_what_a_dense_sort_finds(
-    similarity, case, normalize, k, low, block, tile
+    similarity, case, normalize, k, factors, block, tile
 ) -> None:  # type: ignore[no-untyped-def]
     rows = make(case, normalize)
     k = min(k, len(rows) - 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sweep.TILE, "cpu", tile)
-        patch.setattr(sweep, "fast_bfloat16", lambda device: low)
-        patch.setattr(frame, "fast_bfloat16", lambda device: low)
+        for module in (sweep, frame):
+            patch.setattr(module, "fast_bfloat16", lambda device: factors == "bfloat16")
+        if factors == "float32":
+            patch.setattr(sweep, "integer_products", lambda: None)
         found = exact_neighbors(rows, k, DIGEST, similarity, block_rows=block)
     expected, values = neighbors(rows.numpy(), k + 1, DIGEST, similarity)
     if k + 1 == len(rows):  # nobody has one more neighbor
@@ -146,7 +148,7 @@ def test_usual_features_are_settled_by_tiles_and_the_share_is_told() -> None:
     tally: Counter[str] = Counter()
     prepared = l2_normalize(torch.from_numpy(rows.astype("f4")))
     ids = exact_ids(prepared, 10, DIGEST, tally=tally)
-    assert tally["bfloat16"] + tally["float32"] + tally["again"] == 2500
+    assert sum(tally[of] for of in ("bfloat16", "int16", "float32", "again")) == 2500
     assert tally["again"] < 25
     assert 2500 * 11 <= tally["pairs"] < 2500 * 40
     alone = tile_neighbors(prepared[:9], prepared, torch.arange(9), torch.arange(2500), 10, TieRule(DIGEST))
