@@ -31,7 +31,9 @@ def time_growth(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--samples", type=int, default=32768)
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--k", type=int, default=10)
-    parser.add_argument("--least", type=int, default=1000, help="the first size; then 3, 10, 30 … times as many")
+    parser.add_argument(
+        "--least", type=int, default=1000, help="the first size; then 3, 10, 30 … times as many"
+    )
     parser.add_argument("--share", type=float, default=0.01, help="k = share · size as well")
     parser.add_argument("--most-k", type=int, default=1000, help="as long as that is at most so many")
     given = parser.parse_args(arguments)
@@ -56,7 +58,7 @@ def time_growth(arguments: list[str]) -> dict[str, Any]:
     for size in sizes:
         result = pr.table({"x": x[:size], "y": y[:size]}, metric=["cka", "unbiased_cka"], permutations=0)
         scores = {name: float(result.matrix(name).at("x", "y")) for name in ("cka", "unbiased_cka")}
-        growing = {"k_of_size": shares.get(size), "mutual_knn_of_size": grown.get(size)}
+        growing: dict[str, Any] = {"k_of_size": shares.get(size), "mutual_knn_of_size": grown.get(size)}
         curve.append({"n": size, "mutual_knn": fixed[size], **growing, **scores})
     report = {
         "what": "growth",
