@@ -38,7 +38,16 @@ from platonic_ray.kernels.lists import (
     rank_sums,
 )
 from platonic_ray.kernels.medians import median_distances
-from platonic_ray.kernels.moments import linear_sums, worthwhile
+from platonic_ray.kernels.moments import (
+    LEAF,
+    RangeSums,
+    column_sums,
+    linear_sums,
+    product_bytes,
+    range_sums,
+    whole_sums,
+    worthwhile,
+)
 from platonic_ray.kernels.neighbors import (
     TopK,
     exact_ids,
@@ -83,6 +92,7 @@ __all__ = [
     "AT_ONCE",
     "CLAMPED",
     "LANES",
+    "LEAF",
     "MICRO",
     "MOST_PERMUTED",
     "RECIPES",
@@ -91,6 +101,7 @@ __all__ = [
     "Digest",
     "Kernel",
     "Links",
+    "RangeSums",
     "Rotations",
     "TieRule",
     "TileSums",
@@ -101,6 +112,7 @@ __all__ = [
     "canonical_dot",
     "canonical_squared_distance",
     "clamp_bounds",
+    "column_sums",
     "cycle_counts",
     "dot_error",
     "each",
@@ -131,6 +143,8 @@ __all__ = [
     "permuted_inner",
     "prepare",
     "prepare_layers",
+    "product_bytes",
+    "range_sums",
     "rank_sums",
     "require_finite",
     "require_recipe",
@@ -152,6 +166,7 @@ __all__ = [
     "tile_neighbors",
     "tile_neighbors_of_both",
     "tree_sum",
+    "whole_sums",
     "worthwhile",
     "zero_rows",
 ]

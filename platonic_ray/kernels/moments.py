@@ -8,15 +8,18 @@ With moved rows u_i = scale · (x_i − origin) and v_i of two layers (`forms`),
 in place of N² (D_x + D_y + 1). It loses digits where the diagonal is most of the kernel's sum, which
 takes N below about D: `worthwhile` asks for many more rows than that.
 
-Rows go in blocks of a fixed grid; products of a block are made on one thread, in the kernel's precision,
-and added in float64: block after block within a run of `_RUN`, runs in the tree of `trees`. So neither
-threads nor memory change a byte.
+First S of every model (`column_sums`), then what a range of rows brings (`range_sums`), then all ranges
+together (`whole_sums`). Rows go in blocks of a fixed grid; products of a block are made on one thread, in
+the kernel's precision, and added in float64: block after block within a leaf of `LEAF` rows, leaves in the
+tree of `trees`. So neither threads nor memory change a byte, nor do ranges of 2^m leaves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -28,28 +31,171 @@ from platonic_ray.kernels.threads import Run, one_thread, workers
 from platonic_ray.kernels.trees import root_level, tree_sum
 
 _BLOCK = 8 * MICRO  # rows of one product
-_RUN = 8  # blocks whose products are added one after another
+LEAF = 8 * _BLOCK
+"""Rows whose products are added one block after another: a leaf of the tree."""
+
 _LEAST_ROWS = 16384
 _ROWS_A_COLUMN = 4  # and so many times as many rows as columns
 _MOST_BYTES = 2**31
 
+T = TypeVar("T")
 
-def worthwhile(rows: Mapping[Key, Stack], pairs: Collection[tuple[Key, Key]], n: int, kernel: Kernel) -> bool:
+Read = Callable[[Key, int, int], Stack]
+"""Gives the prepared rows `start` to `stop` of every layer of a model, `[stop − start, D_l] float32`."""
+
+Cell = tuple[Key, int, Key, int]
+"""A layer of a model and one of another."""
+
+
+def worthwhile(
+    widths: Mapping[Key, Sequence[int]], pairs: Collection[tuple[Key, Key]], n: int, kernel: Kernel
+) -> bool:
     """Return whether D × D products give the sums of these models, and for less work than cells do.
 
     A pure function of shapes, so that what is added to what depends on the study alone.
+
+    :param widths: the widths of the layers of every model.
     """
     if kernel.form != "linear" or n < _LEAST_ROWS:
         return False
-    widths = {model: [layer.shape[1] for layer in stack] for model, stack in rows.items()}
     if n < _ROWS_A_COLUMN * max(width for of in widths.values() for width in of):
         return False
     models = {model for pair in pairs for model in pair}
-    every = [*pairs, *((model, model) for model in models)]
-    entries = sum(sum(widths[x]) * sum(widths[y]) for x, y in every)
+    every = dict.fromkeys([*pairs, *((model, model) for model in models)])
     layers = sum(len(widths[x]) * len(widths[y]) for x, y in every)
     cells = n * (sum(sum(widths[model]) for model in models) + layers)
-    return 8 * entries * _held(n) <= _MOST_BYTES and 2 * entries < cells
+    held = 2 + (n // LEAF).bit_length()  # one that is made, and one a level of the tree
+    return held * product_bytes(widths, pairs) <= _MOST_BYTES and product_bytes(widths, pairs) // 4 < cells
+
+
+def product_bytes(widths: Mapping[Key, Sequence[int]], pairs: Collection[tuple[Key, Key]]) -> int:
+    """Return the bytes of the products of all pairs, and of every model with itself."""
+    models = {model for pair in pairs for model in pair}
+    every = dict.fromkeys([*pairs, *((model, model) for model in models)])
+    return 8 * sum(sum(widths[x]) * sum(widths[y]) for x, y in every)
+
+
+@dataclass(frozen=True)
+class RangeSums:
+    """What a range of rows brings, all float64.
+
+    `products` `[D_x, D_y]` of pairs of layers; of models `rows` (r_i) and `diagonal` (d_i), `[L, rows]`.
+    """
+
+    products: Mapping[Cell, Tensor]
+    rows: Mapping[Key, Tensor]
+    diagonal: Mapping[Key, Tensor]
+
+
+def column_sums(read: Read, model: Key, n: int, kernel: Kernel, about: Sequence[Anchor]) -> list[Tensor]:
+    """Return S `[D_l] float64` of every layer of a model.
+
+    :param about: the anchors of its layers.
+    """
+
+    def leaf(start: int) -> Tensor:
+        rows = read(model, start, min(start + LEAF, n))
+        sums = [torch.zeros(layer.shape[1], dtype=torch.float64) for layer in rows]
+        for block in range(0, rows[0].shape[0], _BLOCK):
+            for total, layer, anchor in zip(sums, rows, about, strict=True):
+                total += move(layer[block : block + _BLOCK], kernel, anchor).moved.sum(0, dtype=torch.float64)
+        return torch.cat(sums)
+
+    threads = torch.get_num_threads()
+    with workers(threads) as run:
+        total = tree_sum(_batches(run, leaf, range(0, n, LEAF), threads))
+    return list(total.split([anchor.origin.shape[0] for anchor in about]))
+
+
+def range_sums(
+    read: Read,
+    pairs: Collection[tuple[Key, Key]],
+    rows: range,
+    kernel: Kernel,
+    about: Mapping[Key, Sequence[Anchor]],
+    sums: Mapping[Key, Sequence[Tensor]],
+) -> RangeSums:
+    """Return what a range of rows brings to pairs of models, and to those that are paired with themselves.
+
+    Works on as many threads as torch is set to, which changes no byte.
+
+    :param rows: from a multiple of `LEAF` on; 2^m leaves or all that are left.
+    :param about: the anchors of every model.
+    :param sums: S of every model.
+    """
+    models = list(dict.fromkeys(model for pair in pairs for model in pair))
+    alone = [x for x, y in pairs if x == y]
+    cells = [(x, i, y, j) for x, y in pairs for i in range(len(about[x])) for j in range(len(about[y]))]
+    shapes = [(sums[x][i].shape[0], sums[y][j].shape[0]) for x, i, y, j in cells]
+    sizes = [a * b for a, b in shapes]
+
+    def leaf(start: int) -> tuple[Tensor, list[Tensor]]:
+        total = torch.zeros(sum(sizes), dtype=torch.float64)
+        stacks = {model: read(model, start, min(start + LEAF, rows.stop)) for model in models}
+        lines: dict[Key, list[Tensor]] = {model: [] for model in alone}
+        for block in range(0, min(LEAF, rows.stop - start), _BLOCK):
+            moved = {
+                model: [
+                    move(layer[block : block + _BLOCK], kernel, anchor)
+                    for layer, anchor in zip(stack, about[model], strict=True)
+                ]
+                for model, stack in stacks.items()
+            }
+            for at, (x, i, y, j) in zip(total.split(sizes), cells, strict=True):
+                at += (moved[x][i].moved.T @ moved[y][j].moved).reshape(-1)
+            for model in alone:
+                sides = list(zip(moved[model], sums[model], strict=True))
+                of_rows = torch.stack([side.moved.double() @ of - side.norms for side, of in sides])
+                lines[model].append(torch.stack([of_rows, torch.stack([side.norms for side, _ in sides])]))
+        return total, [torch.cat(lines[model], 2) for model in alone]
+
+    starts, threads = range(rows.start, rows.stop, LEAF), torch.get_num_threads()
+    at_once = max(1, min(threads, _MOST_BYTES // (8 * sum(sizes) or 1)))
+    lines: list[list[Tensor]] = []
+    with one_thread(), workers(at_once) as run:
+        total = tree_sum(_first(_batches(run, leaf, starts, at_once), lines))
+    products = [part.reshape(shape) for part, shape in zip(total.split(sizes), shapes, strict=True)]
+    of_model = {model: torch.cat(parts, 2) for model, *parts in zip(alone, *lines, strict=True)}
+    return RangeSums(
+        products=dict(zip(cells, products, strict=True)),
+        rows={model: found[0] for model, found in of_model.items()},
+        diagonal={model: found[1] for model, found in of_model.items()},
+    )
+
+
+def whole_sums(parts: Sequence[RangeSums], pairs: Collection[tuple[Key, Key]]) -> TileSums:
+    """Return what `grams.super_tile` returns of the whole of a linear kernel, to rounding.
+
+    :param parts: the sums of ranges that make up all rows, in order, all of as many rows but the last.
+    :param pairs: the pairs of models of which the parts have products; each model's own among them.
+    """
+    models = [x for x, y in pairs if x == y]
+    rows, diagonal = (
+        {model: torch.cat([getattr(part, name)[model] for part in parts], 1) for model in models}
+        for name in ("rows", "diagonal")
+    )
+    squared = {
+        cell: float((whole := tree_sum(part.products[cell] for part in parts).reshape(-1)).dot(whole))
+        for cell in parts[0].products
+    }
+    inner = {}
+    for x, y in pairs:
+        layers = range(diagonal[x].shape[0]), range(diagonal[y].shape[0])
+        whole = torch.tensor(
+            [[squared[x, i, y, j] for j in layers[1]] for i in layers[0]], dtype=torch.float64
+        )
+        inner[x, y] = whole - row_inner(diagonal[x], diagonal[y])
+    n = next(iter(rows.values())).shape[1]
+    return TileSums(
+        level=root_level(blocks_of(n)),
+        a=0,
+        b=0,
+        inner=inner,
+        squares={model: inner[model, model].diagonal().clone() for model in models},
+        rows=rows,
+        columns={},
+        diagonal=diagonal,
+    )
 
 
 def linear_sums(
@@ -58,102 +204,29 @@ def linear_sums(
     n: int,
     kernel: Kernel,
     about: Mapping[Key, Sequence[Anchor]],
-    *,
-    unary: Collection[Key] = (),
 ) -> TileSums:
-    """Return what `grams.super_tile` returns of the whole of linear kernels, to rounding.
-
-    Works on as many threads as torch is set to, which changes no byte.
+    """Return the sums of pairs of models that are in memory, and of every model with itself.
 
     :param rows: prepared rows of every model, `[n, D_l] float32` a layer.
-    :param pairs: the pairs of models whose `inner` is wanted.
-    :param about: the anchors of every model.
-    :param unary: the models whose `squares`, `rows` and `diagonal` are wanted.
     """
-    models = list(dict.fromkeys([*unary, *(model for pair in pairs for model in pair)]))
-    every = list(dict.fromkeys([*pairs, *((model, model) for model in unary)]))
-    cells = [(x, i, y, j) for x, y in every for i in range(len(rows[x])) for j in range(len(rows[y]))]
-    layers = [(model, layer) for model in models for layer in range(len(rows[model]))]
 
-    def moved(model: Key, layer: int, start: int) -> tuple[Tensor, Tensor]:
-        side = move(rows[model][layer][start : start + _BLOCK], kernel, about[model][layer])
-        return side.moved, side.norms
+    def read(model: Key, start: int, stop: int) -> Stack:
+        return [layer[start:stop] for layer in rows[model]]
 
-    def products(start: int) -> Tensor:
-        total = torch.zeros(
-            sum(_size(rows, cell) for cell in cells) + _columns(rows, layers), dtype=torch.float64
-        )
-        for begin in range(start, min(start + _RUN * _BLOCK, n), _BLOCK):
-            of = {key: moved(*key, begin)[0] for key in layers}
-            at = 0
-            for cell in cells:
-                x, i, y, j = cell
-                size = _size(rows, cell)
-                total[at : at + size] += (of[x, i].T @ of[y, j]).reshape(-1)
-                at += size
-            for key in layers:
-                total[at : at + of[key].shape[1]] += of[key].sum(0, dtype=torch.float64)
-                at += of[key].shape[1]
-        return total
-
-    def row_facts(start: int, sums: Mapping[tuple[Key, int], Tensor]) -> list[tuple[Tensor, Tensor]]:
-        found = []
-        for key in layers:
-            block, norms = moved(*key, start)
-            found.append((block.double() @ sums[key] - norms, norms))
-        return found
-
-    threads = torch.get_num_threads()
-    with one_thread(), workers(threads) as run:
-        total = tree_sum(_batches(run, products, range(0, n, _RUN * _BLOCK), threads))
-        matrices = total[: total.shape[0] - _columns(rows, layers)].split(
-            [_size(rows, cell) for cell in cells]
-        )
-        squares = {cell: torch.dot(part, part) for cell, part in zip(cells, matrices, strict=True)}
-        tail = total[total.shape[0] - _columns(rows, layers) :]
-        sums = dict(zip(layers, tail.split([rows[m][layer].shape[1] for m, layer in layers]), strict=True))
-        facts = run(partial(row_facts, start, sums) for start in range(0, n, _BLOCK))
-    lines, diagonals = (
-        {key: torch.cat([block[at][which] for block in facts]) for at, key in enumerate(layers)}
-        for which in (0, 1)
-    )
-    del facts
-
-    def stacked(of: Mapping[tuple[Key, int], Tensor], model: Key) -> Tensor:
-        return torch.stack([of[model, layer] for layer in range(len(rows[model]))])
-
-    diagonal = {model: stacked(diagonals, model) for model in models}
-    inner = {}
-    for x, y in every:
-        whole = torch.stack([squares[x, i, y, j] for i in range(len(rows[x])) for j in range(len(rows[y]))])
-        inner[x, y] = whole.reshape(len(rows[x]), len(rows[y])) - row_inner(diagonal[x], diagonal[y])
-    return TileSums(
-        level=root_level(blocks_of(n)),
-        a=0,
-        b=0,
-        inner={pair: inner[pair] for pair in pairs},
-        squares={model: inner[model, model].diagonal().clone() for model in unary},
-        rows={model: stacked(lines, model) for model in unary},
-        columns={},
-        diagonal={model: diagonal[model] for model in unary},
-    )
+    models = dict.fromkeys(model for pair in pairs for model in pair)
+    every = list(dict.fromkeys([*pairs, *((model, model) for model in models)]))
+    sums = {model: column_sums(read, model, n, kernel, about[model]) for model in models}
+    return whole_sums([range_sums(read, every, range(n), kernel, about, sums)], every)
 
 
-def _batches(run: Run, make, starts: range, threads: int) -> Iterator[Tensor]:  # type: ignore[no-untyped-def]
-    """Make sums side by side, and no more of them at a time than there are threads."""
+def _batches(run: Run, make: Callable[[int], T], starts: range, threads: int) -> Iterator[T]:
+    """Make what leaves bring side by side, and no more of it at a time than there are threads."""
     for at in range(0, len(starts), threads):
         yield from run(partial(make, start) for start in starts[at : at + threads])
 
 
-def _held(n: int) -> int:
-    """Return how many sums are held at a time: one a thread, one a level of the tree."""
-    return torch.get_num_threads() + (n // (_RUN * _BLOCK)).bit_length() + 1
-
-
-def _size(rows: Mapping[Key, Stack], cell: tuple[Key, int, Key, int]) -> int:
-    x, i, y, j = cell
-    return rows[x][i].shape[1] * rows[y][j].shape[1]
-
-
-def _columns(rows: Mapping[Key, Stack], layers: Sequence[tuple[Key, int]]) -> int:
-    return sum(rows[model][layer].shape[1] for model, layer in layers)
+def _first(made: Iterable[tuple[Tensor, T]], others: list[T]) -> Iterator[Tensor]:
+    """Iterate over the first of every two, and keep the second."""
+    for first, second in made:
+        others.append(second)
+        yield first

@@ -97,8 +97,9 @@ class KernelTables:
             return self._inner[kernel], KernelStates(sizes, square, self._unary[kernel])
         models = list(dict.fromkeys(side for pair in self.pairs for side in pair))
         about = {side: kernel_anchors(rows[side], kernel) for side in models}
-        if worthwhile(rows, self.pairs, self.n, kernel):
-            sums = linear_sums(rows, self.pairs, self.n, kernel, about, unary=models)
+        widths = {side: [layer.shape[1] for layer in rows[side]] for side in models}
+        if worthwhile(widths, self.pairs, self.n, kernel):
+            sums = linear_sums(rows, self.pairs, self.n, kernel, about)
         else:
             level = root_level(blocks_of(self.n))
             sums = super_tile(rows, rows, self.pairs, level, 0, 0, self.n, kernel, about, unary=models)

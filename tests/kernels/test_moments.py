@@ -9,7 +9,7 @@ import torch
 import platonic_ray.kernels.moments as moments
 import platonic_ray.metrics.kernel_tables as kernel_tables
 from platonic_ray.kernels import Kernel, anchors, l2_normalize
-from platonic_ray.kernels.moments import linear_sums, worthwhile
+from platonic_ray.kernels.moments import column_sums, linear_sums, range_sums, whole_sums, worthwhile
 from platonic_ray.metrics import score_tables
 
 N = 2100  # more than are scored from held cells
@@ -29,7 +29,7 @@ def layers(seed: int, widths: tuple[int, ...], offset: float = 0.0) -> list[torc
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moments, "_BLOCK", 100)
-    monkeypatch.setattr(moments, "_RUN", 3)
+    monkeypatch.setattr(moments, "LEAF", 300)
     monkeypatch.setattr(moments, "_LEAST_ROWS", 1000)
 
 
@@ -39,7 +39,7 @@ def test_sums_are_those_of_the_cells(precision: str) -> None:
     rows = {"x": layers(0, (5, 12)), "y": layers(1, (9,), offset=20.0)}
     kernel = Kernel("linear", precision=precision)  # type: ignore[arg-type]
     about = {model: anchors(stack, kernel) for model, stack in rows.items()}
-    sums = linear_sums(rows, [("x", "y")], N, kernel, about, unary=["x", "y"])
+    sums = linear_sums(rows, [("x", "y")], N, kernel, about)
     close = {"rel": 1e-4 if precision == "float32" else 1e-10}
     cells = {}
     for model, stack in rows.items():
@@ -85,7 +85,7 @@ def test_the_number_of_threads_changes_no_byte() -> None:
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            sums = linear_sums(rows, [("x", "y")], N, kernel, about, unary=["x", "y"])
+            sums = linear_sums(rows, [("x", "y")], N, kernel, about)
             found.append([sums.inner["x", "y"], sums.rows["x"], sums.squares["y"], sums.diagonal["y"]])
     finally:
         torch.set_num_threads(before)
@@ -93,10 +93,29 @@ def test_the_number_of_threads_changes_no_byte() -> None:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
+@pytest.mark.usefixtures("small_blocks")
+def test_ranges_of_rows_bring_what_all_rows_together_do() -> None:
+    rows = {"x": layers(0, (17, 3)), "y": layers(1, (9,))}
+    kernel, pairs = Kernel("linear"), [("x", "x"), ("x", "y"), ("y", "y")]
+    about = {model: anchors(stack, kernel) for model, stack in rows.items()}
+    whole = linear_sums(rows, [("x", "y")], N, kernel, about)
+
+    def read(model: str, start: int, stop: int) -> list[torch.Tensor]:
+        return [layer[start:stop] for layer in rows[model]]
+
+    sums = {model: column_sums(read, model, N, kernel, about[model]) for model in rows}
+    cut = [range(start, min(start + 600, N)) for start in range(0, N, 600)]
+    found = whole_sums([range_sums(read, pairs, part, kernel, about, sums) for part in cut], pairs)
+    for model in rows:
+        assert torch.equal(found.rows[model], whole.rows[model])
+        assert torch.equal(found.squares[model], whole.squares[model])
+        assert torch.equal(found.diagonal[model], whole.diagonal[model])
+    assert torch.equal(found.inner["x", "y"], whole.inner["x", "y"])
+
+
 def test_they_are_taken_where_they_are_less_work_and_lose_no_digits() -> None:
     def asked(n: int, widths: tuple[int, ...], form: str = "linear") -> bool:
-        stack = [torch.empty(1, width).expand(n, width) for width in widths]
-        return worthwhile({"x": stack, "y": stack}, [("x", "y")], n, Kernel(form))  # type: ignore[arg-type]
+        return worthwhile({"x": widths, "y": widths}, [("x", "y")], n, Kernel(form))  # type: ignore[arg-type]
 
     assert asked(100_000, (768,))
     assert not asked(100_000, (768,), "euclidean")
