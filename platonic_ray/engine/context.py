@@ -13,7 +13,9 @@ from platonic_ray.metrics import Metric
 from platonic_ray.models import ModelSpec
 from platonic_ray.plan import (
     Clamp,
+    ColumnSums,
     Embed,
+    KernelProducts,
     KernelTile,
     NeighborBlock,
     NeighborTile,
@@ -140,6 +142,10 @@ def label(plan: Plan, task: Task) -> str:
         return f"kernels[{task.kernel.label}, {task.a}×{task.b}]"
     if isinstance(task, Scale):
         return f"median distance[{names[task.model]}]"
+    if isinstance(task, ColumnSums):
+        return f"column sums[{names[task.model]}]"
+    if isinstance(task, KernelProducts):
+        return f"products[{task.kernel.label}, {task.part}]"
     if isinstance(task, PermutedKernel):
         return f"null[{task.kernel.label}, {task.start} to {task.stop - 1}]"
     if isinstance(task, RowState):

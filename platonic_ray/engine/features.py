@@ -13,7 +13,7 @@ from torch import Tensor
 
 from platonic_ray.engine.context import Context, MissingInputError
 from platonic_ray.kernels import CLAMPED, clamp_bounds, prepare, prepare_layers
-from platonic_ray.plan import Clamp, Embed
+from platonic_ray.plan import Clamp, Embed, Span
 from platonic_ray.store import (
     CorruptArtifactError,
     Manifest,
@@ -67,9 +67,15 @@ class Blocks:
 
         :raises MissingInputError: naming its shards, or the model's clamp, that cannot be had.
         """
+        span = self._context.plan.blocks[block]
+        return self.within(model, span.start, span.stop)
+
+    def within(self, model: int, start: int, stop: int) -> list[Tensor]:
+        """Return prepared rows `start` to `stop`, as `prepared` does."""
         plan = self._context.plan
         bounds = self.bounds(model)
-        span, shards = plan.blocks[block], plan.shards_of(block)
+        span = Span(start, stop)
+        shards = plan.shards_within(span)
         self.require([Embed(model, shard) for shard in shards])
         first = plan.shards[shards[0]].start
         pieces = [self._shards[Embed(model, shard)] for shard in shards]

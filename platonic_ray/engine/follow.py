@@ -63,6 +63,7 @@ _WORDS = {
     "NeighborTile": "neighbor tiles",
     "NeighborBlock": "neighbor blocks",
     "KernelTile": "kernel tiles",
+    "KernelProducts": "ranges of products",
     "PermutedKernel": "permuted kernels",
     "RowState": "states",
     "Score": "pairs of models",

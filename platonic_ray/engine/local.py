@@ -17,13 +17,10 @@ from platonic_ray.engine.context import MOST_ATTEMPTS, Context, MissingInputErro
 from platonic_ray.engine.embedding import ModelRunner
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.progress import ProgressDisplay
-from platonic_ray.engine.work import OBJECTS_ONLY, perform
+from platonic_ray.engine.work import OBJECTS_ONLY, TILES, perform
 from platonic_ray.errors import RunError
 from platonic_ray.plan import (
     Embed,
-    KernelTile,
-    NeighborTile,
-    PermutedKernel,
     Score,
     Task,
     TaskGraph,
@@ -122,4 +119,4 @@ class LocalRunner:
             return "samples embedded", len(self.context.plan.shards[task.shard])
         if isinstance(task, Score):
             return "pairs", 1
-        return "tiles", int(isinstance(task, NeighborTile | KernelTile | PermutedKernel))
+        return "tiles", int(isinstance(task, TILES))

@@ -17,7 +17,7 @@ from platonic_ray.engine.prepare import Prepared, parameters_of, prepare
 from platonic_ray.engine.run import default_store
 from platonic_ray.errors import PlatonicRayError, StudyError
 from platonic_ray.models import ModelSpec, describe
-from platonic_ray.plan import Embed, KernelTile, PermutedKernel, Score, Task, found, needed
+from platonic_ray.plan import Embed, KernelProducts, KernelTile, PermutedKernel, Score, Task, found, needed
 from platonic_ray.plan.forecast import Forecast, forecast
 from platonic_ray.plan.machines import Cluster
 from platonic_ray.plan.simulate import Losses
@@ -149,7 +149,7 @@ def _tokens(spec: ModelSpec, dataset: Dataset, view: str) -> float:
 def _named(prepared: Prepared, task: Task) -> tuple[str, str]:
     """Return the kind and label of the group that a task belongs to."""
     kind = type(task).__name__
-    if isinstance(task, KernelTile | PermutedKernel):
+    if isinstance(task, KernelTile | KernelProducts | PermutedKernel):
         return kind, task.kernel.label
     if isinstance(task, Score):
         return kind, ""

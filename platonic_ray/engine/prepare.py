@@ -23,7 +23,15 @@ from platonic_ray.errors import StudyError
 from platonic_ray.kernels import MICRO, Kernel
 from platonic_ray.metrics import Metric, get_metric, needs_of_neighbors, resolve_winners, winners_of
 from platonic_ray.models import ModelSpec, check_rows, describe, resolve
-from platonic_ray.plan import Plan, PlannedModel, choose_block_rows, cut, features_key, permuted_kernels
+from platonic_ray.plan import (
+    Plan,
+    PlannedModel,
+    choose_block_rows,
+    choose_product_rows,
+    cut,
+    features_key,
+    permuted_kernels,
+)
 from platonic_ray.statistics import (
     Null,
 )
@@ -281,11 +289,13 @@ def _plan(
     if k is not None and dataset.owners is not None:
         k = rows_of_search(k, dataset.owners)
     kernels = tuple(dict.fromkeys(kernel for metric in metrics if (kernel := metric.kernel) is not None))
+    # Blocks of few samples are small whatever the models are.
+    widths = [widths_of(spec, store) for spec in specs] if len(dataset) > 4 * MICRO else []
+    by_products = [kernel for kernel in kernels if choose_product_rows(len(dataset), widths, kernel)]
     rows = study.run.block_rows
     if rows is None:
-        # Blocks of few samples are small whatever the models are.
-        widths = [widths_of(spec, store) for spec in specs] if len(dataset) > 4 * MICRO else []
-        rows = choose_block_rows(len(dataset), widths, k, bool(kernels), study.run.task_memory_gib * 2**30)
+        tiled = len(by_products) < len(kernels)
+        rows = choose_block_rows(len(dataset), widths, k, tiled, study.run.task_memory_gib * 2**30)
     if rows % MICRO or (rows // MICRO).bit_count() != 1:
         raise StudyError(f"run.block_rows must be {MICRO} times a power of two (given: {rows}).")
     return Plan(
@@ -307,6 +317,9 @@ def _plan(
         ),
         drawn="" if null is None else null.drawn,
         grouped=null is not None and null.groups is not None,
+        product_rows=max(
+            (choose_product_rows(len(dataset), widths, kernel, rows) for kernel in by_products), default=0
+        ),
     )
 
 

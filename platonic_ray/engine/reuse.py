@@ -6,7 +6,16 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from platonic_ray.kernels import CLAMPED
-from platonic_ray.plan import Embed, KernelTile, NeighborBlock, PermutedKernel, Plan, Score, Task
+from platonic_ray.plan import (
+    Embed,
+    KernelProducts,
+    KernelTile,
+    NeighborBlock,
+    PermutedKernel,
+    Plan,
+    Score,
+    Task,
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,7 @@ _KINDS: dict[str, type[Task]] = {
     "shards of features": Embed,
     "neighbor blocks": NeighborBlock,
     "tiles of kernel sums": KernelTile,
+    "ranges of kernel sums": KernelProducts,
     "permuted kernels": PermutedKernel,
     "pairs of models": Score,
 }

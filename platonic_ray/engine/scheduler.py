@@ -36,19 +36,9 @@ from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.engine.rows import wanted_layers
 from platonic_ray.engine.sharing import Sharing
 from platonic_ray.engine.watching import Machines
-from platonic_ray.engine.work import OBJECTS_ONLY
+from platonic_ray.engine.work import OBJECTS_ONLY, TILES
 from platonic_ray.errors import RunError
-from platonic_ray.plan import (
-    Clamp,
-    Embed,
-    KernelTile,
-    NeighborTile,
-    PermutedKernel,
-    RowState,
-    Score,
-    Task,
-    TaskGraph,
-)
+from platonic_ray.plan import Clamp, ColumnSums, Embed, RowState, Score, Task, TaskGraph
 
 _TASKS_PER_CORE = 3
 _OBJECT_STORE_SHARE = 0.4
@@ -226,7 +216,7 @@ class Scheduler:
             return found
         if isinstance(task, RowState):
             return tuple(found[layer] for layer in wanted_layers(self.context.metrics, len(found)))
-        return () if isinstance(task, Clamp | Score) else found
+        return () if isinstance(task, Clamp | ColumnSums | Score) else found
 
     # -- what comes back -----------------------------------------------------------------------
 
@@ -358,7 +348,7 @@ class Scheduler:
         self._complete(task, report)
         if isinstance(task, Score):
             self.progress.advance("pairs")
-        elif isinstance(task, NeighborTile | KernelTile | PermutedKernel | RowState):
+        elif isinstance(task, TILES):
             self.progress.advance("tiles")
 
     def _complete(self, task: Task, report: dict[str, Any]) -> None:

@@ -18,10 +18,11 @@ from platonic_ray.engine.context import Context, MissingInputError
 from platonic_ray.engine.expanded import of_samples, owners_of
 from platonic_ray.engine.features import Blocks, read_parts
 from platonic_ray.engine.intervals import tensor_of
+from platonic_ray.engine.products import range_of
 from platonic_ray.engine.rows import ScoreStates
 from platonic_ray.engine.tiles import UNARY, layer_digest, level_of
 from platonic_ray.engine.winners import grow_winner, only
-from platonic_ray.kernels import Kernel, TileSums, merge_tree
+from platonic_ray.kernels import Kernel, TileSums, merge_tree, whole_sums
 from platonic_ray.metrics import (
     Metric,
     Neighbors,
@@ -33,7 +34,7 @@ from platonic_ray.metrics import (
     ordered_inner,
     resolve_winners,
 )
-from platonic_ray.plan import KernelTile, NeighborBlock, PermutedKernel, Score, Task
+from platonic_ray.plan import KernelProducts, KernelTile, NeighborBlock, PermutedKernel, Score, Task
 from platonic_ray.results import Chosen
 from platonic_ray.statistics import (
     ROUNDING,
@@ -51,6 +52,9 @@ from platonic_ray.statistics import (
     undefined_interval,
 )
 from platonic_ray.store import table_arrays
+
+Arrays = Mapping[tuple[int, int], Mapping[str, np.ndarray]]
+"""What is kept of kernels, by pair of models and name."""
 
 CALIBRATION = tuple(field.name for field in fields(Calibration))
 """The columns of a score table that hold a `Calibration`."""
@@ -166,19 +170,9 @@ class _ScoreInputs:
                 )
         self._roots: dict[Kernel, TileSums] = {}
         for kernel in plan.kernels:
-            tiles: list[TileSums] = []
-            for a, b in plan.tiles:
-                tile = KernelTile(a, b, kernel)
-                arrays = [self._kernels(tile, *pair) for pair in pairs]
-                if any(found is None for found in arrays):
-                    missing.append(tile)
-                else:
-                    by_pair = {
-                        pair: found for pair, found in zip(pairs, arrays, strict=True) if found is not None
-                    }
-                    tiles.append(_tile_sums(level_of(context), a, b, by_pair))
-            if not missing:
-                self._roots[kernel] = merge_tree(tiles, plan.n)
+            root = self._root(kernel, pairs, missing)
+            if root is not None:
+                self._roots[kernel] = root
         products: dict[Kernel, list[Tensor]] = {}
         for part in plan.permuted if task.x != task.y else ():
             array = self._permuted_of(part)
@@ -284,8 +278,27 @@ class _ScoreInputs:
         key = self._context.plan.neighbors_key(block.model, block.a)
         return self._given.get(block) or self._from_store("neighbors", key)
 
-    def _kernels(self, tile: KernelTile, x: int, y: int) -> dict[str, np.ndarray] | None:
-        table = self._given.get(tile)
+    def _root(self, kernel: Kernel, pairs: Sequence[tuple[int, int]], missing: list[Task]) -> TileSums | None:
+        """Return a kernel's sums over all rows; None, and their tasks added to `missing`, if some cannot be had."""
+        plan = self._context.plan
+
+        def parts(tasks: Sequence[KernelTile | KernelProducts]) -> list[Arrays]:
+            found = [{pair: self._kernels(task, *pair) for pair in pairs} for task in tasks]
+            whole = [{pair: arrays for pair, arrays in of.items() if arrays is not None} for of in found]
+            missing.extend(task for task, of in zip(tasks, whole, strict=True) if len(of) < len(pairs))
+            return list(whole)
+
+        if plan.by_products(kernel):
+            ranges = parts([KernelProducts(kernel, part) for part in range(len(plan.ranges))])
+            return None if missing else whole_sums([range_of(of) for of in ranges], pairs)
+        tiles, level = parts([KernelTile(a, b, kernel) for a, b in plan.tiles]), level_of(self._context)
+        if missing:
+            return None
+        sums = [_tile_sums(level, a, b, of) for (a, b), of in zip(plan.tiles, tiles, strict=True)]
+        return merge_tree(sums, plan.n)
+
+    def _kernels(self, task: KernelTile | KernelProducts, x: int, y: int) -> dict[str, np.ndarray] | None:
+        plan, table = self._context.plan, self._given.get(task)
         prefix = f"{x}.{y}."
         if table is not None:
             arrays = table_arrays(table)
@@ -294,7 +307,10 @@ class _ScoreInputs:
             }
             if of_pair:
                 return of_pair
-        key = self._context.plan.kernels_key(tile.a, tile.b, tile.kernel, x, y)
+        if isinstance(task, KernelProducts):
+            key = plan.products_key(task, x, y)
+        else:
+            key = plan.kernels_key(task.a, task.b, task.kernel, x, y)
         stored = self._from_store("kernels", key)
         return None if stored is None else table_arrays(stored)
 
@@ -323,9 +339,7 @@ def _stack_blocks(tables: Sequence[pa.Table]) -> Neighbors:
     )
 
 
-def _tile_sums(
-    level: int, a: int, b: int, arrays: Mapping[tuple[int, int], Mapping[str, np.ndarray]]
-) -> TileSums:
+def _tile_sums(level: int, a: int, b: int, arrays: Arrays) -> TileSums:
     """Put the sums of a tile together again; a model with itself holds its unary sums."""
     unary = {
         name: {x: torch.tensor(found[name]) for (x, y), found in arrays.items() if x == y and name in found}

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from platonic_ray.plan import KernelTile, NeighborTile, PermutedKernel, RowState
+from platonic_ray.engine.work import TILES as TILE_TASKS
 
-TILES = tuple(kind.__name__ for kind in (NeighborTile, KernelTile, PermutedKernel, RowState))
+TILES = tuple(kind.__name__ for kind in TILE_TASKS)
 
 
 @dataclass

@@ -14,12 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from platonic_ray.engine import features, rows, scores, tiles
+from platonic_ray.engine import features, products, rows, scores, tiles
 from platonic_ray.engine.context import Context, MissingInputError
 from platonic_ray.engine.features import Blocks
 from platonic_ray.plan import (
     Clamp,
+    ColumnSums,
     Embed,
+    KernelProducts,
     KernelTile,
     NeighborBlock,
     NeighborTile,
@@ -33,6 +35,9 @@ from platonic_ray.store import Manifest, Store
 
 OBJECTS_ONLY = (NeighborTile, RowState)
 """The tasks whose results are not in the store: it takes less to make them again than to keep them."""
+
+TILES = (NeighborTile, KernelTile, KernelProducts, PermutedKernel, RowState)
+"""The tasks that progress counts as tiles: those that read rows of models."""
 
 Given = Mapping[Any, tuple[pa.Table, ...]]
 
@@ -121,6 +126,17 @@ def _kernel_tile(context: Context, task: KernelTile, given: Given) -> tuple[pa.T
     return tiles.kernel_tile(context, task, blocks, _scales(given)), blocks.bytes_read()
 
 
+def _column_sums(context: Context, task: ColumnSums, given: Given) -> tuple[pa.Table, dict[str, int]]:
+    blocks = Blocks(context, given)
+    return products.column_sums(context, task, blocks), blocks.bytes_read()
+
+
+def _kernel_products(context: Context, task: KernelProducts, given: Given) -> tuple[pa.Table, dict[str, int]]:
+    blocks = Blocks(context, given)
+    columns = {owner: found[0] for owner, found in given.items() if isinstance(owner, ColumnSums)}
+    return products.kernel_products(context, task, blocks, columns), blocks.bytes_read()
+
+
 def _permuted_kernel(context: Context, task: PermutedKernel, given: Given) -> tuple[pa.Table, dict[str, int]]:
     blocks = Blocks(context, given)
     return tiles.permuted_kernel(context, task, blocks, _scales(given)), blocks.bytes_read()
@@ -151,6 +167,8 @@ _DO: dict[type, Any] = {
     NeighborBlock: _neighbor_block,
     Scale: _scale,
     KernelTile: _kernel_tile,
+    ColumnSums: _column_sums,
+    KernelProducts: _kernel_products,
     PermutedKernel: _permuted_kernel,
     RowState: _row_state,
     Score: _score,

@@ -1,12 +1,14 @@
 """Pure planning: shapes and keys in; tasks, costs and forecasts out (docs/scaling.md says how it thinks)."""
 
-from platonic_ray.plan.blocks import choose_block_rows
+from platonic_ray.plan.blocks import choose_block_rows, choose_product_rows
 from platonic_ray.plan.graph import TaskGraph
 from platonic_ray.plan.keys import PlannedModel, features_key
 from platonic_ray.plan.plan import Plan, found, needed
 from platonic_ray.plan.tasks import (
     Clamp,
+    ColumnSums,
     Embed,
+    KernelProducts,
     KernelTile,
     NeighborBlock,
     NeighborTile,
@@ -22,7 +24,9 @@ from platonic_ray.plan.tasks import (
 
 __all__ = [
     "Clamp",
+    "ColumnSums",
     "Embed",
+    "KernelProducts",
     "KernelTile",
     "NeighborBlock",
     "NeighborTile",
@@ -36,6 +40,7 @@ __all__ = [
     "Task",
     "TaskGraph",
     "choose_block_rows",
+    "choose_product_rows",
     "cut",
     "features_key",
     "found",

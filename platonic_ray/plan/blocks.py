@@ -1,14 +1,15 @@
-"""How many rows a block has: the planner's one choice, which changes no number. Pure.
+"""How many rows a block has, and whether linear kernels are summed by blocks at all. Pure.
 
-A function of the study and of its memory for a task alone, not of the machine: keys of what is stored
-name the rows of blocks, and what one machine has stored another is to find.
+The first changes no number; products of rows in place of tiles change scores by rounding alone. Both are
+functions of the study and of its memory for a task alone, not of the machine: keys of what is stored name
+rows, and what one machine has stored another is to find.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from platonic_ray.kernels import MICRO
+from platonic_ray.kernels import LEAF, MICRO, Kernel, product_bytes, worthwhile
 
 TASK_BYTES = 2 * 2**30
 """The memory that a task on tiles may take beside its process, where a study does not say."""
@@ -25,6 +26,7 @@ ID_BYTES = 16
 _FEW_BLOCKS = 4
 _USUAL_BLOCK = 4096
 _MANY_BLOCKS = 16
+_PARTIAL_SHARE = 0.05  # of the bytes of the features: so much may products of ranges take in the store
 _COPIES = 2.5  # shards as they came, the rows prepared, and a block on its way from one to the other
 
 
@@ -77,3 +79,37 @@ def choose_block_rows(
     while rows > MICRO and not fits(rows):
         rows //= 2
     return rows
+
+
+def choose_product_rows(
+    n: int, widths: Sequence[Sequence[int]], kernel: Kernel, block_rows: int = MICRO
+) -> int:
+    """Return the rows of a range whose D × D products are one task; 0 where tiles are less work.
+
+    Ranges are 2^m leaves of the products' tree and no shorter than a block. There are sixteen at most, and
+    fewer where what they leave behind would not be small beside the features.
+
+    :param widths: the widths of the layers of every model; unknown where empty.
+
+    >>> choose_product_rows(1_000_000, [[384], [384]], Kernel()), choose_product_rows(1024, [[384], [384]], Kernel())
+    (65536, 0)
+    """
+    models = dict(enumerate(widths))
+    pairs = [(x, y) for y in models for x in range(y + 1)]
+    if not widths or not worthwhile(models, pairs, n, kernel):
+        return 0
+    products, room = product_bytes(models, pairs), _PARTIAL_SHARE * 4 * n * sum(map(sum, widths))
+    if products > 2 * room:
+        return 0
+    rows = LEAF
+    while rows < n and (rows < block_rows or rows * _MANY_BLOCKS < n or -(-n // rows) * products > room):
+        rows *= 2
+    return rows
+
+
+def products_bytes(width: int, products: float, rows: int = LEAF) -> float:
+    """Return the memory of a task of products: a leaf of rows of all models, and the products that are held.
+
+    :param width: values a row of all models.
+    """
+    return 4.0 * _COPIES * rows * width + 8 * products + SCRATCH_BYTES

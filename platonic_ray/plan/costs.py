@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from platonic_ray.kernels import MICRO
+from platonic_ray.kernels import LEAF, MICRO, Kernel
 from platonic_ray.plan.blocks import (
     ID_BYTES,
     PANEL_BYTES,
     SCRATCH_BYTES,
     kernel_tile_bytes,
     neighbor_tile_bytes,
+    products_bytes,
 )
 from platonic_ray.plan.machines import Cluster, Machine
 from platonic_ray.plan.tasks import permuted_kernels
@@ -253,6 +254,9 @@ class _Groups:
         width = sum(of.widths)
         products = self._layer_pairs()
         for kernel in of.kernels:
+            if kernel.form == "linear" and of.product_rows:
+                self._products_of(kernel)
+                continue
             scales: list[tuple[int, Release]] = []
             if kernel.median is not None:
                 for at, model in enumerate(of.models):
@@ -298,6 +302,38 @@ class _Groups:
             )
             after = [need for at in range(len(of.models)) for need in self._rows(at, "all")]
             self._permuted.append(self._add("PermutedKernel", kernel.label, len(tasks), task, *after))
+
+    def _products_of(self, kernel: Kernel) -> None:
+        """A linear kernel by D × D products: sums of columns, a model a task, then ranges of rows."""
+        of = self._of
+        total = sum(x * y for at, y in enumerate(of.widths) for x in of.widths[: at + 1])
+        ranges = -(-of.n // of.product_rows)
+        rows, layers = of.n / ranges, sum(model.layers for model in of.models)
+        held = min(of.n, LEAF)
+        columns: list[tuple[int, Release]] = []
+        for at, model in enumerate(of.models):
+            work = Work(
+                entries=of.n * model.width,
+                object_bytes=of.value_bytes * of.n * model.width,
+                written_bytes=8.0 * model.width,
+                output_bytes=8.0 * model.width,
+                peak_bytes=products_bytes(model.width, model.width, held),
+            )
+            columns.append((self._add("ColumnSums", model.name, 1, work, *self._rows(at, "all")), "all"))
+        written = 8.0 * (total + 2 * rows * layers)
+        work = Work(
+            flops=2.0 * rows * total,
+            entries=rows * sum(of.widths),
+            object_bytes=of.value_bytes * rows * sum(of.widths),
+            written_bytes=written,
+            output_bytes=written,
+            peak_bytes=products_bytes(sum(of.widths), (2 + math.log2(1 + rows / held)) * total, held)
+            + written,
+        )
+        after = [need for at in range(len(of.models)) for need in self._rows(at, "all")]
+        self._kernels.append(
+            self._add("KernelProducts", kernel.label, ranges, work, *after, *columns, partial=True)
+        )
 
     def _covariances(self) -> None:
         """Linear kernels as XᵀY of every pair of models: a range of rows a task, summed in trees of eight.

@@ -11,13 +11,15 @@ from functools import cached_property
 
 from platonic_ray.digest import digest
 from platonic_ray.kernels import CLAMPED, Kernel
-from platonic_ray.plan.tasks import PermutedKernel, Scale, Span, cut
+from platonic_ray.plan.tasks import ColumnSums, KernelProducts, PermutedKernel, Scale, Span, cut
 
 _NEIGHBORS_VERSION = 1
 _RECIPES_VERSION = 1
 _PERMUTED_VERSION = 4
 _KERNELS_VERSION = 4
 _SCALES_VERSION = 1
+_COLUMNS_VERSION = 1
+_PRODUCTS_VERSION = 1
 _SCORES_VERSION = 1
 
 
@@ -60,7 +62,8 @@ class Layout:
 
     `k` is the largest k of the study's neighbor metrics (None: there is none), and `row_sums` says
     whether any of them needs the row sums of the linear kernel; `kernels` are those whose sums its
-    metrics need. `permuted` is what the nulls of kernel metrics need, and `drawn` a digest of how their
+    metrics need. Linear ones are summed by products of `product_rows` rows at a time, where that is not 0
+    (by tiles). `permuted` is what the nulls of kernel metrics need, and `drawn` a digest of how their
     permutations are drawn; where `grouped`, samples change places within groups alone. `states` says whether
     any metric needs states of layers that are known beforehand, `winners` whether scores read features of
     layers that only they know. `scoring` is a digest of everything beside two models that their scores depend
@@ -81,6 +84,7 @@ class Layout:
     states: bool = False
     winners: bool = False
     scoring: str = ""
+    product_rows: int = 0
 
     @cached_property
     def shards(self) -> tuple[Span, ...]:
@@ -106,13 +110,25 @@ class Layout:
         """Return the shards that hold the rows of some blocks, ascending."""
         wanted: set[int] = set()
         for block in blocks:
-            span = self.blocks[block]
-            wanted.update(range(span.start // self.shard_rows, -(-span.stop // self.shard_rows)))
+            wanted.update(self.shards_within(self.blocks[block]))
         return tuple(sorted(wanted))
 
     def kernel_shards(self, a: int, b: int) -> tuple[int, ...]:
         """Return the shards that a kernel tile reads: its blocks', and the first for the origin."""
         return self.shards_of(0, a, b)
+
+    @cached_property
+    def ranges(self) -> tuple[Span, ...]:
+        """Rows of each range of products."""
+        return cut(self.n, self.product_rows) if self.product_rows else ()
+
+    def by_products(self, kernel: Kernel) -> bool:
+        """Whether a kernel is summed by products of rows, and not by tiles."""
+        return kernel.form == "linear" and self.product_rows > 0
+
+    def shards_within(self, span: Span) -> tuple[int, ...]:
+        """Return the shards that hold some rows, ascending."""
+        return tuple(range(span.start // self.shard_rows, -(-span.stop // self.shard_rows)))
 
     def clamp_key(self, model: int) -> str:
         """Key of what a model is clamped to: it depends on all of its rows and layers."""
@@ -179,6 +195,34 @@ class Layout:
                 "kernel": kernel.key,
                 "scales": [None if scale is None else self.scales_key(scale) for scale in scales],
                 "tile": [[self.blocks[i].start, self.blocks[i].stop] for i in (a, b)],
+            }
+        )
+
+    def columns_key(self, task: ColumnSums) -> str:
+        """Key of the sums of a model's columns: they depend on all of its rows."""
+        return digest(
+            {
+                "kind": "columns",
+                "version": _COLUMNS_VERSION,
+                "features": self.models[task.model].shard_keys,
+                "recipe": self.recipe,
+                "kernel": task.kernel.key,
+            }
+        )
+
+    def products_key(self, task: KernelProducts, x: int, y: int) -> str:
+        """Key of a pair's products of a range of rows: the rows' own sums depend on all rows of both."""
+        span = self.ranges[task.part]
+        return digest(
+            {
+                "kind": "kernels",
+                "products": _PRODUCTS_VERSION,
+                "unary": x == y,
+                "x": self.models[x].shard_keys,
+                "y": self.models[y].shard_keys,
+                "recipe": self.recipe,
+                "kernel": task.kernel.key,
+                "rows": [span.start, span.stop],
             }
         )
 

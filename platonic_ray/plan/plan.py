@@ -10,11 +10,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 
-from platonic_ray.kernels import CLAMPED
+from platonic_ray.kernels import CLAMPED, MICRO
 from platonic_ray.plan.keys import Layout
 from platonic_ray.plan.tasks import (
     Clamp,
+    ColumnSums,
     Embed,
+    KernelProducts,
     KernelTile,
     NeighborBlock,
     NeighborTile,
@@ -22,6 +24,7 @@ from platonic_ray.plan.tasks import (
     RowState,
     Scale,
     Score,
+    Span,
     Task,
 )
 
@@ -43,7 +46,14 @@ class Plan(Layout):
                     graph[NeighborTile(m, a, b)] = tuple(Embed(m, shard) for shard in self.shards_of(a, b))
                 for a in blocks:
                     graph[NeighborBlock(m, a)] = tuple(NeighborTile(m, min(a, b), max(a, b)) for b in blocks)
-        kernel_tiles = tuple(KernelTile(a, b, kernel) for kernel in self.kernels for a, b in self.tiles)
+        tiled = [kernel for kernel in self.kernels if not self.by_products(kernel)]
+        kernel_tiles = tuple(KernelTile(a, b, kernel) for kernel in tiled for a, b in self.tiles)
+        products = tuple(
+            KernelProducts(kernel, part)
+            for kernel in self.kernels
+            for part in range(len(self.ranges))
+            if self.by_products(kernel)
+        )
         for tile in kernel_tiles:
             shards = self.kernel_shards(tile.a, tile.b)
             found = (self.scale_of(tile.kernel, m) for m in models)
@@ -55,6 +65,15 @@ class Plan(Layout):
             found = (self.scale_of(task.kernel, m) for m in models)
             scales = tuple(scale for scale in found if scale is not None)
             graph[task] = (*scales, *(Embed(m, shard) for m in models for shard in range(len(self.shards))))
+        for product in products:
+            columns = tuple(ColumnSums(m, product.kernel) for m in models)
+            for column in columns:
+                graph[column] = tuple(Embed(column.model, shard) for shard in range(len(self.shards)))
+            # Beside the range's rows, the first, for the origin.
+            first = Span(0, min(MICRO, self.n))
+            within = self.shards_within(self.ranges[product.part])
+            shards = tuple(sorted({*self.shards_within(first), *within}))
+            graph[product] = (*columns, *(Embed(m, shard) for m in models for shard in shards))
         embeds = {m: tuple(Embed(m, shard) for shard in range(len(self.shards))) for m in models}
         if self.states:
             graph.update({RowState(m): embeds[m] for m in models})
@@ -64,7 +83,7 @@ class Plan(Layout):
             neighbors = [NeighborBlock(m, a) for m in both for a in blocks if self.k]
             states = [RowState(m) for m in both if self.states]
             features = [embed for m in both for embed in embeds[m] if self.winners]
-            graph[Score(x, y)] = (*neighbors, *kernel_tiles, *permuted, *states, *features)
+            graph[Score(x, y)] = (*neighbors, *kernel_tiles, *products, *permuted, *states, *features)
         return self._with_clamps(graph) if self.recipe in CLAMPED else graph
 
     def _with_clamps(self, graph: dict[Task, tuple[Task, ...]]) -> dict[Task, tuple[Task, ...]]:
@@ -84,7 +103,7 @@ class Plan(Layout):
         if isinstance(task, NeighborTile | KernelTile):
             cells = len(self.blocks[task.a]) * len(self.blocks[task.b]) / (2 if task.a == task.b else 1)
             return cells * (len(self.pairs) if isinstance(task, KernelTile) else 1)
-        return float(self.n) if isinstance(task, Scale | RowState) else 0.0
+        return float(self.n) if isinstance(task, Scale | ColumnSums | KernelProducts | RowState) else 0.0
 
     def artifacts(self, task: Task) -> tuple[tuple[str, str], ...]:
         """Return the (kind, key) of everything durable that a task makes; empty for the others."""
@@ -96,6 +115,11 @@ class Plan(Layout):
             return (("neighbors", self.neighbors_key(task.model, task.a)),)
         if isinstance(task, Scale):
             return (("scales", self.scales_key(task)),)
+        if isinstance(task, ColumnSums):
+            return (("columns", self.columns_key(task)),)
+        if isinstance(task, KernelProducts):
+            keys = (self.products_key(task, x, y) for x, y in self.pairs)
+            return tuple(("kernels", key) for key in keys)
         if isinstance(task, PermutedKernel):
             keys = (self.permuted_key(task, x, y) for x, y in self.pairs if x != y)
             return tuple(("permuted", key) for key in keys)

@@ -11,6 +11,8 @@ the fixed tree and no choice changes a number).
     NeighborBlock(model, a)      the merge over all b                         kind `neighbors`
     Scale(model, precision)      median distance of every layer               kind `scales`
     KernelTile(a, b, kernel)     sums of one kernel, every pair of models     kind `kernels`
+    ColumnSums(model, kernel)    sums of columns of every layer                kind `columns`
+    KernelProducts(kernel, …)    D × D products of a range of rows, instead    kind `kernels`
     PermutedKernel(…)            the same under permutations of samples       kind `permuted`
     RowState(model)              states of the rows family, layers asked for  lives as an object only
     Score(x, y)                  every layer pair of two models, all metrics  in the result
@@ -111,6 +113,22 @@ class KernelTile:
 
 
 @dataclass(frozen=True)
+class ColumnSums:
+    """The sums of the columns of every layer of one model, moved as for a linear kernel; a barrier for the model."""
+
+    model: int
+    kernel: Kernel
+
+
+@dataclass(frozen=True)
+class KernelProducts:
+    """D × D products of the rows of range number `part`, for every pair of models: sums of a linear kernel."""
+
+    kernel: Kernel
+    part: int
+
+
+@dataclass(frozen=True)
 class PermutedKernel:
     """Inner products of one kernel under permutations `start` … `stop − 1`, for every pair of models.
 
@@ -138,4 +156,16 @@ class Score:
     y: int
 
 
-Task = Embed | Clamp | NeighborTile | NeighborBlock | Scale | KernelTile | RowState | PermutedKernel | Score
+Task = (
+    Embed
+    | Clamp
+    | NeighborTile
+    | NeighborBlock
+    | Scale
+    | KernelTile
+    | ColumnSums
+    | KernelProducts
+    | RowState
+    | PermutedKernel
+    | Score
+)

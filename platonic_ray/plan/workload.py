@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from platonic_ray.kernels import CLAMPED, MOST_PERMUTED, Kernel
-from platonic_ray.plan.blocks import TASK_BYTES, choose_block_rows
+from platonic_ray.plan.blocks import TASK_BYTES, choose_block_rows, choose_product_rows
 from platonic_ray.plan.plan import Plan
 
 VALUE_BYTES = {"float32": 4, "float16": 2}
@@ -54,8 +54,9 @@ class Workload:
     `k` is the largest k (None: no neighbors are wanted) and `neighbor_metrics` how many metrics use it;
     `permutations` of neighbors are drawn for each; `permuted` are (kernel, permutations). `row_layers` is
     how many layers of a model the rows family takes, 0 for none. With `queries`, only so many rows ask
-    for neighbors, and the gallery is read once, as a stream. With `covariances`, linear kernels are
-    summed as D × D products in one pass over the rows instead of by tiles. `by_layer` cuts tiles of
+    for neighbors, and the gallery is read once, as a stream. Linear kernels are summed as D × D products in
+    one pass over ranges of `product_rows` rows, where that is not 0, instead of by tiles; with `covariances`,
+    in trees of pairs and ranges, for more of them than a study's tasks would hold. `by_layer` cuts tiles of
     neighbors by layer too. A feature is stored, and read again, in `value_bytes`.
     """
 
@@ -72,6 +73,7 @@ class Workload:
     row_layers: int = 0
     clamped: bool = False
     queries: int | None = None
+    product_rows: int = 0
     covariances: bool = False
     by_layer: bool = False
     value_bytes: int = 4
@@ -104,6 +106,7 @@ class Workload:
             permuted=tuple(drawn.items()),
             row_layers=row_layers if plan.states or plan.winners else 0,
             clamped=plan.recipe in CLAMPED,
+            product_rows=plan.product_rows,
             value_bytes=value_bytes,
         )
 
@@ -125,7 +128,10 @@ class Workload:
     def at(self, n: int, task_bytes: float = TASK_BYTES) -> Workload:
         """Return the same study of n samples, in blocks that the planner would choose for them."""
         widths = [model.widths for model in self.models]
-        kernels = bool(self.kernels) and not self.covariances
+        # As `prepare` chooses them.
+        products = {kernel: choose_product_rows(n, widths, kernel) for kernel in self.kernels}
+        kernels = not all(products.values()) and not self.covariances
         rows = choose_block_rows(n, widths, self.k, kernels, task_bytes)
+        ranges = [choose_product_rows(n, widths, kernel, rows) for kernel in self.kernels if products[kernel]]
         permuted = self.permuted if n <= MOST_PERMUTED else ()  # there is no such null beyond
-        return replace(self, n=n, block_rows=rows, permuted=permuted)
+        return replace(self, n=n, block_rows=rows, product_rows=max(ranges, default=0), permuted=permuted)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from platonic_ray.digest import digest
 from platonic_ray.errors import StudyError
-from platonic_ray.kernels import MICRO, Kernel
+from platonic_ray.kernels import LEAF, MICRO, Kernel
 from platonic_ray.plan import (
     Embed,
     KernelTile,
@@ -19,7 +19,7 @@ from platonic_ray.plan import (
     cut,
     permuted_kernels,
 )
-from platonic_ray.plan.blocks import ID_BYTES, choose_block_rows
+from platonic_ray.plan.blocks import ID_BYTES, choose_block_rows, choose_product_rows
 from platonic_ray.plan.costs import PROCESS_BYTES, Work, groups_of, task_seconds
 from platonic_ray.plan.machines import Cluster, Machine, Speed, gpu_machine
 from platonic_ray.plan.scales import corpus, internet
@@ -29,7 +29,9 @@ LINEAR = Kernel("linear")
 SHAPES = (ModelShape("a", (8, 8)), ModelShape("b", (16,), parameters=1000, tokens=5))
 
 
-def made(n, shard_rows, block_rows, recipe="l2", kernels=(LINEAR,), permutations=0, states=False):
+def made(
+    n, shard_rows, block_rows, recipe="l2", kernels=(LINEAR,), permutations=0, states=False, product_rows=0
+):
     shards = len(cut(n, shard_rows))
     models = tuple(
         PlannedModel(
@@ -38,7 +40,18 @@ def made(n, shard_rows, block_rows, recipe="l2", kernels=(LINEAR,), permutations
         for shape in SHAPES
     )
     permuted = permuted_kernels(LINEAR, permutations) if permutations else ()
-    return Plan(n, shard_rows, block_rows, recipe, 10, kernels, models, permuted, states=states)
+    return Plan(
+        n,
+        shard_rows,
+        block_rows,
+        recipe,
+        10,
+        kernels,
+        models,
+        permuted,
+        states=states,
+        product_rows=product_rows,
+    )
 
 
 @given(
@@ -49,10 +62,13 @@ def made(n, shard_rows, block_rows, recipe="l2", kernels=(LINEAR,), permutations
     kernels=st.sampled_from([(), (LINEAR,), (LINEAR, Kernel("rbf", median=1.0))]),
     permutations=st.sampled_from([0, 202]),
     states=st.booleans(),
+    product_rows=st.sampled_from([0, 512, 2048]),
 )
 @settings(max_examples=40)
-def test_groups_count_the_tasks_of_the_plan(n, shard_rows, block_rows, recipe, kernels, permutations, states):
-    plan = made(n, shard_rows, block_rows, recipe, kernels, permutations, states)
+def test_groups_count_the_tasks_of_the_plan(
+    n, shard_rows, block_rows, recipe, kernels, permutations, states, product_rows
+):
+    plan = made(n, shard_rows, block_rows, recipe, kernels, permutations, states, product_rows)
     counted: Counter[str] = Counter()
     for group in groups_of(Workload.of(plan, SHAPES, neighbor_metrics=1, row_layers=1)):
         counted[group.kind] += group.count
@@ -177,12 +193,38 @@ def test_blocks_fit_the_memory_of_a_task_unless_even_the_smallest_does_not(n, wi
     assert rows == MICRO or max(peaks) <= gib * 2**30
 
 
-def test_partial_results_of_a_million_samples_are_under_a_tenth_of_the_features():
+def partial_bytes(work):
+    return sum(group.total("written_bytes") for group in groups_of(work) if group.partial)
+
+
+@pytest.mark.parametrize("kernel", [LINEAR, Kernel("rbf", sigma=1.0)])
+def test_partial_results_of_a_million_samples_are_under_a_tenth_of_the_features(kernel):
     shapes = (ModelShape("a", (384,)), ModelShape("b", (384,)))
-    work = Workload(2, 256, 256, shapes, 10, kernels=(LINEAR,)).at(1_000_000)
-    written = sum(group.total("written_bytes") for group in groups_of(work) if group.partial)
-    assert 0 < written < work.feature_bytes / 10
-    usual = sum(
-        group.total("written_bytes") for group in groups_of(replace(work, block_rows=4096)) if group.partial
-    )
-    assert usual > work.feature_bytes / 2  # what blocks of 4,096 rows would leave
+    work = Workload(2, 256, 256, shapes, 10, kernels=(kernel,)).at(1_000_000)
+    assert 0 < partial_bytes(work) < work.feature_bytes / 10
+    if kernel != LINEAR:  # what tiles of 4,096 rows would leave
+        assert partial_bytes(replace(work, block_rows=4096)) > work.feature_bytes / 2
+
+
+@given(
+    n=st.integers(2, 10**9),
+    widths=st.lists(
+        st.lists(st.sampled_from([1, 64, 384, 4096]), min_size=1, max_size=5), min_size=1, max_size=4
+    ),
+    block_rows=st.sampled_from([256, 4096, 2**16, 2**20]),
+)
+def test_products_are_taken_where_they_are_less_work_than_cells_and_leave_little(n, widths, block_rows):
+    rows = choose_product_rows(n, widths, LINEAR, block_rows)
+    assert not choose_product_rows(n, widths, Kernel("euclidean"), block_rows)
+    if not rows:
+        return
+    assert rows % LEAF == 0
+    assert (rows // LEAF).bit_count() == 1
+    assert rows >= min(block_rows, n)
+    shapes = tuple(ModelShape(str(at), tuple(of)) for at, of in enumerate(widths))
+    by_products = Workload(n, 256, block_rows, shapes, kernels=(LINEAR,), product_rows=rows)
+    by_tiles = replace(by_products, product_rows=0)
+    flops = [sum(group.total("flops") for group in groups_of(work)) for work in (by_products, by_tiles)]
+    assert flops[0] < 3 * flops[1]
+    of_rows = 16 * n * sum(map(len, widths))  # two numbers a row and layer, whatever its width
+    assert partial_bytes(by_products) - of_rows <= by_products.feature_bytes / 10
