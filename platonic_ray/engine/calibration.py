@@ -39,7 +39,7 @@ from platonic_ray.plan.workload import ModelShape, Workload
 from platonic_ray.store import Store, feature_table
 from platonic_ray.study import Study
 
-_VERSION = 1
+_VERSION = 2
 _TERMS = ("flops", "cells", "entries")
 _DISPATCHED = 300
 
@@ -64,6 +64,10 @@ _SMALL = (
     _Small(1024, 512, 2, 256, 10, 10),
     _Small(1536, 128, 1, 512, 10, 0),
     _Small(512, 32, 4, 256, 20, 20),
+    # Of so many rows neighbors go by tiles within a task's, and linear kernels by products.
+    _Small(8192, 64, 2, 4096, 50, 0),
+    _Small(16384, 128, 1, 4096, 10, 0),
+    _Small(16384, 384, 1, 8192, 10, 0),
 )
 
 
@@ -232,13 +236,13 @@ def _task_speeds(folder: Path) -> dict[str, dict[str, float]]:
         if at == 0:
             continue
         work: dict[str, list[float]] = defaultdict(lambda: [0.0] * len(_TERMS))
+        paces = {}
         for group in groups_of(workload):
-            work[group.kind] = [
-                sum(pair)
-                for pair in zip(work[group.kind], (group.total(term) for term in _TERMS), strict=True)
-            ]
+            paces[group.kind] = group.pace
+            terms = [group.total(term) for term in _TERMS]
+            work[group.kind] = [sum(pair) for pair in zip(work[group.kind], terms, strict=True)]
         for kind, seconds in taken.items():
-            seen[kind].append(([*work[kind], float(counts[kind])], seconds))
+            seen[paces[kind]].append(([*work[kind], float(counts[kind])], seconds))
     return {kind: _fit(rows) for kind, rows in seen.items()}
 
 

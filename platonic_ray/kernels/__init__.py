@@ -49,6 +49,7 @@ from platonic_ray.kernels.moments import (
     worthwhile,
 )
 from platonic_ray.kernels.neighbors import (
+    DENSE_CELLS,
     TopK,
     exact_ids,
     exact_neighbors,
@@ -91,6 +92,7 @@ from platonic_ray.kernels.whole import Cells, inner_of_cells
 __all__ = [
     "AT_ONCE",
     "CLAMPED",
+    "DENSE_CELLS",
     "LANES",
     "LEAF",
     "MICRO",

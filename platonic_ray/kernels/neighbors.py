@@ -6,7 +6,7 @@ nearest; where it leaves their order open, the canonical dot decides, and it alo
 ordered by the tie rule. So the result is a function of the prepared rows and of nothing else.
 
 Small problems are one dense matrix (`search`), which is cheap for many layers of few samples; from
-`_DENSE_CELLS` cells on, tiles go by that are never held (`sweep`).
+`DENSE_CELLS` cells on, tiles go by that are never held (`sweep`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from platonic_ray.kernels.ties import Digest, TieRule, Ties
 from platonic_ray.kernels.topk import TopK, check_similarity, merge_neighbors, tied_share
 
 __all__ = [
+    "DENSE_CELLS",
     "TopK",
     "exact_ids",
     "exact_neighbors",
@@ -36,7 +37,8 @@ __all__ = [
     "tile_neighbors_of_both",
 ]
 
-_DENSE_CELLS = 2**22
+DENSE_CELLS = 2**22
+"""So many cells of queries and gallery are one dense matrix; of more, tiles go by."""
 
 
 def tile_neighbors(
@@ -60,7 +62,7 @@ def tile_neighbors(
     """
     check_similarity(similarity)
     q, g = queries.shape[0], gallery.shape[0]
-    if q * g <= _DENSE_CELLS:
+    if q * g <= DENSE_CELLS:
         return TopK(*Search(gallery, gallery_ids, k + 1, rule, similarity).nearest(queries, query_ids))
     if queries is gallery and query_ids is gallery_ids:
         return _all_against_all(queries, query_ids, k, rule, similarity)
@@ -85,7 +87,7 @@ def tile_neighbors_of_both(
     """
     check_similarity(similarity)
     m, n = a.shape[0], b.shape[0]
-    if m * n <= _DENSE_CELLS:
+    if m * n <= DENSE_CELLS:
         return (
             tile_neighbors(a, b, ids_a, ids_b, k, rule, similarity),
             tile_neighbors(b, a, ids_b, ids_a, k, rule, similarity),
@@ -115,7 +117,7 @@ def exact_neighbors(
     """
     n, rule = _checked(rows, k, similarity, digest, ties)
     ids = torch.arange(n, device=rows.device)
-    if n * n <= _DENSE_CELLS:
+    if n * n <= DENSE_CELLS:
         return TopK(*Search(rows, ids, k + 1, rule, similarity).nearest(rows, ids, tally))
     return _all_against_all(rows, ids, k, rule, similarity, block_rows, tally)
 
@@ -192,7 +194,7 @@ def exact_ids(
     :raises StudyError: as `exact_neighbors`.
     """
     n, rule = _checked(rows, k, similarity, digest, ties)
-    if n * n > _DENSE_CELLS:
+    if n * n > DENSE_CELLS:
         ids = exact_neighbors(rows, k, digest, similarity, ties, tally=tally).ids
         return ids if ordered else ids[:, :k].sort(dim=1).values
     want: Literal["order", "set"] = "order" if ordered else "set"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from platonic_ray.kernels import LEAF, MICRO, Kernel
+from platonic_ray.kernels import DENSE_CELLS, LEAF, MICRO, Kernel
 from platonic_ray.plan.blocks import (
     ID_BYTES,
     PANEL_BYTES,
@@ -62,8 +62,8 @@ class Group:
 
     `after` names the groups that its tasks read, by index, and how they come free: a share of the tasks as
     that share of the rows is there, its square where a task reads two blocks, or none before "all". A
-    worker spends `setup_s` before the first task of a group: loading a model. What is not `durable`
-    goes with its node.
+    worker reads `setup_bytes` before the first task of a group: a model. What is not `durable` goes with its
+    node. Where one kind of task has two ways to work, `way` names that of the group.
     """
 
     kind: str
@@ -74,6 +74,12 @@ class Group:
     setup_bytes: float = 0.0
     durable: bool = True
     partial: bool = False
+    way: str = ""
+
+    @property
+    def pace(self) -> str:
+        """What a machine's speed at these tasks is called."""
+        return self.way or self.kind
 
     def total(self, name: str) -> float:
         """Return the sum of one figure over all tasks."""
@@ -82,7 +88,7 @@ class Group:
 
 def seconds_of(group: Group, cluster: Cluster) -> float:
     """Return the expected seconds of one task on a busy worker of a cluster."""
-    return task_seconds(group.kind, group.work, cluster)
+    return task_seconds(group.pace, group.work, cluster)
 
 
 def task_seconds(kind: str, work: Work, cluster: Cluster) -> float:
@@ -206,8 +212,11 @@ class _Groups:
                 output_bytes=output,
                 peak_bytes=peak,
             )
+            way = "NeighborSweep" if held * held > DENSE_CELLS else ""
             after = self._rows(at, "tiles")
-            tiles.append(self._add("NeighborTile", model.name, count * parts, tile, *after, durable=False))
+            tiles.append(
+                self._add("NeighborTile", model.name, count * parts, tile, *after, durable=False, way=way)
+            )
         rows = of.n / self._blocks
         merged = rows * layers * keep
         block = Work(

@@ -63,7 +63,7 @@ def make(case: tuple[str, int, int, int], normalize: bool) -> torch.Tensor:
 @pytest.fixture(params=["compiled", "torch"])
 def tiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every search goes by tiles, whose candidates are filtered by compiled loops or by torch."""
-    monkeypatch.setattr(neighbors_module, "_DENSE_CELLS", 0)
+    monkeypatch.setattr(neighbors_module, "DENSE_CELLS", 0)
     if request.param == "torch":
         monkeypatch.setattr(collect, "native", lambda: None)
         monkeypatch.setattr(exhaustive, "loops_for", lambda rows, size: None)
@@ -118,7 +118,7 @@ def test_a_tile_that_serves_both_sides_finds_what_two_searches_find(similarity, 
         both = tile_neighbors_of_both(a, b, ids_a, ids_b, k, rule, similarity)
         overlapping = tile_neighbors(rows[: at + 1], b, ids[: at + 1], ids_b, k, rule, similarity)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbors_module, "_DENSE_CELLS", 2**62)
+        patch.setattr(neighbors_module, "DENSE_CELLS", 2**62)
         for found, (x, y, of_x, of_y) in (
             (both[0], (a, b, ids_a, ids_b)),
             (both[1], (b, a, ids_b, ids_a)),
