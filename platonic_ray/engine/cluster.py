@@ -22,13 +22,17 @@ HALF_CORE = 0.5
 
 @dataclass(frozen=True)
 class Resources:
-    """What a cluster has: CPU cores and GPUs, in all and on its largest node; bytes of object store."""
+    """What a cluster has: CPU cores and GPUs, in all and on its largest node; bytes of object store.
+
+    `core_bytes` is the memory of a core, on the node with cores that has the least of it; 0 where there is none.
+    """
 
     cpus: float
     gpus: float
     node_cpus: float
     node_gpus: float
     object_store_bytes: int
+    core_bytes: float = 0.0
 
 
 def connect(address: str | None = None) -> bool:
@@ -88,7 +92,26 @@ def resources() -> Resources:
         node_cpus=max((node.get("CPU", 0.0) for node in nodes), default=0.0),
         node_gpus=max((node.get("GPU", 0.0) for node in nodes), default=0.0),
         object_store_bytes=int(total.get("object_store_memory", 0)),
+        core_bytes=min(
+            (node.get("memory", 0.0) / node["CPU"] for node in nodes if node.get("CPU")), default=0.0
+        ),
     )
+
+
+def cores_for(peak_bytes: float, there: Resources) -> float:
+    """Return the cores that Ray is told of a task: half of one, or as many as have the memory that it takes.
+
+    Memory goes by cores and not by Ray's own resource of that name, for which an autoscaler brings no node
+    of a kind whose memory nobody has stated. What no node has gets the whole of the largest.
+
+    >>> small = Resources(8, 0, 8, 0, 0, core_bytes=2e9)
+    >>> [cores_for(peak, small) for peak in (0, 1e9, 1.1e9, 5e9, 1e12)]
+    [0.5, 0.5, 1.0, 2.5, 8]
+    """
+    if not there.core_bytes:
+        return HALF_CORE
+    halves = -(-peak_bytes // (there.core_bytes * HALF_CORE))
+    return max(HALF_CORE, min(HALF_CORE * halves, there.node_cpus))
 
 
 def nodes() -> dict[str, dict[str, float]]:

@@ -17,7 +17,11 @@ from platonic_ray.engine.prepare import Prepared, parameters_of, prepare
 from platonic_ray.engine.run import default_store
 from platonic_ray.errors import PlatonicRayError, StudyError
 from platonic_ray.models import ModelSpec, describe
-from platonic_ray.plan import Embed, KernelProducts, KernelTile, PermutedKernel, Score, Task, found, needed
+from platonic_ray.plan import (
+    found,
+    needed,
+)
+from platonic_ray.plan.costs import groups_of, name_of
 from platonic_ray.plan.forecast import Forecast, forecast
 from platonic_ray.plan.machines import Cluster
 from platonic_ray.plan.simulate import Losses
@@ -76,7 +80,7 @@ def forecast_study(
         plan = prepared.context.plan
         there = found(plan, lambda kind, key: store.manifest(kind, key) is not None)
         finished = store.manifest("results", prepared.key) is not None
-        todo = Counter() if finished else Counter(_named(prepared, task) for task in needed(plan, there))
+        todo = Counter() if finished else Counter(name_of(plan, task) for task in needed(plan, there))
     else:
         workload = workload.at(samples, task_bytes)
     told = forecast(workload, cluster, todo, losses, price_h, task_bytes)
@@ -91,7 +95,7 @@ def workload_of(prepared: Prepared) -> Workload:
     rows = [metric for metric in context.metrics if metric.family == "rows"]
     return Workload.of(
         context.plan,
-        shapes_of(context.specs, context.open_dataset(), [model.view for model in context.plan.models]),
+        shapes_of(context.specs, prepared.dataset, [model.view for model in context.plan.models]),
         neighbor_metrics=len(neighbor_metrics),
         permutations=max((drawn.get(metric.label, 0) for metric in neighbor_metrics), default=0),
         row_layers=len(rows),
@@ -146,12 +150,14 @@ def _tokens(spec: ModelSpec, dataset: Dataset, view: str) -> float:
     return sum(min(longest, 2 + len(text) / _LETTERS_A_TOKEN) for text in texts) / len(samples)
 
 
-def _named(prepared: Prepared, task: Task) -> tuple[str, str]:
-    """Return the kind and label of the group that a task belongs to."""
-    kind = type(task).__name__
-    if isinstance(task, KernelTile | KernelProducts | PermutedKernel):
-        return kind, task.kernel.label
-    if isinstance(task, Score):
-        return kind, ""
-    assert isinstance(task, Embed) or hasattr(task, "model")
-    return kind, prepared.context.plan.models[task.model].name
+def peaks_of(prepared: Prepared) -> dict[tuple[str, str], float]:
+    """Return the bytes that the largest task of each group takes, by the group's name (`name_of`).
+
+    Empty where a model cannot be described: that is no error here.
+    """
+    with contextlib.suppress(PlatonicRayError):
+        peaks: dict[tuple[str, str], float] = {}
+        for group in groups_of(workload_of(prepared)):
+            peaks[group.name] = max(peaks.get(group.name, 0.0), group.work.peak_bytes)
+        return peaks
+    return {}

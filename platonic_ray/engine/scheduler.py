@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +39,7 @@ from platonic_ray.engine.watching import Machines
 from platonic_ray.engine.work import OBJECTS_ONLY, TILES
 from platonic_ray.errors import RunError
 from platonic_ray.plan import Clamp, ColumnSums, Embed, RowState, Score, Task, TaskGraph
+from platonic_ray.plan.costs import name_of
 
 _TASKS_PER_CORE = 3
 _OBJECT_STORE_SHARE = 0.4
@@ -56,9 +57,11 @@ class Scheduler:
         progress: ProgressDisplay,
         sharing: Sharing,
         costs: Sequence[float],
+        peaks: Mapping[tuple[str, str], float],
         told_to_end: threading.Event,
     ) -> None:
         self._told_to_end = told_to_end
+        self._peaks = peaks
         self.context = context
         self.plan = context.plan
         self.graph = graph
@@ -194,8 +197,13 @@ class Scheduler:
     def _send(self, task: Task, slots: remote.Slots, refs: list[ObjectRef]) -> None:
         pieces = self.losses.pieces(task)
         environment, renewed = self.losses.renewed_environment()
+        there = self.machines.resources
         # What ran out of memory runs alone on its node.
-        cores = self.machines.resources.node_cpus if pieces else cluster.HALF_CORE
+        cores = (
+            there.node_cpus
+            if pieces
+            else cluster.cores_for(self._peaks.get(name_of(self.plan, task), 0.0), there)
+        )
         function = remote.run_task.options(
             name=label(self.plan, task),
             num_cpus=max(cores, cluster.HALF_CORE),

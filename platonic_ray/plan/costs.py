@@ -23,7 +23,8 @@ from platonic_ray.plan.blocks import (
     products_bytes,
 )
 from platonic_ray.plan.machines import Cluster, Machine
-from platonic_ray.plan.tasks import permuted_kernels
+from platonic_ray.plan.plan import Plan
+from platonic_ray.plan.tasks import KernelProducts, KernelTile, PermutedKernel, Score, Task, permuted_kernels
 from platonic_ray.plan.workload import ModelShape, Workload
 
 PROCESS_BYTES = 450 * 2**20
@@ -81,9 +82,22 @@ class Group:
         """What a machine's speed at these tasks is called."""
         return self.way or self.kind
 
+    @property
+    def name(self) -> tuple[str, str]:
+        """What its tasks are told by; see `name_of`."""
+        return self.kind, "" if self.kind == "Score" else self.label
+
     def total(self, name: str) -> float:
         """Return the sum of one figure over all tasks."""
         return self.count * getattr(self.work, name)
+
+
+def name_of(plan: Plan, task: Task) -> tuple[str, str]:
+    """Return the kind and label of the groups that a task of a plan belongs to."""
+    kind = type(task).__name__
+    if isinstance(task, KernelTile | KernelProducts | PermutedKernel):
+        return kind, task.kernel.label
+    return (kind, "") if isinstance(task, Score) else (kind, plan.models[task.model].name)
 
 
 def seconds_of(group: Group, cluster: Cluster) -> float:

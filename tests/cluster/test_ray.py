@@ -21,6 +21,7 @@ from support import (
 
 import platonic_ray as pr
 from platonic_ray.engine import attempts
+from platonic_ray.engine.calibration import write_study
 from platonic_ray.engine.fleet import Fleet
 from platonic_ray.store import Store
 
@@ -57,6 +58,19 @@ def test_kernels_on_the_median_distance_are_those_of_the_run_in_this_process(clu
     assert score_bytes(pr.align(distributed, quiet=True)) == score_bytes(pr.align(study, quiet=True))
     events = events_of(distributed)
     assert sum(event["event"] == "Scale" for event in events) == 2
+    assert not any(event["event"] == "lost" for event in events)
+
+
+def test_products_of_ranges_of_rows_are_those_of_the_run_in_this_process(cluster, tmp_path):
+    study = write_study(tmp_path / "features", 20_000, [[24, 16], [32]]).replace(
+        metrics=[{"name": "cka"}, {"name": "unbiased_cka"}],
+        shard_rows=8000,
+        run={"engine": "local", "store": str(tmp_path / "local")},
+    )
+    distributed = on_ray(study, tmp_path / "ray")
+    assert score_bytes(pr.align(distributed, quiet=True)) == score_bytes(pr.align(study, quiet=True))
+    events = events_of(distributed)
+    assert sum(event["event"] == "KernelProducts" for event in events) == 2
     assert not any(event["event"] == "lost" for event in events)
 
 
