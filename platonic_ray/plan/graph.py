@@ -41,7 +41,7 @@ class TaskGraph:
                 self._dependents[need].append(task)
         self._done = set(done)
         self._taken: set[Task] = set()
-        self._waiting: dict[Task, set[Task]] = {}
+        self._waiting: dict[Task, int] = {}  # for so many tasks that are not done
         self._ready: set[Task] = set()
         self._queue: list[tuple[int, float, int, Task]] = []  # may hold tasks that are no longer ready
         self._embeds: dict[int, deque[Embed]] = {}
@@ -53,7 +53,7 @@ class TaskGraph:
         if any(need in self._refused for need in self._prerequisites[task]):
             self.refuse(task)
             return
-        waiting = {need for need in self._prerequisites[task] if need not in self._done}
+        waiting = sum(need not in self._done for need in self._prerequisites[task])
         if waiting:
             self._waiting[task] = waiting
         elif isinstance(task, Embed):
@@ -107,14 +107,14 @@ class TaskGraph:
         """Mark a taken task done. Returns the tasks whose results nobody will read any more."""
         self._taken.discard(task)
         self._refused.discard(task)
-        self._done.add(task)
-        for dependent in self._dependents[task]:
-            waiting = self._waiting.get(dependent)
-            if waiting is not None:
-                waiting.discard(task)
-                if not waiting:
-                    del self._waiting[dependent]
-                    self._enqueue(dependent)
+        if task not in self._done:
+            self._done.add(task)
+            for dependent in self._dependents[task]:
+                if dependent in self._waiting:
+                    self._waiting[dependent] -= 1
+                    if not self._waiting[dependent]:
+                        del self._waiting[dependent]
+                        self._enqueue(dependent)
         return [need for need in self._prerequisites[task] if self._unread(need)]
 
     def give_back(self, task: Task) -> None:
@@ -147,8 +147,8 @@ class TaskGraph:
                 continue
             if dependent not in self._waiting:
                 self._forget_ready(dependent)
-                self._waiting[dependent] = set()
-            self._waiting[dependent].add(task)
+                self._waiting[dependent] = 0
+            self._waiting[dependent] += 1
 
     def _forget_ready(self, task: Task) -> None:
         self._ready.discard(task)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 
-from platonic_ray.kernels import CLAMPED, MICRO
+from platonic_ray.kernels import CLAMPED, MICRO, Kernel
 from platonic_ray.plan.keys import Layout
 from platonic_ray.plan.tasks import (
     Clamp,
@@ -37,15 +37,17 @@ class Plan(Layout):
     def prerequisites(self) -> dict[Task, tuple[Task, ...]]:
         """Every task of the plan, with the tasks whose results it reads."""
         models, blocks = range(len(self.models)), range(len(self.blocks))
-        graph: dict[Task, tuple[Task, ...]] = {}
-        for m in models:
-            graph.update({Embed(m, shard): () for shard in range(len(self.shards))})
+        # Each once: of a million samples there are thousands a tile, and a tile a pair of blocks.
+        embeds = {m: tuple(Embed(m, shard) for shard in range(len(self.shards))) for m in models}
+        graph: dict[Task, tuple[Task, ...]] = {embed: () for of in embeds.values() for embed in of}
         if self.k:
+            within = {tile: self.shards_of(*tile) for tile in self.tiles}
             for m in models:
-                for a, b in self.tiles:
-                    graph[NeighborTile(m, a, b)] = tuple(Embed(m, shard) for shard in self.shards_of(a, b))
+                tiles = {(a, b): NeighborTile(m, a, b) for a, b in self.tiles}
+                for at, searched in tiles.items():
+                    graph[searched] = tuple(embeds[m][shard] for shard in within[at])
                 for a in blocks:
-                    graph[NeighborBlock(m, a)] = tuple(NeighborTile(m, min(a, b), max(a, b)) for b in blocks)
+                    graph[NeighborBlock(m, a)] = tuple(tiles[min(a, b), max(a, b)] for b in blocks)
         tiled = [kernel for kernel in self.kernels if not self.by_products(kernel)]
         kernel_tiles = tuple(KernelTile(a, b, kernel) for kernel in tiled for a, b in self.tiles)
         products = tuple(
@@ -56,25 +58,18 @@ class Plan(Layout):
         )
         for tile in kernel_tiles:
             shards = self.kernel_shards(tile.a, tile.b)
-            found = (self.scale_of(tile.kernel, m) for m in models)
-            scales = tuple(scale for scale in found if scale is not None)
-            for scale in scales:
-                graph[scale] = tuple(Embed(scale.model, shard) for shard in range(len(self.shards)))
-            graph[tile] = (*scales, *(Embed(m, shard) for m in models for shard in shards))
-        for task in self.permuted:
-            found = (self.scale_of(task.kernel, m) for m in models)
-            scales = tuple(scale for scale in found if scale is not None)
-            graph[task] = (*scales, *(Embed(m, shard) for m in models for shard in range(len(self.shards))))
+            scales = self._scales(tile.kernel)
+            graph.update({scale: embeds[scale.model] for scale in scales})
+            graph[tile] = (*scales, *(embeds[m][shard] for m in models for shard in shards))
         for product in products:
             columns = tuple(ColumnSums(m, product.kernel) for m in models)
-            for column in columns:
-                graph[column] = tuple(Embed(column.model, shard) for shard in range(len(self.shards)))
+            graph.update({column: embeds[column.model] for column in columns})
             # Beside the range's rows, the first, for the origin.
-            first = Span(0, min(MICRO, self.n))
-            within = self.shards_within(self.ranges[product.part])
-            shards = tuple(sorted({*self.shards_within(first), *within}))
-            graph[product] = (*columns, *(Embed(m, shard) for m in models for shard in shards))
-        embeds = {m: tuple(Embed(m, shard) for shard in range(len(self.shards))) for m in models}
+            first = self.shards_within(Span(0, min(MICRO, self.n)))
+            shards = tuple(sorted({*first, *self.shards_within(self.ranges[product.part])}))
+            graph[product] = (*columns, *(embeds[m][shard] for m in models for shard in shards))
+        for task in self.permuted:
+            graph[task] = (*self._scales(task.kernel), *(embed for of in embeds.values() for embed in of))
         if self.states:
             graph.update({RowState(m): embeds[m] for m in models})
         for x, y in self.pairs:
@@ -85,6 +80,11 @@ class Plan(Layout):
             features = [embed for m in both for embed in embeds[m] if self.winners]
             graph[Score(x, y)] = (*neighbors, *kernel_tiles, *products, *permuted, *states, *features)
         return self._with_clamps(graph) if self.recipe in CLAMPED else graph
+
+    def _scales(self, kernel: Kernel) -> tuple[Scale, ...]:
+        """Return the tasks that the widths of a kernel come from."""
+        found = (self.scale_of(kernel, model) for model in range(len(self.models)))
+        return tuple(scale for scale in found if scale is not None)
 
     def _with_clamps(self, graph: dict[Task, tuple[Task, ...]]) -> dict[Task, tuple[Task, ...]]:
         """Let every task that reads shards of a model wait for the model's clamp."""

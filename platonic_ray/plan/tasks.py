@@ -30,7 +30,7 @@ from platonic_ray.kernels import AT_ONCE, Kernel
 _PERMUTATIONS = 25 * AT_ONCE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Span:
     """Rows `start` (included) to `stop` (excluded)."""
 
@@ -60,7 +60,7 @@ def permuted_kernels(kernel: Kernel, count: int, grouped: bool = False) -> tuple
     return tuple(PermutedKernel(kernel, span.start, span.stop) for span in spans)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Embed:
     """Features of every layer of one model over one shard."""
 
@@ -68,14 +68,14 @@ class Embed:
     shard: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clamp:
     """What the recipe clamps each layer of one model to, over all rows."""
 
     model: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class NeighborTile:
     """Neighbors within one tile of a model's kernels, a ≤ b; serves the rows of both blocks."""
 
@@ -84,7 +84,7 @@ class NeighborTile:
     b: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class NeighborBlock:
     """The neighbors of a block's rows among all rows: the merge of that block's tiles."""
 
@@ -92,7 +92,7 @@ class NeighborBlock:
     a: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Scale:
     """The median distance between rows, of every layer of one model; a barrier for the model.
 
@@ -103,7 +103,7 @@ class Scale:
     precision: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class KernelTile:
     """Sums of one kernel over one tile, a ≤ b, for every pair of models."""
 
@@ -112,7 +112,7 @@ class KernelTile:
     kernel: Kernel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ColumnSums:
     """The sums of the columns of every layer of one model, moved as for a linear kernel; a barrier for the model."""
 
@@ -120,7 +120,7 @@ class ColumnSums:
     kernel: Kernel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class KernelProducts:
     """D × D products of the rows of range number `part`, for every pair of models: sums of a linear kernel."""
 
@@ -128,7 +128,7 @@ class KernelProducts:
     part: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PermutedKernel:
     """Inner products of one kernel under permutations `start` … `stop − 1`, for every pair of models.
 
@@ -141,14 +141,14 @@ class PermutedKernel:
     stop: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RowState:
     """What the metrics of the rows family keep of the layers of one model, over all rows."""
 
     model: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Score:
     """All layer pairs of two models, x ≤ y, under every metric."""
 
