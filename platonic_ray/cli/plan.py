@@ -144,7 +144,12 @@ def lines_of(told: StudyForecast) -> list[str]:
         f"{told.study.name}: {work.n:,} samples, {len(work.models)} models, "
         f"{sum(model.layers for model in work.models)} layers, {of.feature_bytes / 1e9:,.2f} GB of features",
         f"on {cluster.busy_nodes} × {cluster.machine.name}, {cluster.workers} {unit}s; "
-        f"blocks of {work.block_rows:,} rows",
+        f"blocks of {work.block_rows:,} rows"
+        + (
+            f"; linear kernels by D × D products of {work.product_rows:,} rows, less work than N × N cells"
+            if work.product_rows
+            else ""
+        ),
         "",
         f"{'task':<16}{'tasks':>13}{'in store':>13}{'TFLOP':>12}{'read GB':>11}{'written GB':>12}"
         f"{'longest':>11}{'memory GiB':>12}{f'{unit}-hours':>12}",
