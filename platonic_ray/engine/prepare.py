@@ -161,7 +161,10 @@ def _over(
             f"{samples_of(owners)} samples have {len(dataset)} rows. Neighbors are of a row, among the other samples: "
             "each by its nearest row, once. Permutations move samples with as many rows",
         )
-    plan = replace(_plan(study, store, dataset, specs, metrics, null), scoring=digest(scoring))
+    plan = _plan(study, store, dataset, specs, metrics, null)
+    if plan.product_rows:  # the models of the study decide, all of them: what joins them may change the way
+        scoring["linear"] = "products"
+    plan = replace(plan, scoring=digest(scoring))
     context = Context(
         store=store,
         plan=plan,
