@@ -9,6 +9,7 @@ import pytest
 from support import changed, committed, dense_features, score_bytes, tie_digests
 
 import platonic_ray as pr
+import platonic_ray.engine.prepare as preparation
 from platonic_ray.engine.calibration import write_study
 from platonic_ray.engine.prepare import prepare
 from platonic_ray.metrics import score_tables
@@ -59,6 +60,16 @@ def test_scores_are_those_of_plain_products_in_float64(study: Study) -> None:
     for i, j in np.ndindex(found.shape):
         norms = [np.linalg.norm(a.T @ b) for a, b in ((x[i], y[j]), (x[i], x[i]), (y[j], y[j]))]
         assert found[i, j] == pytest.approx(norms[0] ** 2 / norms[1] / norms[2], abs=1e-7)
+
+
+def test_scores_by_tiles_are_kept_under_another_key(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(study.run.store)
+    by_products = prepare(study, store)
+    monkeypatch.setattr(preparation, "choose_product_rows", lambda *shapes: 0)
+    by_tiles = prepare(study, store)
+    assert by_products.key != by_tiles.key
+    keys = {of.context.plan.scores_key(0, 1) for of in (by_products, by_tiles)}
+    assert len(keys) == 2
 
 
 def of_unit_rows(rows: np.ndarray) -> np.ndarray:
