@@ -25,14 +25,13 @@ _GPUS = (1, 8, 64, 1024)
 _LOSSES_A_NODE_HOUR = 0.05
 _SEEDS = 40
 _STACKS = ((256, 256), (256, 256))
-_BLOCK_ROWS = 1024
 _WAYS = (("local", 1), ("ray", 1), ("ray", 2))
 
 
 def compare_plan(arguments: Sequence[str]) -> dict[str, Any]:
     """Parse `--sizes`, `--k` and `--repeats`, and compare."""
     parser = argparse.ArgumentParser(prog="benchmark.py plan", description=compare.__doc__)
-    parser.add_argument("--sizes", type=int, nargs=2, default=[4096, 8192], help="samples of the runs")
+    parser.add_argument("--sizes", type=int, nargs=2, default=[8192, 16384], help="samples of the runs")
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=1)
     given = parser.parse_args(arguments)
@@ -162,14 +161,14 @@ def _workload(n: int, k: int) -> Workload:
     from platonic_ray.kernels import Kernel
 
     shapes = tuple(ModelShape(f"model {at}", widths) for at, widths in enumerate(_STACKS))
-    return Workload(n, 256, _BLOCK_ROWS, shapes, k, neighbor_metrics=1, kernels=(Kernel("linear"),))
+    return Workload(n, 256, 256, shapes, k, neighbor_metrics=1, kernels=(Kernel("linear"),)).at(n)
 
 
 def _run(folder: Path, engine: str, cores: int, n: int, k: int) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     options = {
         **{"engine": engine, "cores": cores, "n": n, "k": k},
-        **{"folder": str(folder), "stacks": _STACKS, "block_rows": _BLOCK_ROWS},
+        **{"folder": str(folder), "stacks": _STACKS},
     }
     command = [sys.executable, "-m", "bench.plan_run", json.dumps(options)]
     path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", ""))))

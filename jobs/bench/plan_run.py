@@ -33,8 +33,7 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
     folder = Path(options["folder"])
     store = str(folder / f"store-{options['engine']}-{options['cores']}")
     study = write_study(folder / "features", options["n"], options["stacks"], options["k"])
-    run = {"engine": options["engine"], "store": store, "block_rows": options["block_rows"]}
-    study = study.replace(run=run)
+    study = study.replace(run={"engine": options["engine"], "store": store})
     if options["engine"] == "ray":
         ray.init(
             address="local", num_cpus=options["cores"], include_dashboard=False, log_to_driver=False,
