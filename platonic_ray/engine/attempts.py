@@ -26,12 +26,13 @@ _TIMES = 3.0
 
 @dataclass(frozen=True)
 class Attempt:
-    """A task under way: its result's reference, when it was sent, in which environment."""
+    """A task under way: its result's reference, when it was sent, in which environment, for how many cores."""
 
     task: Task
     output: ObjectRef
     since: float
     environment: int
+    cores: float = 0.0
 
 
 def late_shards(replicas: Sequence[Replica], took: Mapping[int, float]) -> list[Embed]:

@@ -1,6 +1,7 @@
 """Starting or joining Ray, and what it offers.
 
-Half a core is what Ray is told of each CPU model actor and each tile task: a model keeps a core
+Half a core is what Ray is told of each CPU model actor and each tile task, unless the task takes more memory
+(`cores_for`): a model keeps a core
 busy, tiles come in short bursts, and a machine with two cores must be able to embed with two
 models and compute tiles at the same time. The scheduler itself never starts more models than there
 are cores.
@@ -24,7 +25,8 @@ HALF_CORE = 0.5
 class Resources:
     """What a cluster has: CPU cores and GPUs, in all and on its largest node; bytes of object store.
 
-    `core_bytes` is the memory of a core, on the node with cores that has the least of it; 0 where there is none.
+    `core_bytes` is the memory of a core, on the node with cores that has the least of it; 0 where there is none;
+    `least_cpus` are the cores of the smallest node that has any.
     """
 
     cpus: float
@@ -33,6 +35,7 @@ class Resources:
     node_gpus: float
     object_store_bytes: int
     core_bytes: float = 0.0
+    least_cpus: float = 0.0
 
 
 def connect(address: str | None = None) -> bool:
@@ -95,6 +98,7 @@ def resources() -> Resources:
         core_bytes=min(
             (node.get("memory", 0.0) / node["CPU"] for node in nodes if node.get("CPU")), default=0.0
         ),
+        least_cpus=min((node["CPU"] for node in nodes if node.get("CPU")), default=0.0),
     )
 
 
@@ -102,16 +106,17 @@ def cores_for(peak_bytes: float, there: Resources) -> float:
     """Return the cores that Ray is told of a task: half of one, or as many as have the memory that it takes.
 
     Memory goes by cores and not by Ray's own resource of that name, for which an autoscaler brings no node
-    of a kind whose memory nobody has stated. What no node has gets the whole of the largest.
+    of a kind whose memory nobody has stated. At most half of the smallest node's cores: models may have the
+    other half, and what asks for more would wait for them, or for a node that has gone.
 
-    >>> small = Resources(8, 0, 8, 0, 0, core_bytes=2e9)
+    >>> small = Resources(8, 0, 8, 0, 0, core_bytes=2e9, least_cpus=8)
     >>> [cores_for(peak, small) for peak in (0, 1e9, 1.1e9, 5e9, 1e12)]
-    [0.5, 0.5, 1.0, 2.5, 8]
+    [0.5, 0.5, 1.0, 2.5, 4.0]
     """
     if not there.core_bytes:
         return HALF_CORE
     halves = -(-peak_bytes // (there.core_bytes * HALF_CORE))
-    return max(HALF_CORE, min(HALF_CORE * halves, there.node_cpus))
+    return max(HALF_CORE, HALF_CORE * min(halves, there.least_cpus))
 
 
 def nodes() -> dict[str, dict[str, float]]:

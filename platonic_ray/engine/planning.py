@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from itertools import chain
 
 from platonic_ray.datasets import Dataset
-from platonic_ray.engine.prepare import Prepared, parameters_of, prepare
+from platonic_ray.engine.prepare import Prepared, parameters_of, prepare, widths_of
 from platonic_ray.engine.run import default_store
 from platonic_ray.errors import PlatonicRayError, StudyError
+from platonic_ray.kernels import MICRO
 from platonic_ray.models import ModelSpec, describe
-from platonic_ray.plan import (
-    found,
-    needed,
-)
+from platonic_ray.plan import found, needed
 from platonic_ray.plan.costs import groups_of, name_of
 from platonic_ray.plan.forecast import Forecast, forecast
 from platonic_ray.plan.machines import Cluster
@@ -33,6 +31,7 @@ _NETWORKS = ("transformers-", "efficientnet-", "timm")
 _PATCHES = 197
 _LETTERS_A_TOKEN = 4
 _PEEKED = 256
+_FEW = 4 * MICRO
 
 ASSUMED = (
     f"tokens of a text: its letters / {_LETTERS_A_TOKEN}, as the first {_PEEKED} samples have them; of anything else "
@@ -90,12 +89,18 @@ def forecast_study(
 def workload_of(prepared: Prepared) -> Workload:
     """Return the shapes of a prepared study."""
     context = prepared.context
+    views = [model.view for model in context.plan.models]
+    return _workload(prepared, shapes_of(context.specs, prepared.dataset, views))
+
+
+def _workload(prepared: Prepared, shapes: Sequence[ModelShape]) -> Workload:
+    context = prepared.context
     neighbor_metrics = [metric for metric in context.metrics if metric.joint is not None]
     drawn = context.null.counts if context.null is not None else {}
     rows = [metric for metric in context.metrics if metric.family == "rows"]
     return Workload.of(
         context.plan,
-        shapes_of(context.specs, prepared.dataset, [model.view for model in context.plan.models]),
+        shapes,
         neighbor_metrics=len(neighbor_metrics),
         permutations=max((drawn.get(metric.label, 0) for metric in neighbor_metrics), default=0),
         row_layers=len(rows),
@@ -153,11 +158,14 @@ def _tokens(spec: ModelSpec, dataset: Dataset, view: str) -> float:
 def peaks_of(prepared: Prepared) -> dict[tuple[str, str], float]:
     """Return the bytes that the largest task of each group takes, by the group's name (`name_of`).
 
-    Empty where a model cannot be described: that is no error here.
+    Without those of the models themselves, whose weights are not looked at; empty of so few samples that
+    nothing takes much.
     """
-    with contextlib.suppress(PlatonicRayError):
-        peaks: dict[tuple[str, str], float] = {}
-        for group in groups_of(workload_of(prepared)):
-            peaks[group.name] = max(peaks.get(group.name, 0.0), group.work.peak_bytes)
-        return peaks
-    return {}
+    context = prepared.context
+    if context.plan.n <= _FEW:
+        return {}
+    shapes = [ModelShape(spec.name, widths_of(spec, context.store)) for spec in context.specs]
+    peaks: dict[tuple[str, str], float] = {}
+    for group in groups_of(_workload(prepared, shapes)):
+        peaks[group.name] = max(peaks.get(group.name, 0.0), group.work.peak_bytes)
+    return peaks

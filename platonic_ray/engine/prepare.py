@@ -32,9 +32,7 @@ from platonic_ray.plan import (
     features_key,
     permuted_kernels,
 )
-from platonic_ray.statistics import (
-    Null,
-)
+from platonic_ray.statistics import Null
 from platonic_ray.store import Store
 from platonic_ray.study import IntervalsEntry, NullEntry, Study
 

@@ -29,7 +29,7 @@ def column_sums(context: Context, task: ColumnSums, blocks: Blocks) -> pa.Table:
     """
     plan = context.plan
     about = _anchors(context, task.model, task.kernel, blocks)
-    found = sums_of_columns(_reader(blocks), task.model, plan.n, task.kernel, about)
+    found = sums_of_columns(_reader(blocks), task.model, plan.n, task.kernel, about, threads=1)
     table = arrays_table({str(layer): sums.numpy() for layer, sums in enumerate(found)})
     context.store.put("columns", plan.columns_key(task), {"sums": table})
     return table
@@ -58,7 +58,7 @@ def kernel_products(
         sums = _columns(context, task.kernel, models, columns)
         about = {model: _anchors(context, model, task.kernel, blocks) for model in models}
         rows = range(span.start, span.stop)
-        found = sums_of_range(_reader(blocks), some, rows, task.kernel, about, sums)
+        found = sums_of_range(_reader(blocks), some, rows, task.kernel, about, sums, threads=1)
         for x, y in some:
             arrays = arrays_of(found, x, y)
             store.put("kernels", keys[x, y], {"sums": arrays_table(arrays)})
@@ -95,6 +95,8 @@ def range_of(arrays: Mapping[tuple[int, int], Mapping[str, np.ndarray]]) -> Rang
 
 
 def _reader(blocks: Blocks):  # type: ignore[no-untyped-def]
+    """Return what reads rows and forgets those it read before: a leaf at a time is held, and one thread asks."""
+
     def read(model: int, start: int, stop: int) -> list[Tensor]:
         blocks.forget()
         return blocks.within(model, start, stop)

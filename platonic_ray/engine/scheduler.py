@@ -38,7 +38,7 @@ from platonic_ray.engine.sharing import Sharing
 from platonic_ray.engine.watching import Machines
 from platonic_ray.engine.work import OBJECTS_ONLY, TILES
 from platonic_ray.errors import RunError
-from platonic_ray.plan import Clamp, ColumnSums, Embed, RowState, Score, Task, TaskGraph
+from platonic_ray.plan import Clamp, ColumnSums, Embed, KernelProducts, RowState, Score, Task, TaskGraph
 from platonic_ray.plan.costs import name_of
 
 _TASKS_PER_CORE = 3
@@ -167,6 +167,7 @@ class Scheduler:
 
     def _submit(self) -> None:
         """Dispatch ready tasks, bounded by a window of a few a core; where cores are idle, late ones again."""
+        self._withdraw_impossible()
         window = max(2, int(self.machines.resources.cpus * _TASKS_PER_CORE))
         while len(self.running) < window:
             task = self.graph.take()
@@ -188,11 +189,21 @@ class Scheduler:
                 self.graph.give_back(task)
                 continue
             self._send(task, tuple(slots), refs)
-        idle = len(self.running) < self.machines.resources.cpus / cluster.HALF_CORE
+        idle = sum(attempt.cores for attempt in self.running.values()) < self.machines.resources.cpus
         if idle and self.machines.several:
             for task in late_tasks(self.running.values(), self._took, self.graph):
                 # From the store: what its first attempt was handed may be what it waits for.
                 self._send(task, (), [])
+
+    def _withdraw_impossible(self) -> None:
+        """Take back what asks for more cores than any node has, now that the node it was meant for is gone."""
+        most = self.machines.resources.node_cpus
+        for ref, attempt in list(self.running.items()):
+            if 0 < most < attempt.cores:
+                del self.running[ref]
+                ray.cancel(ref, force=True)
+                if not any(other.task == attempt.task for other in self.running.values()):
+                    self.graph.give_back(attempt.task)
 
     def _send(self, task: Task, slots: remote.Slots, refs: list[ObjectRef]) -> None:
         pieces = self.losses.pieces(task)
@@ -200,31 +211,31 @@ class Scheduler:
         there = self.machines.resources
         # What ran out of memory runs alone on its node.
         cores = (
-            there.node_cpus
+            max(there.node_cpus, cluster.HALF_CORE)
             if pieces
             else cluster.cores_for(self._peaks.get(name_of(self.plan, task), 0.0), there)
         )
         function = remote.run_task.options(
             name=label(self.plan, task),
-            num_cpus=max(cores, cluster.HALF_CORE),
+            num_cpus=cores,
             runtime_env=renewed,
             scheduling_strategy="DEFAULT" if refs else "SPREAD",
         )
         report, output = function.remote([self._context_ref], task, pieces, slots, *refs)
-        self.running[report] = Attempt(task, output, time.monotonic(), environment)
+        self.running[report] = Attempt(task, output, time.monotonic(), environment, cores)
 
     def _handed(self, task: Task, need: Task) -> tuple[ObjectRef, ...]:
         """Return the references that a task is handed of what it needs.
 
-        A clamp reads whole models, shard by shard, and a score some of their layers: from the store,
-        where all shards at once may not fit. States are made of the layers asked for alone.
+        A clamp and sums of columns or products read whole models, shard by shard, and a score some of their
+        layers: from the store, where all shards at once may not fit. States are made of the layers asked for alone.
         """
         found = self.outputs.get(need, ())
         if not isinstance(need, Embed) or not found:
             return found
         if isinstance(task, RowState):
             return tuple(found[layer] for layer in wanted_layers(self.context.metrics, len(found)))
-        return () if isinstance(task, Clamp | ColumnSums | Score) else found
+        return () if isinstance(task, Clamp | ColumnSums | KernelProducts | Score) else found
 
     # -- what comes back -----------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ OBJECTS_ONLY = (NeighborTile, RowState)
 """The tasks whose results are not in the store: it takes less to make them again than to keep them."""
 
 TILES = (NeighborTile, KernelTile, KernelProducts, PermutedKernel, RowState)
-"""The tasks that progress counts as tiles: those that read rows of models."""
+"""The tasks that progress counts as tiles."""
 
 Given = Mapping[Any, tuple[pa.Table, ...]]
 

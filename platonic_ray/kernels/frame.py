@@ -104,7 +104,7 @@ class Frame:
     def integers(self, rows: Tensor) -> Tensor:
         """Return centered rows in units of `unit`, `[r, D'] int16`; D' is D or, for pairs of columns, D + 1."""
         units = (self.centered(rows) / self.unit).round_().to(torch.int16)
-        return torch.nn.functional.pad(units, (0, 1)) if rows.shape[1] % 2 else units
+        return torch.nn.functional.pad(units, (0, 1)) if rows.shape[1] % 2 else units.contiguous()
 
     @property
     def unit(self) -> float:

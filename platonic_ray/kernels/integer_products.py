@@ -154,6 +154,46 @@ def _multiply(a, b, out, pairs, stride, scale, first, last):  # type: ignore[no-
         _go_on(a, b, out, pairs, stride, scale)
 
 
+# Addresses keep nothing alive: whoever takes one is handed the array by a caller that holds it.
+
+
+@compiled
+def _inside(a, b, out, scale, first, last):  # type: ignore[no-untyped-def]
+    """Go over the blocks that lie whole within `out`, of packed rows and columns."""
+    m, n, pairs = out.shape[0], out.shape[1], a.shape[1]
+    of_a, of_b = 4 * pairs * _ROWS, 4 * pairs * _COLUMNS
+    a_at, b_at, to = a.ctypes.data, b.ctypes.data, out.ctypes.data
+    for some in range(0, m // _ROWS, _PANELS):
+        for j in range(n // _COLUMNS):
+            for i in range(some, min(some + _PANELS, m // _ROWS)):
+                cell = to + 4 * (i * _ROWS * n + j * _COLUMNS)
+                _multiply(a_at + i * of_a, b_at + j * of_b, cell, pairs, n, scale, first, last)
+
+
+@compiled
+def _at_the_edge(a, b, blocks, scale, first, last):  # type: ignore[no-untyped-def]
+    """Go over the blocks in `blocks` `[i, j, rows, columns]`, the last of each row or column of blocks."""
+    pairs = a.shape[1]
+    of_a, of_b, size = 4 * pairs * _ROWS, 4 * pairs * _COLUMNS, 4 * _ROWS * _COLUMNS
+    a_at, b_at, to = a.ctypes.data, b.ctypes.data, blocks.ctypes.data
+    first_a, first_b = a.shape[0] - blocks.shape[0], b.shape[0] - blocks.shape[1]
+    for i in range(blocks.shape[0]):
+        for j in range(blocks.shape[1]):
+            cell = to + (i * blocks.shape[1] + j) * size
+            of_i, of_j = a_at + (first_a + i) * of_a, b_at + (first_b + j) * of_b
+            _multiply(of_i, of_j, cell, pairs, _COLUMNS, scale, first, last)
+
+
+@compiled
+def _copy(blocks, row, column, out):  # type: ignore[no-untyped-def]
+    """Copy what of `blocks` lies within `out`, from (row, column) on."""
+    for i in range(blocks.shape[0]):
+        for r in range(min(_ROWS, out.shape[0] - row - i * _ROWS)):
+            for j in range(blocks.shape[1]):
+                for c in range(min(_COLUMNS, out.shape[1] - column - j * _COLUMNS)):
+                    out[row + i * _ROWS + r, column + j * _COLUMNS + c] = blocks[i, j, r, c]
+
+
 @compiled
 def integer_products(left, right, scale, out):  # type: ignore[no-untyped-def]
     """Put the products of rows, times `scale`, into `out` `[m, n] float32`.
@@ -162,31 +202,16 @@ def integer_products(left, right, scale, out):  # type: ignore[no-untyped-def]
     :param right: `[n, P] int32`.
     """
     m, n, width = left.shape[0], right.shape[0], left.shape[1]
-    whole_rows, whole_columns = m // _ROWS, n // _COLUMNS
-    edge = np.empty((-(-m // _ROWS) + -(-n // _COLUMNS), _ROWS, _COLUMNS), np.float32)
-    to, to_edge = out.ctypes.data, edge.ctypes.data
+    rows, columns = -(-m // _ROWS), -(-n // _COLUMNS)
+    # What is over below and at the right goes by way of whole blocks of its own.
+    below = np.empty((min(m % _ROWS, 1), columns, _ROWS, _COLUMNS), np.float32)
+    right_of = np.empty((rows, min(n % _COLUMNS, 1), _ROWS, _COLUMNS), np.float32)
     for start in range(0, width, _PAIRS):
         stop = min(start + _PAIRS, width)
         first, last = start == 0, stop == width
         a, b = _packed(left, start, stop, _ROWS), _packed(right, start, stop, _COLUMNS)
-        of_a, of_b = 4 * (stop - start) * _ROWS, 4 * (stop - start) * _COLUMNS
-        a_at, b_at = a.ctypes.data, b.ctypes.data
-        for some in range(0, whole_rows, _PANELS):
-            for j in range(whole_columns):
-                for i in range(some, min(some + _PANELS, whole_rows)):
-                    cell = to + 4 * (i * _ROWS * n + j * _COLUMNS)
-                    _multiply(a_at + i * of_a, b_at + j * of_b, cell, stop - start, n, scale, first, last)
-        # What is over at the right and below goes by way of whole blocks of its own.
-        which = 0
-        for i in range(a.shape[0]):
-            for j in range(b.shape[0]):
-                if i >= whole_rows or j >= whole_columns:
-                    cell = to_edge + 4 * which * _ROWS * _COLUMNS
-                    _multiply(
-                        a_at + i * of_a, b_at + j * of_b, cell, stop - start, _COLUMNS, scale, first, last
-                    )
-                    if last:
-                        for row in range(min(_ROWS, m - i * _ROWS)):
-                            for column in range(min(_COLUMNS, n - j * _COLUMNS)):
-                                out[i * _ROWS + row, j * _COLUMNS + column] = edge[which, row, column]
-                    which += 1
+        _inside(a, b, out, scale, first, last)
+        _at_the_edge(a, b, below, scale, first, last)
+        _at_the_edge(a, b, right_of, scale, first, last)
+    _copy(below, m - m % _ROWS, 0, out)
+    _copy(right_of, 0, n - n % _COLUMNS, out)

@@ -87,10 +87,13 @@ class RangeSums:
     diagonal: Mapping[Key, Tensor]
 
 
-def column_sums(read: Read, model: Key, n: int, kernel: Kernel, about: Sequence[Anchor]) -> list[Tensor]:
+def column_sums(
+    read: Read, model: Key, n: int, kernel: Kernel, about: Sequence[Anchor], threads: int | None = None
+) -> list[Tensor]:
     """Return S `[D_l] float64` of every layer of a model.
 
     :param about: the anchors of its layers.
+    :param threads: leaves that are read and summed at a time; by default as many as torch has threads.
     """
 
     def leaf(start: int) -> Tensor:
@@ -101,9 +104,9 @@ def column_sums(read: Read, model: Key, n: int, kernel: Kernel, about: Sequence[
                 total += move(layer[block : block + _BLOCK], kernel, anchor).moved.sum(0, dtype=torch.float64)
         return torch.cat(sums)
 
-    threads = torch.get_num_threads()
-    with workers(threads) as run:
-        total = tree_sum(_batches(run, leaf, range(0, n, LEAF), threads))
+    at_once = threads or torch.get_num_threads()
+    with one_thread(), workers(at_once) as run:
+        total = tree_sum(_batches(run, leaf, range(0, n, LEAF), at_once))
     return list(total.split([anchor.origin.shape[0] for anchor in about]))
 
 
@@ -114,14 +117,14 @@ def range_sums(
     kernel: Kernel,
     about: Mapping[Key, Sequence[Anchor]],
     sums: Mapping[Key, Sequence[Tensor]],
+    threads: int | None = None,
 ) -> RangeSums:
     """Return what a range of rows brings to pairs of models, and to those that are paired with themselves.
-
-    Works on as many threads as torch is set to, which changes no byte.
 
     :param rows: from a multiple of `LEAF` on; 2^m leaves or all that are left.
     :param about: the anchors of every model.
     :param sums: S of every model.
+    :param threads: as of `column_sums`; they change no byte.
     """
     models = list(dict.fromkeys(model for pair in pairs for model in pair))
     alone = [x for x, y in pairs if x == y]
@@ -149,8 +152,8 @@ def range_sums(
                 lines[model].append(torch.stack([of_rows, torch.stack([side.norms for side, _ in sides])]))
         return total, [torch.cat(lines[model], 2) for model in alone]
 
-    starts, threads = range(rows.start, rows.stop, LEAF), torch.get_num_threads()
-    at_once = max(1, min(threads, _MOST_BYTES // (8 * sum(sizes) or 1)))
+    starts = range(rows.start, rows.stop, LEAF)
+    at_once = max(1, min(threads or torch.get_num_threads(), _MOST_BYTES // (8 * sum(sizes) or 1)))
     lines: list[list[Tensor]] = []
     with one_thread(), workers(at_once) as run:
         total = tree_sum(_first(_batches(run, leaf, starts, at_once), lines))
@@ -174,10 +177,8 @@ def whole_sums(parts: Sequence[RangeSums], pairs: Collection[tuple[Key, Key]]) -
         {model: torch.cat([getattr(part, name)[model] for part in parts], 1) for model in models}
         for name in ("rows", "diagonal")
     )
-    squared = {
-        cell: float((whole := tree_sum(part.products[cell] for part in parts).reshape(-1)).dot(whole))
-        for cell in parts[0].products
-    }
+    with one_thread():
+        squared = {cell: _squared([part.products[cell] for part in parts]) for cell in parts[0].products}
     inner = {}
     for x, y in pairs:
         layers = range(diagonal[x].shape[0]), range(diagonal[y].shape[0])
@@ -196,6 +197,12 @@ def whole_sums(parts: Sequence[RangeSums], pairs: Collection[tuple[Key, Key]]) -
         columns={},
         diagonal=diagonal,
     )
+
+
+def _squared(parts: Sequence[Tensor]) -> float:
+    """Return ‖Σ parts‖²_F; of a tensor of its own, since where a sum begins in memory shows in its last bits."""
+    whole = tree_sum(parts).reshape(-1).clone()
+    return float(whole.dot(whole))
 
 
 def linear_sums(

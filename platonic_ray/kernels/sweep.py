@@ -12,7 +12,7 @@ if the rows are not fit for float32, go through `search` instead.
 The bound on its time, of a gallery of N rows against itself: N² D / 2 multiply-adds of float32, half of
 what products without symmetry take (of integers, half as long at best); N²/2 cells that are read twice
 while they are in the cache; about N (k + 4) canonical dots; and of rows that are not in memory,
-(N / block)² / 2 blocks read twice.
+(N / block)² / 2 blocks read twice, and all of them once more for every `PAIRS` candidates.
 
 Measured on CPUs without bfloat16 units (`jobs/benchmark.py neighbors`). What it does on others, and on a
 GPU, where torch merges the candidates of a tile, has been tested for its results and never timed.
@@ -149,7 +149,7 @@ class Sweep:
                 at = settled - queries.start
                 ids[at, : found.shape[1]], values[at, : found.shape[1]] = found, best
                 given_up.append(without)
-            lost = torch.cat(given_up)
+            lost = torch.cat([lost[:0], *given_up])
             counts[str(self._dtype).removeprefix("torch.")] += len(queries) - lost.shape[0]
         if lost.shape[0]:
             counts["again"] += lost.shape[0]

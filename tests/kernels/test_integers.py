@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -47,6 +50,26 @@ def test_products_of_integers_are_exact_whatever_the_shape(seed, shape, few) -> 
     integer_products()(left.view(np.int32), right.view(np.int32), scale, out)
     exact = left.astype(np.int64) @ right.astype(np.int64).T
     assert np.array_equal(out, exact.astype(np.float32) * scale)
+
+
+def test_products_read_nothing_that_was_given_back() -> None:
+    """Memory that is freed is overwritten at once here: what is read of it shows."""
+    environment = {**os.environ, "MALLOC_PERTURB_": "85", "MALLOC_MMAP_THRESHOLD_": "131072"}
+    done = subprocess.run([sys.executable, "-c", FREED], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+FREED = """
+import numpy as np
+from platonic_ray.kernels.compiled import integer_products
+drawn = np.random.default_rng(0)
+for m, n, width in ((7, 40, 6), (1000, 1001, 600), (301, 999, 1100)):
+    left, right = (drawn.integers(-500, 500, (rows, width)).astype(np.int16) for rows in (m, n))
+    out = np.empty((m, n), np.float32)
+    integer_products()(left.view(np.int32), right.view(np.int32), np.float32(1), out)
+    exact = left.astype(np.float64) @ right.astype(np.float64).T
+    assert np.array_equal(out, exact.astype(np.float32)), (m, n, width)
+"""
 
 
 @pytest.mark.parametrize("similarity", ["inner", "euclidean"])

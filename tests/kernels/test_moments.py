@@ -9,7 +9,14 @@ import torch
 import platonic_ray.kernels.moments as moments
 import platonic_ray.metrics.kernel_tables as kernel_tables
 from platonic_ray.kernels import Kernel, anchors, l2_normalize
-from platonic_ray.kernels.moments import column_sums, linear_sums, range_sums, whole_sums, worthwhile
+from platonic_ray.kernels.moments import (
+    RangeSums,
+    column_sums,
+    linear_sums,
+    range_sums,
+    whole_sums,
+    worthwhile,
+)
 from platonic_ray.metrics import score_tables
 
 N = 2100  # more than are scored from held cells
@@ -111,6 +118,30 @@ def test_ranges_of_rows_bring_what_all_rows_together_do() -> None:
         assert torch.equal(found.squares[model], whole.squares[model])
         assert torch.equal(found.diagonal[model], whole.diagonal[model])
     assert torch.equal(found.inner["x", "y"], whole.inner["x", "y"])
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_where_products_lie_in_memory_changes_no_byte_nor_do_threads() -> None:
+    rows = {"x": layers(0, (131,)), "y": layers(1, (67,)), "z": layers(2, (93,))}
+    kernel = Kernel("linear")
+    about = {model: anchors(stack, kernel) for model, stack in rows.items()}
+    pairs = [("x", "x"), ("x", "y"), ("y", "y"), ("x", "z"), ("y", "z"), ("z", "z")]
+
+    def read(model: str, start: int, stop: int) -> list[torch.Tensor]:
+        return [layer[start:stop] for layer in rows[model]]
+
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            sums = {model: column_sums(read, model, N, kernel, about[model]) for model in rows}
+            part = range_sums(read, pairs, range(N), kernel, about, sums)
+            kept = RangeSums({c: p.clone() for c, p in part.products.items()}, part.rows, part.diagonal)
+            found += [whole_sums([part], pairs).inner, whole_sums([kept], pairs).inner]
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(found[0][pair], other[pair]) for pair in pairs)
 
 
 def test_they_are_taken_where_they_are_less_work_and_lose_no_digits() -> None:
