@@ -20,6 +20,9 @@ from torch import Tensor
 from platonic_ray.kernels.compiled import native
 from platonic_ray.kernels.frame import Framed, made_in, rounded_down
 
+MOST_IN_HEAP = 64
+"""The most neighbors of a query that a heap is kept of."""
+
 
 class Candidates(Protocol):
     """The candidates of the first `queries` rows of a search, `keep` neighbors of each wanted.
@@ -61,7 +64,7 @@ def room_for(keep: int) -> int:
 
 def candidate_bytes(keep: int) -> int:
     """Return the bytes that are held of a query, whatever the gallery."""
-    return 8 * room_for(keep) + 4 * keep + 32
+    return 8 * room_for(keep) + (4 * keep if keep <= MOST_IN_HEAP else 0) + 32
 
 
 class NativeCandidates:
@@ -70,21 +73,23 @@ class NativeCandidates:
     def __init__(self, framed: Framed, ids: Tensor, queries: int, keep: int, dtype: torch.dtype) -> None:
         room = room_for(keep)
         margin, share = framed.frame.margin(framed.norms[:queries], dtype)
-        self._heap = np.full((queries, keep), -np.inf, np.float32)
+        self._heap = np.full((queries, keep if keep <= MOST_IN_HEAP else 0), -np.inf, np.float32)
         self._threshold = np.full(queries, -np.inf, np.float32)
         self._count = np.zeros(queries, np.int32)
         self._score = np.empty((queries, room), np.float32)
         self._column = np.empty((queries, room), np.int32)
-        facts = (framed.biases.float().numpy(), ids.numpy(), share, margin.numpy())
-        self._state = (*facts, self._heap, self._threshold, self._count, self._score, self._column)
+        self._state = (share, margin.numpy(), self._heap, self._threshold, self._count, self._score)
+        self._keep, self._about = keep, (framed.biases.float().numpy(), ids.numpy(), keep)
 
     def offer_rows(self, tile: Tensor, start: int, stop: int, row: int, col: int) -> None:
         # A part of the tile, so that what is converted is what is looked at.
         part = tile[start:stop].float().numpy()
-        native().offer_rows(part, 0, stop - start, row + start, col, *self._state)
+        native().offer_rows(part, 0, stop - start, row + start, col, *self._about, *self._state, self._column)
 
     def offer_columns(self, tile: Tensor, start: int, stop: int, row: int, col: int) -> None:
-        native().offer_columns(tile.float().numpy(), start, stop, row, col, *self._state)
+        native().offer_columns(
+            tile.float().numpy(), start, stop, row, col, *self._about, *self._state, self._column
+        )
 
     def full(self, rows: range) -> bool:
         return bool((self._count[rows.start : rows.stop] < 0).all())
@@ -93,6 +98,7 @@ class NativeCandidates:
         return int((self._count < 0).sum())
 
     def take(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        native().tighten(start, stop, self._keep, *self._state)
         count = self._count[start:stop]
         held = np.arange(self._score.shape[1]) < count[:, None]
         held &= self._score[start:stop] >= self._threshold[start:stop, None]

@@ -5,8 +5,10 @@ on disjoint rows. Compiled code is kept on disk: a machine compiles once.
 
 A row's candidates live in flat arrays of fixed size, none of them ever grows:
 
-- `heap` `[n, keep] float32`: its best proposals so far, a binary heap whose root is the worst of them;
-- `threshold` `[n] float32`: what a proposal must reach to be possible still; it rises with the root;
+- `heap` `[n, keep] float32`: its best proposals so far, a binary heap whose root is the worst of them; or
+  `[n, 0]` where `keep` is so large that a heap costs more than it saves: then the worst of the best is looked for
+  among the candidates whenever these are full;
+- `threshold` `[n] float32`: what a proposal must reach to be possible still; it rises with that worst of the best;
 - `score` `[n, C] float32`, `column` `[n, C] int32`: its candidates, `count` `[n] int32` of them. When they
   are full, those below the threshold are dropped. A row that stays full has more near-ties than there
   is room for: it is given up (count −1, threshold +∞) and left to another search.
@@ -48,11 +50,35 @@ def _sift(heap, value):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _offer(r, s, c, share, margin, heap, threshold, count, score, column):  # type: ignore[no-untyped-def]
+def _raise(r, root, share, margin, threshold):  # type: ignore[no-untyped-def]
+    """Raise the threshold of row r to what its `root`, a proposal that `keep` reach, leaves possible; see `frame`."""
+    if root > -np.inf:
+        wide = root - margin[r]
+        if share > 0.0:
+            wide -= share * abs(root)
+        narrow = np.float32(wide)
+        if float(narrow) > wide:
+            narrow -= np.float32(1.2e-7) * abs(narrow) + np.float32(1e-37)
+        threshold[r] = narrow
+
+
+@compiled
+def tighten(start, stop, keep, share, margin, heap, threshold, count, score):  # type: ignore[no-untyped-def]
+    """Raise the thresholds of rows without heaps to what all of their candidates say."""
+    for r in range(start, stop):
+        held = count[r]
+        if heap.shape[1] == 0 and held >= keep:
+            root = np.partition(score[r, :held], held - keep)[held - keep]
+            _raise(r, float(root), share, margin, threshold)
+
+
+@compiled
+def _offer(r, s, c, keep, share, margin, heap, threshold, count, score, column):  # type: ignore[no-untyped-def]
     """Keep proposal s of column c for row r; return the row's threshold."""
     held = count[r]
     room = score.shape[1]
     if held == room:
+        tighten(r, r + 1, keep, share, margin, heap, threshold, count, score)
         t = threshold[r]
         held = 0
         for at in range(room):
@@ -67,17 +93,9 @@ def _offer(r, s, c, share, margin, heap, threshold, count, score, column):  # ty
     score[r, held] = s
     column[r, held] = c
     count[r] = held + 1
-    if s > heap[r, 0]:
+    if heap.shape[1] and s > heap[r, 0]:
         _sift(heap[r], s)
-        root = float(heap[r, 0])
-        if root > -np.inf:
-            wide = root - margin[r]
-            if share > 0.0:
-                wide -= share * abs(root)
-            narrow = np.float32(wide)
-            if float(narrow) > wide:
-                narrow -= np.float32(1.2e-7) * abs(narrow) + np.float32(1e-37)
-            threshold[r] = narrow
+        _raise(r, float(heap[r, 0]), share, margin, threshold)
     return threshold[r]
 
 
@@ -99,7 +117,21 @@ def _hits_in_columns(products, bias, thresholds):  # type: ignore[no-untyped-def
 
 @compiled
 def offer_rows(  # type: ignore[no-untyped-def]
-    product, first_row, last_row, row, col, bias, ids, share, margin, heap, threshold, count, score, column
+    product,
+    first_row,
+    last_row,
+    row,
+    col,
+    bias,
+    ids,
+    keep,
+    share,
+    margin,
+    heap,
+    threshold,
+    count,
+    score,
+    column,
 ):
     """Offer rows `first_row` … `last_row` − 1 of a tile `[r, c] float32` to their queries.
 
@@ -115,12 +147,26 @@ def offer_rows(  # type: ignore[no-untyped-def]
                 for j in range(start, stop):
                     s = product[i, j] + bias[col + j]
                     if s >= t and ids[r] != ids[col + j]:
-                        t = _offer(r, s, col + j, share, margin, heap, threshold, count, score, column)
+                        t = _offer(r, s, col + j, keep, share, margin, heap, threshold, count, score, column)
 
 
 @compiled
 def offer_columns(  # type: ignore[no-untyped-def]
-    product, first_col, last_col, row, col, bias, ids, share, margin, heap, threshold, count, score, column
+    product,
+    first_col,
+    last_col,
+    row,
+    col,
+    bias,
+    ids,
+    keep,
+    share,
+    margin,
+    heap,
+    threshold,
+    count,
+    score,
+    column,
 ):
     """Offer columns `first_col` … `last_col` − 1 of a tile to their queries, the tile's rows as gallery."""
     for i in range(product.shape[0]):
@@ -132,7 +178,7 @@ def offer_columns(  # type: ignore[no-untyped-def]
                     s = product[i, j] + b
                     r = col + j
                     if s >= threshold[r] and ids[r] != ids[row + i]:
-                        _offer(r, s, row + i, share, margin, heap, threshold, count, score, column)
+                        _offer(r, s, row + i, keep, share, margin, heap, threshold, count, score, column)
 
 
 @compiled

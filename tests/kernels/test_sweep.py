@@ -83,11 +83,12 @@ def same(found: TopK, ids: np.ndarray, values: np.ndarray) -> bool:
     normalize=st.booleans(),
     k=st.integers(1, 12),
     factors=st.sampled_from(["bfloat16", "int16", "float32"]),
+    heaps=st.booleans(),
     block=st.integers(3, 200),
     tile=st.integers(2, 200),
 )
 def test_tiles_of_any_size_find_what_a_dense_sort_finds(
-    similarity, case, normalize, k, factors, block, tile
+    similarity, case, normalize, k, factors, heaps, block, tile
 ) -> None:  # type: ignore[no-untyped-def]
     rows = make(case, normalize)
     k = min(k, len(rows) - 1)
@@ -95,6 +96,8 @@ def test_tiles_of_any_size_find_what_a_dense_sort_finds(
         patch.setitem(sweep.TILE, "cpu", tile)
         for module in (sweep, frame):
             patch.setattr(module, "fast_bfloat16", lambda device: factors == "bfloat16")
+        if not heaps:
+            patch.setattr(collect, "MOST_IN_HEAP", 0)
         if factors == "float32":
             patch.setattr(sweep, "integer_products", lambda: None)
         found = exact_neighbors(rows, k, DIGEST, similarity, block_rows=block)
