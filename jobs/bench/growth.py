@@ -46,7 +46,6 @@ def time_growth(arguments: list[str]) -> dict[str, Any]:
         "planned_memory_mb": round(_declared(sizes, shares, given.width, k) / 2**20),
     }
     print(f"{n:,} samples: {planned}", file=sys.stderr, flush=True)
-    held = peak_bytes()
     start, cpu = perf_counter(), process_time()
     found = [[torch.from_numpy(ids) for ids, _ in pr.neighbors(side, k, sizes=sizes)] for side in (x, y)]
     fixed = {size: _shared(*both) for size, *both in zip(sizes, *found, strict=True)}
@@ -70,7 +69,8 @@ def time_growth(arguments: list[str]) -> dict[str, Any]:
         **planned,
         "took_s": round(perf_counter() - start, 1),
         "took_cpu_s": round(process_time() - cpu, 1),
-        "memory_beyond_features_mb": round((peak_bytes() - held) / 2**20),
+        "features_mb": round((x.nbytes + y.nbytes) / 2**20),
+        "process_peak_mb": round(peak_bytes() / 2**20),
         "neighbors_s": round(neighbors_s, 1),
         "neighbors_cpu_s": round(neighbors_cpu, 1),
         "neighbors_of_growing_k_s": round(kernels - start - neighbors_s, 1),

@@ -1,10 +1,9 @@
 """Starting or joining Ray, and what it offers.
 
 Half a core is what Ray is told of each CPU model actor and each tile task, unless the task takes more memory
-(`cores_for`): a model keeps a core
-busy, tiles come in short bursts, and a machine with two cores must be able to embed with two
-models and compute tiles at the same time. The scheduler itself never starts more models than there
-are cores.
+(`cores_for`): a model keeps a core busy, tiles come in short bursts, and a machine with two cores must be
+able to embed with two models and compute tiles at the same time. The scheduler itself never starts more
+models than there are cores.
 """
 
 from __future__ import annotations

@@ -19,12 +19,7 @@ from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.engine.work import OBJECTS_ONLY, TILES, perform
 from platonic_ray.errors import RunError
-from platonic_ray.plan import (
-    Embed,
-    Score,
-    Task,
-    TaskGraph,
-)
+from platonic_ray.plan import Embed, Score, Task, TaskGraph
 
 
 class LocalRunner:

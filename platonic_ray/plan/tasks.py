@@ -11,7 +11,7 @@ the fixed tree and no choice changes a number).
     NeighborBlock(model, a)      the merge over all b                         kind `neighbors`
     Scale(model, precision)      median distance of every layer               kind `scales`
     KernelTile(a, b, kernel)     sums of one kernel, every pair of models     kind `kernels`
-    ColumnSums(model, kernel)    sums of columns of every layer                kind `columns`
+    ColumnSums(model, kernel)    sums of columns of every layer               kind `columns`
     KernelProducts(kernel, …)    D × D products of a range of rows, instead    kind `kernels`
     PermutedKernel(…)            the same under permutations of samples       kind `permuted`
     RowState(model)              states of the rows family, layers asked for  lives as an object only

@@ -1,6 +1,7 @@
 """Runs on a real Ray of several raylets: equal to the run in this process, streamed, bounded."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import time
@@ -21,6 +22,7 @@ from support import (
 
 import platonic_ray as pr
 from platonic_ray.engine import attempts
+from platonic_ray.engine import cluster as cluster_module
 from platonic_ray.engine.calibration import write_study
 from platonic_ray.engine.fleet import Fleet
 from platonic_ray.store import Store
@@ -72,6 +74,27 @@ def test_products_of_ranges_of_rows_are_those_of_the_run_in_this_process(cluster
     events = events_of(distributed)
     assert sum(event["event"] == "KernelProducts" for event in events) == 2
     assert not any(event["event"] == "lost" for event in events)
+
+
+def test_tasks_meant_for_a_larger_node_that_has_gone_are_sent_again(
+    cluster, small_study, tmp_path, monkeypatch
+):
+    asked = itertools.count()
+    there = cluster_module.cores_for
+
+    def more_than_any_node_has(peak, resources):
+        return 8.0 if next(asked) < 2 else there(peak, resources)
+
+    monkeypatch.setattr(cluster_module, "cores_for", more_than_any_node_has)
+    study = small_study.replace(
+        dataset={**small_study.dataset.model_dump(), "samples": 60},
+        models=[model.model_dump() for model in small_study.models[2:]],
+        metrics=[{"name": "mutual_knn", "k": 5}],
+        null={"permutations": 0},
+    )
+    distributed = on_ray(study, tmp_path / "ray")
+    assert score_bytes(pr.align(distributed, quiet=True)) == score_bytes(pr.align(study, quiet=True))
+    assert next(asked) > 2
 
 
 @pytest.mark.slow
