@@ -21,6 +21,8 @@ from numba import njit
 
 _RUN = 64  # proposals that are compared before any is looked at
 _ROOM = 0.75  # a row is given up if more of its candidates than this share are possible still
+_HALVINGS = 40  # of the range of a row's scores; float32 has no finer steps then
+_MORE = 64  # the part of the `keep` best by which their worst may be missed
 
 
 def compiled(function):  # type: ignore[no-untyped-def]
@@ -63,40 +65,76 @@ def _raise(r, root, share, margin, threshold):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def tighten(start, stop, keep, share, margin, heap, threshold, count, score):  # type: ignore[no-untyped-def]
-    """Raise the thresholds of rows without heaps to what all of their candidates say."""
-    for r in range(start, stop):
-        held = count[r]
-        if heap.shape[1] == 0 and held >= keep:
-            root = np.partition(score[r, :held], held - keep)[held - keep]
-            _raise(r, float(root), share, margin, threshold)
+def _reached(scores, keep):  # type: ignore[no-untyped-def]
+    """Return a number that at least `keep` of the scores reach, and hardly more do: the quantile, by bisection."""
+    low = high = scores[0]
+    for at in range(1, scores.shape[0]):
+        low, high = min(low, scores[at]), max(high, scores[at])
+    for _ in range(_HALVINGS):
+        middle = np.float32(0.5) * low + np.float32(0.5) * high
+        if not low < middle < high:
+            break
+        above = np.uint32(0)
+        for at in range(scores.shape[0]):
+            above = np.uint32(above + np.uint32(scores[at] >= middle))
+        if above < keep:
+            high = middle
+        else:
+            low = middle
+            if above <= keep + keep // _MORE:
+                break
+    return low
 
 
 @compiled
-def _offer(r, s, c, keep, share, margin, heap, threshold, count, score, column):  # type: ignore[no-untyped-def]
-    """Keep proposal s of column c for row r; return the row's threshold."""
-    held = count[r]
+def tighten(start, stop, keep, share, margin, heap, threshold, count, score):  # type: ignore[no-untyped-def]
+    """Raise the thresholds of rows without heaps to what all of their candidates say."""
+    for r in range(start, stop):
+        if heap.shape[1] == 0 and count[r] >= keep:
+            _raise(r, float(_reached(score[r, : count[r]], keep)), share, margin, threshold)
+
+
+@compiled
+def _make_room(r, keep, share, margin, heap, threshold, count, score, column):  # type: ignore[no-untyped-def]
+    """Drop what is out of the candidates of row r, which are full, or give it up; return how many it holds then."""
+    tighten(r, r + 1, keep, share, margin, heap, threshold, count, score)
+    t, room = threshold[r], score.shape[1]
+    held = 0
+    for at in range(room):
+        # Written whether it stays or not: nobody could foretell the branch.
+        score[r, held], column[r, held] = score[r, at], column[r, at]
+        held += score[r, held] >= t
+    if held > _ROOM * room:
+        held = -1
+        threshold[r] = np.inf
+    count[r] = held
+    return held
+
+
+@compiled
+def _take(  # type: ignore[no-untyped-def]
+    run, r, of_rows, c, of_columns, bias, ids, keep, share, margin, heap, threshold, count, score, column
+):
+    """Keep what of a run of products `[j]` is possible: of queries r + j · of_rows, and rows c + j · of_columns.
+
+    One call a run, for a call takes as long as ten candidates.
+    """
     room = score.shape[1]
-    if held == room:
-        tighten(r, r + 1, keep, share, margin, heap, threshold, count, score)
-        t = threshold[r]
-        held = 0
-        for at in range(room):
-            if score[r, at] >= t:
-                score[r, held] = score[r, at]
-                column[r, held] = column[r, at]
-                held += 1
-        if held > _ROOM * room:
-            count[r] = -1
-            threshold[r] = np.inf
-            return threshold[r]
-    score[r, held] = s
-    column[r, held] = c
-    count[r] = held + 1
-    if heap.shape[1] and s > heap[r, 0]:
-        _sift(heap[r], s)
-        _raise(r, float(heap[r, 0]), share, margin, threshold)
-    return threshold[r]
+    for j in range(run.shape[0]):
+        s = run[j] + bias[c]
+        if s >= threshold[r] and ids[r] != ids[c]:
+            held = count[r]
+            if held == room:
+                held = _make_room(r, keep, share, margin, heap, threshold, count, score, column)
+            if held >= 0:
+                score[r, held] = s
+                column[r, held] = c
+                count[r] = held + 1
+                if heap.shape[1] and s > heap[r, 0]:
+                    _sift(heap[r], s)
+                    _raise(r, float(heap[r, 0]), share, margin, threshold)
+        r += of_rows
+        c += of_columns
 
 
 @compiled
@@ -140,14 +178,10 @@ def offer_rows(  # type: ignore[no-untyped-def]
     width = product.shape[1]
     for i in range(first_row, last_row):
         r = row + i
-        t = threshold[r]
         for start in range(0, width, _RUN):
-            stop = min(start + _RUN, width)
-            if _hits_in_row(product[i, start:stop], bias[col + start : col + stop], t):
-                for j in range(start, stop):
-                    s = product[i, j] + bias[col + j]
-                    if s >= t and ids[r] != ids[col + j]:
-                        t = _offer(r, s, col + j, keep, share, margin, heap, threshold, count, score, column)
+            run, c = product[i, start : min(start + _RUN, width)], col + start
+            if _hits_in_row(run, bias[c : c + run.shape[0]], threshold[r]):
+                _take(run, r, 0, c, 1, bias, ids, keep, share, margin, heap, threshold, count, score, column)
 
 
 @compiled
@@ -170,15 +204,11 @@ def offer_columns(  # type: ignore[no-untyped-def]
 ):
     """Offer columns `first_col` … `last_col` − 1 of a tile to their queries, the tile's rows as gallery."""
     for i in range(product.shape[0]):
-        b = bias[row + i]
+        c = row + i
         for start in range(first_col, last_col, _RUN):
-            stop = min(start + _RUN, last_col)
-            if _hits_in_columns(product[i, start:stop], b, threshold[col + start : col + stop]):
-                for j in range(start, stop):
-                    s = product[i, j] + b
-                    r = col + j
-                    if s >= threshold[r] and ids[r] != ids[row + i]:
-                        _offer(r, s, row + i, keep, share, margin, heap, threshold, count, score, column)
+            run, r = product[i, start : min(start + _RUN, last_col)], col + start
+            if _hits_in_columns(run, bias[c], threshold[r : r + run.shape[0]]):
+                _take(run, r, 1, c, 0, bias, ids, keep, share, margin, heap, threshold, count, score, column)
 
 
 @compiled

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import platonic_ray.kernels.collect as collect
 import platonic_ray.kernels.exhaustive as exhaustive
 import platonic_ray.kernels.frame as frame
+import platonic_ray.kernels.native as native
 import platonic_ray.kernels.neighbors as neighbors_module
 import platonic_ray.kernels.sweep as sweep
 from platonic_ray.kernels import (
@@ -129,6 +130,20 @@ def test_a_tile_that_serves_both_sides_finds_what_two_searches_find(similarity, 
         ):
             alone = tile_neighbors(x, y, of_x, of_y, k, rule, similarity)
             assert same(found, alone.ids.numpy(), alone.values.numpy())
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=300),
+    st.data(),
+)
+def test_the_worst_of_the_best_is_missed_by_few(scores: list[float], data: st.DataObject) -> None:
+    keep = data.draw(st.integers(1, len(scores)))
+    held = np.array(scores, np.float32)
+    reached = native._reached(held, keep)
+    assert (held >= reached).sum() >= keep  # or a neighbor could be dropped
+    resolved = max(np.ptp(held.astype(np.float64)) / 2**39, np.spacing(np.abs(reached)))
+    assert (held > reached + resolved).sum() <= keep + keep // 64
 
 
 @pytest.mark.parametrize(("width", "euclidean"), [(1, False), (64, True), (130, False), (1000, True)])
