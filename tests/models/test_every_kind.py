@@ -70,7 +70,7 @@ DEMO = {
     **{"wordllama": ("wordllama-256", "caption"), "tfidf": ("char-tfidf", "caption")},
     **{"EfficientNet": ("efficientnet-lite0", "image"), "pixels": ("pixels", "image")},
 }
-STORED = ("npy", "safetensors", "arrow", "pt")
+STORED = ("npy", "safetensors", "arrow", "parquet", "pt")
 NETWORK = """
 import torch
 
@@ -93,6 +93,7 @@ def _write_features(folder: Path) -> None:
         name: pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), 6) for name, rows in layers.items()
     }
     pa.feather.write_feather(pa.table(columns), folder / "features.arrow", compression="uncompressed")
+    pq.write_table(pa.table(columns), folder / "features.parquet")
     torch.save({"feats": torch.from_numpy(features)}, folder / "features.pt")
 
 

@@ -13,13 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from model_samples import entry
+from object_store import ObjectStore
 from safetensors.torch import save_file
 from support import dense_features, events_of
 
 import platonic_ray as pr
 from platonic_ray.cli import main
+from platonic_ray.engine.sharing import local_paths
 from platonic_ray.errors import DataError, StudyError, WeightsError
-from platonic_ray.models import describe, load, resolve
+from platonic_ray.models import check_models, describe, load, resolve
 from platonic_ray.models.arrays import read_features, read_layers
 from platonic_ray.store import Store
 from platonic_ray.study import Study
@@ -215,6 +217,48 @@ def test_scores_are_those_of_the_arrays_and_nothing_is_computed_twice(few, tmp_p
     events = [event["event"] for run in range(2) for event in events_of(more, run)]
     assert events.count("finished") == 2
     assert events.count("shard") == 2 * 4  # two models, four shards, once
+
+
+def test_features_in_object_storage_are_fetched_alone_and_are_those_of_the_file(
+    object_store: ObjectStore, few, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("PLATONIC_RAY_CACHE", str(tmp_path / "cache"))
+    folder = object_store.new_uri()
+    place = folder.removeprefix("s3://")
+    for name in ("our net.npy", "another file.npy"):
+        with object_store.files.open_output_stream(f"{place}/{name}") as stream:
+            stream.write(write(tmp_path, ".npy").read_bytes())
+    study = _study(few, Path("net.npy"), tmp_path)
+    (tmp_path / "study.toml").write_text(study.to_toml().replace("net.npy", f"{folder}/our%20net.npy"))
+    away = Study.from_toml(tmp_path / "study.toml")
+    assert check_models(away.models)[0].problem is None
+    pr.align(away, quiet=True)
+    assert [layer.tobytes() for layer in dense_features(away)["net"]] == [
+        FEATURES[:, layer].tobytes() for layer in range(3)
+    ]
+    fetched = [path.name for path in (tmp_path / "cache" / "datasets" / "fetched").rglob("*.npy")]
+    assert fetched == ["our net.npy"]
+    assert local_paths(away.dataset, away.models) == [str(few)]  # a URI is not asked of the nodes' disks
+    here = (tmp_path / "net.npy").rename(tmp_path / "our net.npy")
+    keys = {_spec(weights).key for weights in (away.models[0].weights, here, here.as_uri())}
+    assert len(keys) == 1
+    by_folder = entry(kind="features", weights=folder, file="our net.npy")
+    assert resolve(by_folder).weights == resolve(away.models[0]).weights
+
+
+@pytest.mark.parametrize(
+    ("uri", "error", "message"),
+    [
+        ("{folder}/nothing.npy", WeightsError, "/nothing.npy cannot be had"),
+        ("nosuch://bucket/x.npy", WeightsError, "nosuch://bucket/x.npy cannot be had.*pyarrow knows"),
+        ("file:///no/such/x.npy", WeightsError, "no weights at file:///no/such/x.npy"),
+        ("s3://key:word@bucket/x.npy", StudyError, "holds credentials"),
+    ],
+)
+def test_a_uri_of_nothing_is_one_clear_error(object_store, uri, error, message) -> None:
+    with pytest.raises(error, match=message) as raised:
+        _spec(uri.format(folder=object_store.new_uri()))
+    assert "word@" not in str(raised.value)
 
 
 def test_a_file_of_another_number_of_samples_is_refused_before_any_work(few, tmp_path) -> None:
