@@ -15,12 +15,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from platonic_ray.ahead import ahead, cores
 from platonic_ray.datasets.columns import Kind, is_list
 from platonic_ray.datasets.items import Problem, Shard, encoded, fault_of
 from platonic_ray.digest import digest, digest_items
 from platonic_ray.errors import DataError, StudyError
 
 CHUNK_ROWS = 256
+_DECODED_ROWS = 8  # that a thread checks before it takes others
+_MOST_DECODERS = 32
 _FILES = {"image": "an image file", "audio": "an audio file", "video": "a video file"}
 
 
@@ -309,20 +312,28 @@ class Dataset:
 
         Bad is: missing, an empty list of items; empty or blank text; an image, a sound or a video that
         does not decode or has no pixels, no length or no motion; a file that cannot be read. Everything is
-        decoded, so this reads all of the views.
+        decoded, so this reads all of the views: on every core, some files a core in memory at a time.
 
         :raises StudyError: for a name that is not a view.
         """
-        found = []
+        spans = []
         for view in dict.fromkeys(views):
-            kind, shared = self.kind(view), view != self._view_expanded
-            last, why = -1, ""
-            for row, item, reason in self._items(view):
-                if not (shared and self._rows[row] == last):  # the rows of a sample share its item
-                    last, why = self._rows[row], reason or fault_of(item, kind)
-                if why:
-                    found.append(Problem(row, self._ids[row], view, why))
-        return sorted(found, key=lambda problem: problem.row)
+            step = CHUNK_ROWS if self.kind(view) == "text" else _DECODED_ROWS
+            spans += [(view, start, start + step) for start in range(0, len(self), step)]
+        parts = ahead(lambda span: self._problems(*span), spans, min(_MOST_DECODERS, cores()))
+        return sorted(itertools.chain.from_iterable(parts), key=lambda problem: problem.row)
+
+    def _problems(self, view: str, start: int, stop: int) -> list[Problem]:
+        """Return the bad items of some rows of a view, in row order."""
+        kind, shared = self.kind(view), view != self._view_expanded
+        found = []
+        last, why = -1, ""
+        for row, item, reason in self._items(view, start, stop):
+            if not (shared and self._rows[row] == last):  # the rows of a sample share its item
+                last, why = self._rows[row], reason or fault_of(item, kind)
+            if why:
+                found.append(Problem(row, self._ids[row], view, why))
+        return found
 
     def _items(self, view: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Any, str]]:
         """Yield (row, item, "") or (row, None, why there is none), a few rows in memory at a time."""

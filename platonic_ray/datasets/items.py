@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import importlib.metadata
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ _DECODERS: Mapping[str, Callable[[bytes], object]] = {
     "audio": decode_audio,
     "video": decode_video,
 }
+_LIBRARIES: Mapping[str, str] = {"image": "pillow", "audio": "soundfile", "video": "pillow"}
 
 
 def items_digest(items: Sequence[Any]) -> str:
@@ -69,6 +72,15 @@ def fault_of(item: Any, kind: Kind) -> str:
     if not item:
         return "empty text"
     return "" if item.strip() else "blank text (only white space)"
+
+
+def decoders_of(kinds: Collection[Kind]) -> dict[str, str]:
+    """Return the versions of the libraries that decide whether items of these kinds can be used."""
+    versions = {}
+    for library in sorted({_LIBRARIES[kind] for kind in kinds if kind in _LIBRARIES}):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[library] = importlib.metadata.version(library)
+    return versions
 
 
 def encoded(item: Any) -> bytes:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from platonic_ray.datasets.base import Dataset, Problem
+from platonic_ray.datasets.base import Dataset
 from platonic_ray.datasets.columns import (
     Kind,
     can_hold,
@@ -31,7 +31,6 @@ from platonic_ray.study import DatasetEntry, ViewEntry
 
 EMBEDDED: Mapping[str, Callable[[], pa.Table]] = {"emoji": read_emoji}
 ID_COLUMN = "id"
-PROBLEMS_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -150,37 +149,6 @@ def dataset_of(
         raise DataError(f"{name} has no column that a model could read. Its columns: {there}. {_EXPECTED}")
     ids = ids_of(table, id_column, name).to_pylist() if id_column in table.column_names else None
     return Dataset(name, pa.table(columns | labels), kinds, ids=ids, folder=folder)
-
-
-def check_samples(
-    dataset: Dataset, views: Sequence[str], on_bad_sample: str = "refuse"
-) -> tuple[Dataset, list[Problem]]:
-    """Return the dataset without samples that are bad in any of the views, and what was wrong with them.
-
-    A sample that is bad in two views has two problems; their `row` is that of the given dataset.
-
-    :raises StudyError: for a name that is not a view.
-    :raises DataError: if there are bad samples and `on_bad_sample` is not "drop" (the first 20 are
-        listed, and their number), or if none would be left.
-    """
-    problems = dataset.problems(views)
-    if not problems:
-        return dataset, []
-    bad = {problem.row for problem in problems}
-    listed = "\n".join(f"  {problem}" for problem in problems[:PROBLEMS_SHOWN])
-    if len(problems) > PROBLEMS_SHOWN:
-        listed += f"\n  … and {len(problems) - PROBLEMS_SHOWN} more"
-    count = (
-        f"{len(bad)} of {len(dataset)} samples of {dataset.name} cannot be used ({len(problems)} problems)"
-    )
-    if on_bad_sample != "drop":
-        raise DataError(
-            f'{count}:\n{listed}\nRepair them, or set on_bad_sample = "drop" under [dataset] to go on '
-            "without them in every view."
-        )
-    if len(bad) == len(dataset):
-        raise DataError(f"{count}; none is left:\n{listed}\nRepair them, or choose other views.")
-    return dataset.take([row for row in range(len(dataset)) if row not in bad]), problems
 
 
 _EXPECTED = (

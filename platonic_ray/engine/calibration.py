@@ -27,6 +27,7 @@ import polars as pl
 import torch
 from scipy.optimize import nnls
 
+from platonic_ray.ahead import cores
 from platonic_ray.digest import digest
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.local import LocalRunner
@@ -148,7 +149,7 @@ def _measure() -> Calibration:
     return Calibration(
         version=_VERSION,
         machine=_processor(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=cores(),
         memory_bytes=_memory_bytes(),
         float32_flops=rates[torch.float32],
         float64_flops=rates[torch.float64],

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from platonic_ray.datasets import Dataset, Shard, check_samples, open_dataset
+from platonic_ray.datasets import Dataset, Shard, open_dataset
 from platonic_ray.digest import digest
+from platonic_ray.engine.checked import checked
 from platonic_ray.engine.context import Context, views_of
 from platonic_ray.engine.expanded import refuse_of_rows, rows_of_search, samples_of
 from platonic_ray.engine.held_out import chooses
@@ -97,7 +98,7 @@ def prepare(study: Study, store: Store) -> Prepared:
                 f"Model {entry.name!r}: bits_per_byte names the view {spec.likelihood_view!r}, which holds no texts."
             )
     views = views_of([model.view for model in study.models], specs)
-    dataset, dropped = _checked(opened, views, study, store)
+    dataset, dropped = checked(opened, views, study.dataset.on_bad_sample, store)
     samples = len(dataset)
     if dataset.owners is not None:
         refuse_of_rows(study, metrics)
@@ -204,19 +205,6 @@ def refuse_twice(metrics: Sequence[Metric]) -> None:
     twice = [label for label in labels if labels.count(label) > 1]
     if twice:
         raise StudyError(f"metrics: {twice[0]} is given twice with the same options; remove one.")
-
-
-def _checked(
-    opened: Dataset, views: tuple[str, ...], study: Study, store: Store
-) -> tuple[Dataset, tuple[int, ...]]:
-    """Refuse or drop bad samples; a data set that was found clean is not decoded a second time."""
-    key = digest({"kind": "checks", "version": 1, "fingerprint": opened.fingerprint(views)})
-    if store.manifest("checks", key) is not None:
-        return opened, ()
-    kept, dropped = check_samples(opened, views, study.dataset.on_bad_sample)
-    if not dropped:
-        store.put("checks", key, {}, {"views": list(views), "samples": len(opened)})
-    return kept, tuple(sorted({problem.row for problem in dropped}))
 
 
 def widths_of(spec: ModelSpec, store: Store) -> tuple[int, ...]:

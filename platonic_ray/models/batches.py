@@ -6,13 +6,12 @@ and a batch is the same whichever thread made it ready.
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
+
+from platonic_ray.ahead import ahead, cores
 
 Item = TypeVar("Item")
 Ready = TypeVar("Ready")
@@ -56,23 +55,10 @@ def ready_ahead(
 ) -> Iterator[Ready]:
     """Yield `prepare(item)` of every item in order, made by threads while the caller computes.
 
-    One thread beside a model that computes on this machine's cores, up to 8 beside an accelerator.
-    At most one item a thread and one more is ready or being made ready: memory is bounded by that.
-    What `prepare` raises is raised here, in the item's turn.
+    One thread beside a model that computes on this machine's cores, up to 8 beside an accelerator;
+    otherwise as `platonic_ray.ahead.ahead`.
 
     >>> list(ready_ahead(len, ["a", "abc"]))
     [1, 3]
     """
-    threads = 1 if device == "cpu" else max(1, min(_MOST_THREADS, os.cpu_count() or 1))
-    waiting: deque[Future[Ready]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="ready-ahead") as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(prepare, item))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:  # nothing is made for a caller that has gone
-            for future in waiting:
-                future.cancel()
+    return ahead(prepare, items, 1 if device == "cpu" else min(_MOST_THREADS, cores()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from platonic_ray.datasets import Dataset, Problem, check_samples, dataset_of, open_dataset
+from platonic_ray.datasets import Dataset, Kind, Problem, base, check_samples, dataset_of, open_dataset
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.study import DatasetEntry, ViewEntry
 
@@ -325,6 +326,24 @@ def test_every_bad_sample_is_found_with_its_reason(tmp_path: Path) -> None:
     }
     assert list(reasons) == list(expected)
     assert all(reasons[at].startswith(reason) for at, reason in expected.items())
+
+
+def test_files_are_decoded_side_by_side_and_problems_stay_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [b"broken" if row % 7 == 3 else png() for row in range(48)]
+    texts = ["" if row == 17 else "a" for row in range(48)]
+    dataset = dataset_of(pa.table({"image": images, "text": texts}), "d")
+    expected = [(row, "image") for row in range(3, 48, 7)]
+    expected.insert(expected.index((17, "image")), (17, "text"))
+    monkeypatch.setattr(base, "cores", lambda: 2)
+    both, fault_of = threading.Barrier(2), base.fault_of
+
+    def fault_of_two_at_a_time(item: object, kind: Kind) -> str:
+        if kind == "image":
+            both.wait(30)  # breaks unless another thread decodes meanwhile
+        return fault_of(item, kind)
+
+    monkeypatch.setattr(base, "fault_of", fault_of_two_at_a_time)
+    assert [(problem.row, problem.view) for problem in dataset.problems(["text", "image"])] == expected
 
 
 def test_reading_a_missing_item_names_row_id_and_view(tmp_path: Path) -> None:

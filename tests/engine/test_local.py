@@ -232,6 +232,22 @@ class TestBadSamples:
         assert result.models["n"].unique().to_list() == [597]
         assert result.provenance["dataset"]["dropped"] == [3, 70, 401]
 
+    @pytest.mark.parametrize("on_bad_sample", ["refuse", "drop"])
+    def test_what_was_found_is_kept_and_nothing_is_decoded_again(self, spoiled, monkeypatch, on_bad_sample):
+        study = spoiled.replace(dataset={**spoiled.dataset.model_dump(), "on_bad_sample": on_bad_sample})
+        store = Store.open(study.run.store)
+
+        def found():
+            try:
+                return prepare(study, store).dropped
+            except DataError as error:
+                return str(error)
+
+        first = found()
+        monkeypatch.setattr("platonic_ray.datasets.base.fault_of", lambda *_: pytest.fail("decoded again"))
+        assert found() == first
+        assert "s401" in first if on_bad_sample == "refuse" else first == (3, 70, 401)
+
 
 def test_a_seeded_draw_takes_that_many_samples(small_study):
     drawn = small_study.replace(dataset={**small_study.dataset.model_dump(), "samples": 100})
