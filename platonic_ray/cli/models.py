@@ -74,6 +74,9 @@ def _models(given: argparse.Namespace) -> None:
                 f"{check.parameters:>13,} {(check.weight_bytes or 0) / 1e6:>6,.1f} MB "
                 f"{(check.batch_bytes or 0) / 1e6:>6,.1f} MB  {check.weights}"
             )
+        for check in checks:
+            if check.warning is not None:
+                print(f"\n{check.model}: on this machine it {check.warning}")
     bad = [check.model for check in checks if check.problem is not None]
     if bad:
         raise WeightsError(f"{len(bad)} of {len(checks)} models cannot be loaded: {', '.join(bad)}.")
@@ -84,7 +87,8 @@ def _calibrate(study: Study, *, as_json: bool) -> None:
     from platonic_ray.datasets import open_dataset
     from platonic_ray.models import calibrate_models
 
-    found = calibrate_models(study.models, open_dataset(study.dataset, study.seed))
+    dataset = open_dataset(study.dataset, study.seed)
+    found = calibrate_models(study.models, dataset, study.run.threads)
     if as_json:
         print_json(
             {name: made if made is None or isinstance(made, str) else asdict(made) for name, made in found}

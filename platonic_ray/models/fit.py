@@ -1,10 +1,13 @@
-"""Whether a model's weights fit the device that is to hold them: known before they are downloaded or read."""
+"""Whether a model fits the device that is to hold it: known from its configuration, before its weights are read.
+
+Of a hub's model the configuration is a file of its own, so that it is known before the download too. Of a GGUF file
+it stands inside: that is downloaded, and then refused before its weights are dequantized.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from platonic_ray.errors import WeightsError
@@ -15,31 +18,42 @@ from platonic_ray.models.kinds import KINDS
 from platonic_ray.models.weights import locate, matches_any
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
-_SAFETENSORS = "*.safetensors"
+_WIDENED = 16
+"""How much larger a file's weights may be in memory: two bits that are read as float32."""
 
 
 def refuse_too_large(spec: ModelSpec, device: str) -> None:
-    """Refuse a model whose weights and activations are larger than the device's memory, in the dtype they run in.
+    """Refuse a model whose weights and activations are larger than the device's memory, as it is to run.
 
-    What a batch holds is looked at where it could decide: where weights take a part of the memory, or the study
+    It is described for that where it could decide: where its files are no small part of the memory, or the study
     asks for batches larger than the kind's.
 
     :raises WeightsError: with the figures.
     """
-    needed, there = weight_bytes(spec), device_bytes(device)
     setting = batch_setting(spec)
     larger = setting is not None and spec.setting(setting) > KINDS[spec.kind].settings[setting]
-    held = activation_bytes(spec, describe(spec)) if needed > there / 8 or larger else 0
-    if needed + held > there:
-        dtype = dict(spec.settings).get("dtype", "float32")
-        half = dtype == "float32" and (needed + held) / 2 <= there
-        remedy = ' (or dtype = "bfloat16", half of it)' if half else ""
-        batch = f" and {held / 1e9:,.1f} GB for a batch ({setting})" if held else ""
-        raise WeightsError(
-            f"Model {spec.name!r} needs {needed / 1e9:,.1f} GB for its weights in {dtype}{batch}, and the "
-            f"{'GPU' if device != 'cpu' else 'machine'} has {there / 1e9:,.1f} GB: it was not loaded. Take a "
-            f"smaller model or batch, or a larger machine{remedy}."
-        )
+    if not KINDS[spec.kind].trained or (_is_small(spec, device_bytes(device)) and not larger):
+        return
+    lacking = shortage(spec, describe(spec), device)
+    if lacking is not None:
+        raise WeightsError(f"Model {spec.name!r} {lacking} It was not loaded.")
+
+
+def shortage(spec: ModelSpec, description: Description, device: str) -> str | None:
+    """Return what a model needs that a device does not have, and what to do; None where it fits."""
+    needed, held, there = description.weight_bytes, activation_bytes(spec, description), device_bytes(device)
+    if needed + held <= there or not KINDS[spec.kind].trained:
+        return None
+    settings = dict(spec.settings)
+    form = settings.get("quantization") or settings.get("dtype", "float32")
+    half = form == "float32" and "dtype" in settings and (needed + held) / 2 <= there
+    remedy = ' (or dtype = "bfloat16", half of it)' if half else ""
+    batch = f" and {held / 1e9:,.1f} GB for a batch ({batch_setting(spec)})" if held else ""
+    return (
+        f"needs {needed / 1e9:,.1f} GB for its weights in {form}{batch}, and the "
+        f"{'GPU' if device != 'cpu' else 'machine'} has {there / 1e9:,.1f} GB. Take a smaller model or batch, or a "
+        f"larger machine{remedy}."
+    )
 
 
 def activation_bytes(spec: ModelSpec, description: Description) -> int:
@@ -58,21 +72,6 @@ def activation_bytes(spec: ModelSpec, description: Description) -> int:
     )
 
 
-def weight_bytes(spec: ModelSpec) -> int:
-    """Return what a model's weights take in memory, read from what is there without reading them.
-
-    Of safetensors their headers; of a hub's model that is not downloaded yet its configuration. Other files
-    are small, or say it only when they are read: 0.
-    """
-    settings = dict(spec.settings)
-    numbers = _stored_numbers(spec)
-    if numbers is None:
-        return describe(spec).weight_bytes if _is_to_come(spec) else 0
-    if settings.get("quantization") is not None:
-        return numbers // (1 if settings["quantization"] == "8bit" else 2)
-    return numbers * (4 if settings.get("dtype", "float32") == "float32" else 2)
-
-
 def device_bytes(device: str) -> int:
     """Return the memory of all GPUs that this process sees, or of the machine or what its container may use."""
     if device.startswith("cuda"):
@@ -88,38 +87,13 @@ def device_bytes(device: str) -> int:
     return there
 
 
-def _is_safetensors(spec: ModelSpec) -> bool:
-    """Whether a model reads trained weights from safetensors."""
-    trained = _SAFETENSORS in KINDS[spec.kind].trained and not spec.file
-    return trained and spec.weights is not None and spec.init != "random"
-
-
-def _is_to_come(spec: ModelSpec) -> bool:
-    """Whether those have to be downloaded from a hub first."""
-    if not _is_safetensors(spec) or spec.weights is None:
+def _is_small(spec: ModelSpec, there: int) -> bool:
+    """Whether the files of a model's weights are here, and so small that it fits, whatever is in them."""
+    if spec.weights is None or spec.init == "random":
         return False
+    patterns = spec.weights.patterns
     address = spec.weights.address
-    return address.startswith("hub:") and not hub.is_cached(address, (_SAFETENSORS,))
-
-
-def _stored_numbers(spec: ModelSpec) -> int | None:
-    """Return how many numbers the safetensors that a model reads hold; None where it reads none that are here."""
-    if not _is_safetensors(spec) or _is_to_come(spec):
-        return None
-    assert spec.weights is not None
-    root = locate(spec.weights)
-    return _numbers_in(path for path in root.iterdir() if matches_any(path.name, (_SAFETENSORS,)))
-
-
-def _numbers_in(files: Iterable[Path]) -> int:
-    from safetensors import SafetensorError, safe_open
-
-    count = 0
-    for file in files:
-        with contextlib.suppress(SafetensorError, OSError), safe_open(file, framework="np") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (it is no dictionary)
-                size = 1
-                for length in tensors.get_slice(name).get_shape():
-                    size *= length
-                count += size
-    return count
+    if address.startswith("hub:") and not hub.is_cached(address, patterns):
+        return False
+    files = [path for path in locate(spec.weights).iterdir() if matches_any(path.name, patterns)]
+    return _WIDENED * sum(path.stat().st_size for path in files) <= there / 8

@@ -8,6 +8,7 @@ minute before it takes what is in its cache.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import socket
@@ -25,6 +26,17 @@ _ADDRESS = re.compile(r"(?P<repo>[\w-][\w.-]*(?:/[\w-][\w.-]*)?)(?:@(?P<revision
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REACH_S = 5.0
 _REMEMBERED_S = 60
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+_UNREACHED = (
+    "Connect",
+    "Timeout",
+    "Offline",
+    "LocalEntryNotFound",
+    "Proxy",
+    "Network",
+    "Protocol",
+    "ReadError",
+)
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
@@ -80,6 +92,26 @@ def is_cached(address: str, patterns: tuple[str, ...]) -> bool:
     """Whether the local cache has what `fetch` would give, as far as it knows what there is."""
     repo, revision = _parse(address)
     return _cached(repo, revision=revision, allow_patterns=list(patterns)) is not None
+
+
+def names(address: str) -> tuple[str, ...]:
+    """Return the names of an address's files: of all that the hub has, else of those in its local cache.
+
+    :raises WeightsError: if neither can be had.
+    """
+    repo, revision = _parse(address)
+    import huggingface_hub
+
+    try:
+        if not reachable():
+            raise ConnectionError("offline")
+        found = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=20).siblings or []
+        return tuple(sorted(file.rfilename for file in found))
+    except Exception as error:
+        cached = _cached(repo, revision=revision)
+        if cached is None:
+            raise WeightsError(_explain(address, error)) from None
+        return tuple(sorted(path.name for path in cached.iterdir()))
 
 
 def reachable() -> bool:
@@ -152,14 +184,37 @@ def _is_verdict(error: Exception) -> bool:
 
 
 def _explain(address: str, error: Exception) -> str:
-    cause = type(error).__name__
-    if "Gated" in cause:
-        remedy = "Accept its terms on the hub and log in with `hf auth login`."
-    elif "NotFound" in cause and "Local" not in cause:
-        remedy = "Check its name and revision; if it is private, log in with `hf auth login`."
-    else:
-        remedy = (
+    return f"{address} cannot be had ({type(error).__name__}). {_remedy(error)}"
+
+
+def _remedy(error: Exception) -> str:
+    """Say what went wrong and what to do. The first cause says it: the client's own error may only repeat it."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    said = " ".join(type(cause).__name__ for cause in causes)
+    if "Gated" in said:
+        return "Accept its terms on the hub and log in with `hf auth login`."
+    if "RepositoryNotFound" in said or "RevisionNotFound" in said:
+        return "Check its name and revision; if it is private, log in with `hf auth login`."
+    for cause in causes:
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        if status in (401, 403):
+            return f"The hub refuses access ({status}): log in with `hf auth login`, or renew HF_TOKEN."
+        if status == 429:
+            return "The hub has had too many requests from here (429): wait, or log in with `hf auth login`."
+        if status is not None and status >= 500:
+            return f"The hub has a fault of its own ({status}): run again later. What was downloaded is kept."
+        if isinstance(cause, OSError) and cause.errno in _DISK:
+            from huggingface_hub import constants
+
+            return (
+                f"It cannot be written to {constants.HF_HUB_CACHE}: {os.strerror(cause.errno)}. Free some space, or "
+                "set HF_HUB_CACHE to a folder that has it."
+            )
+    if any(word in said for word in _UNREACHED):
+        return (
             "The hub cannot be reached from here, and its cache does not have it. Download it elsewhere and give "
             "its folder as the address, or use a model of the catalog."
         )
-    return f"{address} cannot be had ({cause}). {remedy}"
+    return (str(error).strip() or "The hub's client says no more.").splitlines()[0]

@@ -91,6 +91,26 @@ def _quantized(spec: ModelSpec, how: str, device: str) -> dict[str, Any]:
     return {"quantization_config": transformers.BitsAndBytesConfig(**bits), "device_map": {"": device}}
 
 
+def quantized_bytes(network: Any, how: str) -> int:
+    """Return what a network's weights take once bitsandbytes holds its linear maps in 8 or 4 bits.
+
+    Embeddings, norms, the head and what comes last stay as they are. Four bits have a float32 scale every 64.
+    """
+    each = 1.0 if how == "8bit" else 0.5 + 4 / 64
+    *_, (last, _) = network.named_parameters()
+    kept = {network.get_output_embeddings(), network.get_submodule(last.rpartition(".")[0])}
+    narrow = {
+        module.weight
+        for module in network.modules()
+        if isinstance(module, torch.nn.Linear) and module not in kept
+    }
+    sizes = (
+        tensor.numel() * (each if tensor in narrow else tensor.element_size())
+        for tensor in network.parameters()
+    )
+    return int(sum(sizes))
+
+
 def dtype_of(spec: ModelSpec) -> torch.dtype:
     """Return the dtype that a model's network runs in."""
     found: torch.dtype = getattr(torch, spec.setting("dtype"))

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from platonic_ray.models.pooling import pool_tokens
 from platonic_ray.models.pretrained import (
     explained,
     load_network,
+    quantized_bytes,
     random_network,
     refuse_unquantizable,
     states_of,
@@ -223,7 +225,9 @@ def describe(spec: ModelSpec) -> Description:
             spec = with_own_pooling(spec, folder)
             states = _named(_trace(body), body, spec)
         vocabulary = config.vocab_size if spec.setting("bits_per_byte") else 0  # a logit for each
-        return described(network, spec.keep(states).layers, sum(width for _, width in states) + vocabulary)
+        found = described(network, spec.keep(states).layers, sum(width for _, width in states) + vocabulary)
+        how = spec.setting("quantization")
+        return found if how is None else replace(found, weight_bytes=quantized_bytes(network, how))
 
 
 def _configure(spec: ModelSpec, folder: Path) -> tuple[Any, Any]:

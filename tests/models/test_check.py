@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from model_samples import image
+from torch import get_num_threads, set_num_threads
 
 from platonic_ray.cli import main
-from platonic_ray.models import check_models, load, resolve
-from platonic_ray.models.calibrate import propose
+from platonic_ray.models import check, check_models, fit, load, resolve
+from platonic_ray.models.calibrate import calibrate, propose
 from platonic_ray.study import Study
 
 
@@ -73,6 +74,18 @@ def test_every_model_is_described_and_the_bad_ones_say_why(study, capsys) -> Non
     assert "2 of 5 models cannot be loaded: no weights, no layer" in said.err
 
 
+def test_what_does_not_fit_this_machine_is_a_warning_and_no_problem(study, capsys, monkeypatch) -> None:
+    text = study.read_text()
+    study.write_text(text[: text.index("[[models]]", text.index("[[models]]") + 1)])  # the first one alone
+    monkeypatch.setattr(fit, "device_bytes", lambda device: 10)
+    assert main(["models", "--check", str(study)]) == 0
+    said = capsys.readouterr().out
+    assert "bert: on this machine it needs 0.0 GB for its weights in float32" in said
+    (check,) = check_models(Study.from_toml(study).models)
+    assert (check.problem, check.parameters is not None) == (None, True)
+    assert str(check.warning).startswith("needs 0.0 GB")
+
+
 def test_batches_are_proposed_from_a_measurement_on_the_studys_samples(
     study, tmp_path, capsys, monkeypatch
 ) -> None:
@@ -82,7 +95,15 @@ def test_batches_are_proposed_from_a_measurement_on_the_studys_samples(
     text = study.read_text() + '[dataset]\nsource = "s.parquet"\n'
     study.write_text(text)
     monkeypatch.setattr("platonic_ray.models.pretrained.load_network", None)
+    threads: list[int] = []
+    monkeypatch.setattr(
+        check, "calibrate", lambda *given: threads.append(get_num_threads()) or calibrate(*given)
+    )
+    before = get_num_threads()
+    set_num_threads(2)
     assert main(["models", "--check", str(study), "--calibrate", "--json"]) == 0
+    assert (set(threads), get_num_threads()) == ({1}, 2)  # the study's, and then the caller's again
+    set_num_threads(before)
     found = json.loads(capsys.readouterr().out)
     for name in ("bert", "random"):
         made = found[name]

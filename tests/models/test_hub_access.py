@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from model_samples import entry
 
 from platonic_ray.errors import WeightsError
-from platonic_ray.models import hub, load, resolve
+from platonic_ray.models import check_models, hub, load, resolve
 
 COMMIT = "0123456789" * 4
 KIND = "transformers-text"
@@ -123,6 +124,8 @@ def test_what_is_in_the_cache_needs_no_hub_and_no_patience(served, tmp_path, mon
         ((403, "GatedRepo"), r"hub:org/tiny cannot be had \(GatedRepoError\)\. Accept its terms"),
         ((404, "RepoNotFound"), r"cannot be had \(RepositoryNotFoundError\)\. Check its name and revision"),
         ((404, "RevisionNotFound"), r"cannot be had \(RevisionNotFoundError\)\. Check its name and revision"),
+        ((401, "Unauthorized"), r"cannot be had .*The hub refuses access \(401\): log in"),
+        ((500, "Broken"), r"cannot be had .*The hub has a fault of its own \(500\): run again later"),
     ],
 )
 def test_a_verdict_of_the_hub_is_one_clear_line(verdict, message, served) -> None:
@@ -131,6 +134,38 @@ def test_a_verdict_of_the_hub_is_one_clear_line(verdict, message, served) -> Non
     with pytest.raises(WeightsError, match=message) as refused:
         _spec()
     assert "\n" not in str(refused.value)
+
+
+def test_a_full_disk_is_said_to_be_full(served, monkeypatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    spec = _spec()
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
+    with pytest.raises(WeightsError, match=r"cannot be written to .*: No space left") as refused:
+        load(spec)
+    assert "cannot be reached" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_fault_of_the_hub_in_the_download_is_no_absence(served, monkeypatch) -> None:
+    handler, _ = served
+    spec = _spec()
+    handler.verdict = (503, "Busy")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # its client's patience
+    with pytest.raises(WeightsError, match=r"fault of its own \(503\)"):
+        load(spec)
+
+
+def test_a_repository_without_safetensors_is_found_by_a_check(served, tiny_bert, tmp_path) -> None:
+    handler, _ = served
+    assert check_models([entry(kind=KIND, weights="hub:org/tiny")])[0].weights == "hub"
+    handler.folder = Path(shutil.copytree(tiny_bert, tmp_path / "bare"))
+    (handler.folder / "model.safetensors").rename(handler.folder / "pytorch_model.bin")
+    (refused,) = check_models([entry(kind=KIND, weights="hub:org/tiny")])
+    assert "has no weights of a form that is read (*.safetensors); it has: config.json" in refused.problem
+    (named,) = check_models([entry(kind=KIND, weights="hub:org/tiny", file="pytorch_model.bin")])
+    assert (named.problem, named.weights) == (None, "hub")
 
 
 def test_a_verdict_is_not_overruled_by_an_old_copy_in_the_cache(served) -> None:
