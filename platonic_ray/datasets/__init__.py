@@ -10,10 +10,12 @@ from platonic_ray.datasets.columns import Kind
 from platonic_ray.datasets.emoji import LANGUAGES, read_emoji
 from platonic_ray.datasets.images import decode_image
 from platonic_ray.datasets.items import Problem, Shard, decoders_of, items_digest
+from platonic_ray.datasets.pairing import ID_COLUMN, unique_ids
 from platonic_ray.datasets.sources import dataset_of, open_dataset
 from platonic_ray.datasets.video import decode_video, evenly
 
 __all__ = [
+    "ID_COLUMN",
     "LANGUAGES",
     "Dataset",
     "Kind",
@@ -30,5 +32,6 @@ __all__ = [
     "items_digest",
     "open_dataset",
     "read_emoji",
+    "unique_ids",
     "without_bad",
 ]

@@ -198,6 +198,15 @@ class Dataset:
         starts = list(itertools.accumulate(self._source_counts(view), initial=0))
         return tuple(starts[place] + item for place, item in zip(self._rows, self._items_at, strict=True))
 
+    def names(self, view: str) -> tuple[str, ...]:
+        """Return what a file that names the items of a view calls that of each row here.
+
+        That is the sample's id or, of the view that is expanded, the row's own: `id#0`, `id#1`, ….
+        """
+        if self._view_expanded in (None, view):
+            return self._ids
+        return tuple(name.rpartition("#")[0] for name in self._ids)
+
     def source_items(self, view: str) -> int:
         """Return how many rows a file with a row for each item of a view's source has."""
         return sum(self._source_counts(view)) if view == self._view_expanded else self.source_rows

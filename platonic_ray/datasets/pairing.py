@@ -7,6 +7,8 @@ import pyarrow.compute as pc
 
 from platonic_ray.errors import DataError, StudyError
 
+ID_COLUMN = "id"
+"""What a column of samples' ids is called where nothing else says so."""
 _SHOWN = 5
 
 
@@ -66,12 +68,13 @@ def ids_of(table: pa.Table, column: str, name: str) -> pa.ChunkedArray:
     held = table[column]
     if held.null_count:
         raise DataError(f"{name}: {held.null_count} ids are missing (null); every row needs one.")
+    unusable = f"{name}: the column {column!r} is {held.type}; ids are strings or integers."
+    if pa.types.is_floating(held.type):
+        raise DataError(unusable)
     try:
         return pc.cast(held, pa.large_string())
     except (pa.ArrowException, UnicodeDecodeError):
-        raise DataError(
-            f"{name}: the column {column!r} is {held.type}; ids are strings or integers."
-        ) from None
+        raise DataError(unusable) from None
 
 
 def _some(ids: pa.ChunkedArray) -> str:

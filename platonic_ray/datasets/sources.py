@@ -24,13 +24,12 @@ from platonic_ray.datasets.columns import (
 from platonic_ray.datasets.emoji import read_emoji
 from platonic_ray.datasets.hub import PREFIX, read_hub
 from platonic_ray.datasets.mapped import fetch
-from platonic_ray.datasets.pairing import ids_of, paired
+from platonic_ray.datasets.pairing import ID_COLUMN, ids_of, paired
 from platonic_ray.datasets.tables import FILE_NAME, is_image_folder, read_table, split_of
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.study import DatasetEntry, ViewEntry
 
 EMBEDDED: Mapping[str, Callable[[], pa.Table]] = {"emoji": read_emoji}
-ID_COLUMN = "id"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from platonic_ray.engine.context import Context
 from platonic_ray.engine.features import read_parts
 from platonic_ray.engine.narrow import narrowed, neighbors_lost
 from platonic_ray.errors import DataError
-from platonic_ray.models import Features, Model, load
+from platonic_ray.models import Features, Model, load, rows_of
 from platonic_ray.plan import Span, features_key
 from platonic_ray.store import feature_table
 
@@ -52,6 +52,7 @@ class ModelRunner:
         spec = self._context.specs[self._model].in_smaller_batches(self._context.pieces)
         self._dataset = self._context.open_dataset()
         view = self._context.plan.models[self._model].view
+        self._rows = rows_of(spec, self._dataset, view) if spec.by_row else ()
         corpus = list(self._dataset.shard(view, 0, len(self._dataset)).items) if spec.fits else None
         if corpus is not None and self._dataset.several(view):
             corpus = list(itertools.chain.from_iterable(corpus))
@@ -122,7 +123,7 @@ class ModelRunner:
         for row in range(span.start, span.stop):
             yield str(self._dataset.ids[row])
             if spec.by_row:
-                self._run(self._dataset.rows[row : row + 1])
+                self._run(self._rows[row : row + 1])
                 continue
             items: Sequence[Any] = self._dataset.read(view, row, row + 1)
             several = self._dataset.several(view)
@@ -140,7 +141,7 @@ class ModelRunner:
         torch.set_num_threads(context.run.threads)
         spec = context.specs[self._model]
         read = (
-            Shard(self._dataset.numbers(planned.view)[span.start : span.stop])
+            Shard(self._rows[span.start : span.stop])
             if spec.by_row
             else self._dataset.shard(planned.view, span.start, span.stop)
         )

@@ -23,7 +23,7 @@ from platonic_ray.engine.winners import Choices, curves_of
 from platonic_ray.errors import StudyError
 from platonic_ray.kernels import MICRO, Kernel
 from platonic_ray.metrics import Metric, get_metric, needs_of_neighbors, resolve_winners, winners_of
-from platonic_ray.models import ModelSpec, check_rows, describe, resolve
+from platonic_ray.models import ModelSpec, check_rows, describe, resolve, rows_of
 from platonic_ray.plan import (
     Plan,
     PlannedModel,
@@ -87,7 +87,7 @@ def prepare(study: Study, store: Store) -> Prepared:
     for entry, spec in zip(study.models, specs, strict=True):
         kind = opened.kind(entry.view)
         if spec.by_row:
-            check_rows(spec, opened.source_items(entry.view))
+            check_rows(spec, opened, entry.view)
         elif spec.modality is not None and kind != spec.modality:
             raise StudyError(
                 f"Model {entry.name!r} reads {spec.modality}; the view {entry.view!r} holds {kind}. "
@@ -253,7 +253,7 @@ def _plan(
         corpus = dataset.fingerprint([entry.view]) if spec.fits else None
         digests = shard_digests[entry.view]
         if spec.by_row:
-            numbers = dataset.numbers(entry.view)
+            numbers = rows_of(spec, dataset, entry.view)
             digests = [Shard(numbers[span.start : span.stop]).digest() for span in spans]
         predicted = (
             [None] * len(spans) if spec.likelihood_view is None else shard_digests[spec.likelihood_view]

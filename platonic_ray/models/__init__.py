@@ -17,6 +17,7 @@ from platonic_ray.models.base import ModelSpec as ModelSpec
 from platonic_ray.models.base import check_rows as check_rows
 from platonic_ray.models.base import describe as describe
 from platonic_ray.models.base import load as load
+from platonic_ray.models.base import rows_of as rows_of
 from platonic_ray.models.catalog import CATALOG as CATALOG
 from platonic_ray.models.catalog import CatalogEntry as CatalogEntry
 from platonic_ray.models.check import ModelCheck as ModelCheck
@@ -43,4 +44,5 @@ __all__ = [
     "describe",
     "load",
     "resolve",
+    "rows_of",
 ]

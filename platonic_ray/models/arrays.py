@@ -2,9 +2,10 @@
 
 `.npy` holds `[N, D]` or `[N, L, D]`; `.safetensors` one such tensor, or one `[N, D]` a layer in the
 order of their names (numbers in them count as numbers); `.parquet` and `.arrow` a column of fixed-size
-lists (or lists of one length) a layer; `.pt` a tensor, a list of one `[N, D]` a layer, or a dictionary
-with either under "feats", as the code of Huh et al. (2024) saves them. Nothing that could run code is
-read: no pickled array, and of `.pt` tensors and plain containers alone (`weights_only=True`).
+lists (or lists of one length) a layer, and in a column `id` the samples' ids; `.pt` a tensor, a list of
+one `[N, D]` a layer, or a dictionary with either under "feats", as the code of Huh et al. (2024) saves
+them. Nothing that could run code is read: no pickled array, and of `.pt` tensors and plain containers
+alone (`weights_only=True`).
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from platonic_ray.datasets import ID_COLUMN, unique_ids
 from platonic_ray.errors import DataError
 
 Layers = dict[str, NDArray[np.generic]]
+
+_TABLES = (".parquet", ".arrow", ".feather")
 
 
 def read_features(path: str | Path) -> list[NDArray[np.generic]]:
@@ -58,6 +64,18 @@ def read_layers(path: str | Path) -> Layers:
         raise
     except Exception as error:  # each library raises its own kinds for a damaged file
         raise DataError(f"{path} cannot be read as features: {str(error).splitlines()[0]}") from None
+
+
+def read_ids(path: str | Path) -> list[str] | None:
+    """Return the ids in a file's column `id`, a row's each; None for a file without one.
+
+    :raises DataError: for ids that are neither strings nor integers, are missing or repeat.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _TABLES:
+        return None
+    table = _opened_table(path, [ID_COLUMN])
+    return None if table is None else unique_ids(table, ID_COLUMN, str(path)).to_pylist()
 
 
 def _split(array: NDArray[np.generic], path: Path) -> Layers:
@@ -127,15 +145,27 @@ def _read_pt(path: Path) -> Layers:
     return {f"layer {index}": _array(tensor.detach()) for index, tensor in enumerate(held)}
 
 
-def _read_table(path: Path) -> Layers:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _opened_table(path: Path, columns: list[str] | None = None) -> pa.Table | None:
+    """Return a table of a file, or of some of its columns; None where it has none of them."""
     if path.suffix.lower() == ".parquet":
-        table = pq.read_table(path)
-    else:
-        with pa.OSFile(str(path)) as file:
-            table = pa.ipc.open_file(file).read_all()
+        with pq.ParquetFile(path) as file:
+            there = set(file.schema_arrow.names)
+            return None if columns and not there.intersection(columns) else file.read(columns)
+    with pa.OSFile(str(path)) as file:
+        reader = pa.ipc.open_file(file)
+        if columns is None:
+            return reader.read_all()
+        places = [reader.schema.get_field_index(name) for name in columns if name in reader.schema.names]
+        if not places:
+            return None
+    options = pa.ipc.IpcReadOptions(included_fields=places)
+    with pa.OSFile(str(path)) as file:
+        return pa.ipc.open_file(file, options=options).read_all()
+
+
+def _read_table(path: Path) -> Layers:
+    table = _opened_table(path)
+    assert table is not None
     layers: Layers = {}
     for name in table.column_names:
         column = table.column(name).combine_chunks()

@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from platonic_ray.models.kinds import IMAGE_SIZES, KINDS, NEUTRAL, Modality
 from platonic_ray.models.layers import POOLER, Layer, Readout, read_out
 from platonic_ray.models.likelihood import Likelihood
 from platonic_ray.models.weights import Weights, matches_any
+
+if TYPE_CHECKING:  # importing models is cheap
+    from platonic_ray.datasets import Dataset
 
 RANDOM_INIT_SEED = 0
 """The seed of `init = "random"`. Fixed, so that a floor is the same in every study and enters its key."""
@@ -95,7 +98,7 @@ class ModelSpec:
 
     @property
     def by_row(self) -> bool:
-        """Whether the model's items are row numbers of the dataset's source."""
+        """Whether the model's items are numbers of its file's rows: those of `rows_of`."""
         return KINDS[self.kind].by_row
 
     def setting(self, name: str) -> Any:
@@ -241,17 +244,47 @@ def load(spec: ModelSpec, *, corpus: Iterable[Any] | None = None, device: str = 
     return model
 
 
-def check_rows(spec: ModelSpec, rows: int) -> None:
-    """Make sure that a model whose items are row numbers has as many rows as the dataset's source.
+def check_rows(spec: ModelSpec, dataset: Dataset, view: str) -> None:
+    """Make sure that a model whose items are rows of a file has those of a dataset.
 
-    :raises DataError: if it has not, or its file cannot be read.
+    :raises DataError: as `rows_of`; if rows are paired by position and it has not as many as the dataset's
+        source; or if its file cannot be read.
     """
-    found = _module(spec).count_rows(spec)
-    if found != rows:
+    found, rows = _module(spec).count_rows(spec), dataset.source_items(view)
+    if _module(spec).ids(spec) is not None:
+        rows_of(spec, dataset, view)
+    elif found != rows:
         raise DataError(
             f"Model {spec.name!r}: {spec.file} has features of {found} samples; the dataset has {rows} rows. "
-            "Rows are paired by position, so both need the same number, in the same order."
+            "Rows are paired by position, so both need the same number, in the same order. (A table with a column "
+            "'id' is paired by it.)"
         )
+
+
+def rows_of(spec: ModelSpec, dataset: Dataset, view: str) -> tuple[int, ...]:
+    """Return which row of a model's file belongs to each sample of a dataset.
+
+    By the samples' ids where the file names its rows, else by position in the dataset's source.
+
+    :raises DataError: naming samples that the file does not have.
+    """
+    ids = _module(spec).ids(spec)
+    if ids is None:
+        return dataset.numbers(view)
+    places = {name: row for row, name in enumerate(ids)}
+    names = dataset.names(view)
+    missing = [name for name in names if name not in places]
+    if missing:
+        raise DataError(
+            f"Model {spec.name!r}: {spec.file} has no features of {len(missing)} of the {len(names)} samples: "
+            f"{_some(missing)}. Rows are paired by its column 'id' (there: {_some(ids)}); the ids have to be "
+            "those of the dataset."
+        )
+    return tuple(places[name] for name in names)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
 
 
 def configuration(spec: ModelSpec) -> Weights:

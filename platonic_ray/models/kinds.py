@@ -17,7 +17,7 @@ class Kind:
     that it takes, `poolings_of_some` those of them that only some of its networks have; `constants` are
     its other choices that determine features. `files` are those read below `weights` (globs); `trained`
     are those of them that random weights do not need. A kind that `fits` needs all items of its view.
-    One `by_row` takes row numbers of the dataset's source as its items, whatever the view holds
+    One `by_row` takes numbers of its file's rows as its items (`base.rows_of`), whatever the view holds
     (`modality` None); one `imported` is code, whose `weights` are an import path, and takes any view.
     """
 

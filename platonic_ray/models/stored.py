@@ -1,8 +1,8 @@
 """Kind "features": a model whose features exist already, in a file with a row for each sample of the dataset.
 
-Rows are paired with samples by position: row i belongs to row i of the dataset's source, also where the
-study draws some samples or drops bad ones. Formats are those of `arrays`. Nothing is computed; the
-file's content is the model's identity.
+Rows are paired with samples by id where the file names them (a table's column `id`), else by position:
+row i belongs to row i of the dataset's source, also where the study draws some samples or drops bad ones.
+Formats are those of `arrays`. Nothing is computed; the file's content is the model's identity.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from platonic_ray.errors import DataError
-from platonic_ray.models.arrays import read_layers
+from platonic_ray.models.arrays import read_ids, read_layers
 from platonic_ray.models.base import Description, Features, ModelSpec
 from platonic_ray.models.weights import locate
 
 
 class StoredFeatures:
-    """The layers of a file. Its items are row numbers of the dataset's source."""
+    """The layers of a file. Its items are numbers of their rows."""
 
     def __init__(self, spec: ModelSpec, layers: dict[str, NDArray[np.generic]]) -> None:
         self._readout = spec.keep([(name, array.shape[1]) for name, array in layers.items()])
@@ -40,9 +40,7 @@ def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> Stor
 
     :raises DataError: if it holds no features, or layers of different numbers of samples.
     """
-    assert spec.weights is not None
-    assert spec.file is not None
-    path = locate(spec.weights) / spec.file
+    path = _path(spec)
     layers = read_layers(path)
     _refuse_unusable(layers, path)
     return StoredFeatures(spec, layers)
@@ -63,6 +61,20 @@ def count_rows(spec: ModelSpec) -> int:
     :raises DataError: as `load`.
     """
     return load(spec).rows
+
+
+def ids(spec: ModelSpec) -> list[str] | None:
+    """Return the ids of a file's rows; None where it has none.
+
+    :raises DataError: for ids that are neither strings nor integers, are missing or repeat.
+    """
+    return read_ids(_path(spec))
+
+
+def _path(spec: ModelSpec) -> Path:
+    assert spec.weights is not None
+    assert spec.file is not None
+    return locate(spec.weights) / spec.file
 
 
 def _refuse_unusable(layers: dict[str, NDArray[np.generic]], path: Path) -> None:

@@ -328,6 +328,16 @@ def test_every_bad_sample_is_found_with_its_reason(tmp_path: Path) -> None:
     assert all(reasons[at].startswith(reason) for at, reason in expected.items())
 
 
+def test_a_file_names_items_by_sample_and_those_of_an_expanded_view_by_row() -> None:
+    table = pa.table({"id": ["a#b", "c"], "text": [["x", "y"], ["z"]], "other": ["one", "two"]})
+    views = {"text": ViewEntry(column="text", kind="text", items="expand")}
+    dataset = dataset_of(table, "d", views=views)
+    assert dataset.names("text") == ("a#b", "c")
+    expanded = dataset.expanded("text")
+    assert expanded.names("text") == ("a#b#0", "a#b#1", "c#0")
+    assert expanded.names("other") == ("a#b", "a#b", "c")
+
+
 def test_files_are_decoded_side_by_side_and_problems_stay_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     images = [b"broken" if row % 7 == 3 else png() for row in range(48)]
     texts = ["" if row == 17 else "a" for row in range(48)]

@@ -1,4 +1,4 @@
-"""Features that exist are a model like any other: paired by position, known by their bytes, never run as code."""
+"""Features that exist are a model like any other: paired by id or position, known by their bytes, never run as code."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from support import dense_features, events_of
 
 import platonic_ray as pr
 from platonic_ray.cli import main
+from platonic_ray.engine.prepare import prepare
 from platonic_ray.engine.sharing import local_paths
 from platonic_ray.errors import DataError, StudyError, WeightsError
 from platonic_ray.models import check_models, describe, load, resolve
@@ -198,12 +199,50 @@ def test_rows_stay_with_their_samples_when_samples_are_drawn_or_dropped(few, tmp
     study = study.replace(models=[model.model_dump() for model in models])
     pr.align(study, quiet=True)
     (rows,) = dense_features(study)["net"]
-    from platonic_ray.engine.prepare import prepare
-
     ids = prepare(study, Store(study.run.store)).context.open_dataset().ids
     assert len(ids) == 54
     assert "s5" not in ids
     np.testing.assert_array_equal(rows[:, 0], [int(name[1:]) + 1 for name in ids])
+
+
+def _with_ids(path: Path, ids: list[Any]) -> Path:
+    """Write features that are their sample's number, the last sample first, as a table with ids."""
+    numbers = np.arange(N, dtype=np.float64)[::-1, None] + np.array([1.0, 1000.0])
+    column = pa.FixedSizeListArray.from_arrays(pa.array(numbers.ravel()), 2)
+    table = pa.table({"net": column, "id": ids})
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".arrow"])
+def test_a_table_with_ids_is_paired_by_them_whatever_the_order_of_its_rows(few, tmp_path, ending) -> None:
+    file = _with_ids(tmp_path / f"net{ending}", [f"s{row}" for row in reversed(range(N))])
+    study = _study(few, file, tmp_path, samples=55)
+    pr.align(study, quiet=True)
+    (rows,) = dense_features(study)["net"]
+    ids = prepare(study, Store(study.run.store)).dataset.ids
+    assert len(ids) == 55
+    np.testing.assert_array_equal(rows[:, 0], [int(name[1:]) + 1 for name in ids])
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([f"t{row}" for row in range(N)], r"no features of 60 of the 60 samples: 's0', .*there: 't0'"),
+        ([f"s{row}" for row in range(1, N + 1)], r"no features of 1 of the 60 samples: 's0'\."),
+        (["s0", *[f"s{row}" for row in range(N - 1)]], r"more than once.*'s0'"),
+        ([None, *[f"s{row}" for row in range(N - 1)]], "1 ids are missing"),
+        ([0.5 * row for row in range(N)], "ids are strings or integers"),
+    ],
+)
+def test_ids_that_do_not_pair_are_refused_before_any_work(few, tmp_path, ids, message) -> None:
+    study = _study(few, _with_ids(tmp_path / "net.parquet", ids), tmp_path)
+    with pytest.raises(DataError, match=message):
+        prepare(study, Store.open(study.run.store))
 
 
 def test_scores_are_those_of_the_arrays_and_nothing_is_computed_twice(few, tmp_path) -> None:
