@@ -1,22 +1,19 @@
 """Datasets of the Hugging Face hub: `hub:org/name@revision`, read by the library `datasets`.
 
-A revision is a branch, a tag or a commit; a branch is resolved to its commit whenever the hub can be
-reached, and taken from the hub's local cache where it cannot. No code of a dataset is ever run.
+A revision is a branch, a tag or a commit; how it is pinned and fetched is `platonic_ray.hub`'s. No code of
+a dataset is ever run.
 """
 
 from __future__ import annotations
 
-import contextlib
-import re
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from platonic_ray import hub
 from platonic_ray.errors import DataError, StudyError
 
 PREFIX = "hub:"
-_ADDRESS = re.compile(r"(?P<repo>[\w-][\w.-]*(?:/[\w-][\w.-]*)?)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 
 
 def read_hub(source: str, config: str | None = None, split: str | None = None) -> pa.Table:
@@ -28,9 +25,6 @@ def read_hub(source: str, config: str | None = None, split: str | None = None) -
         to be chosen, or without the library.
     :raises DataError: if it cannot be had or read.
     """
-    match = _ADDRESS.fullmatch(source.removeprefix(PREFIX))
-    if match is None:
-        raise StudyError(f"dataset.source: {source!r} is not of the form 'hub:org/name@revision'.")
     try:
         import datasets
     except ImportError:
@@ -38,7 +32,7 @@ def read_hub(source: str, config: str | None = None, split: str | None = None) -
             f"dataset.source: {source} is read by the library `datasets`, which is not installed: "
             "pip install 'platonic-ray[datasets]'."
         ) from None
-    folder = _snapshot(source, match["repo"], match["revision"])
+    folder = hub.fetch(hub.pin(source, "dataset"), kind="dataset")
     bars = datasets.utils.logging.is_progress_bar_enabled()
     datasets.utils.logging.disable_progress_bar()
     try:
@@ -56,24 +50,3 @@ def read_hub(source: str, config: str | None = None, split: str | None = None) -
         raise StudyError(f"dataset.split: {source}: {asked}; give one of: {', '.join(found)}.")
     table: pa.Table = found[split or next(iter(found))].data.table
     return table
-
-
-def _snapshot(source: str, repo: str, revision: str | None) -> Path:
-    """Return the folder of a dataset's files at a commit, in the hub's own cache."""
-    import huggingface_hub
-
-    known: dict[str, Any] = {"repo_type": "dataset", "revision": revision}
-    try:
-        commit = huggingface_hub.HfApi().dataset_info(repo, revision=revision, timeout=20).sha
-        return Path(huggingface_hub.snapshot_download(repo, **{**known, "revision": commit}))
-    except Exception as online:
-        with contextlib.suppress(Exception):
-            return Path(huggingface_hub.snapshot_download(repo, local_files_only=True, **known))
-        cause = type(online).__name__
-        if "Gated" in cause:
-            remedy = "Accept its terms on the hub and log in with `hf auth login`."
-        elif "NotFound" in cause and "Local" not in cause:
-            remedy = "Check its name and revision; if it is private, log in with `hf auth login`."
-        else:
-            remedy = "The hub cannot be reached from here, and its local cache does not have it."
-        raise DataError(f"{source} cannot be had ({cause}). {remedy}") from None

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from platonic_ray import hub
 from platonic_ray.errors import PlatonicRayError, WeightsError
-from platonic_ray.models import hub
 from platonic_ray.models.base import ModelSpec, describe
 from platonic_ray.models.calibrate import ITEMS, Calibration, calibrate
 from platonic_ray.models.catalog import CATALOG

@@ -10,8 +10,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from platonic_ray import hub
 from platonic_ray.errors import WeightsError
-from platonic_ray.models import hub
 from platonic_ray.models.base import Description, ModelSpec, describe
 from platonic_ray.models.calibrate import batch_setting
 from platonic_ray.models.kinds import KINDS

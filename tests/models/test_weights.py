@@ -175,7 +175,7 @@ def test_a_snapshot_of_which_only_the_configuration_is_there_is_completed(tmp_pa
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    monkeypatch.setattr("platonic_ray.models.hub.reachable", lambda: True)
+    monkeypatch.setattr("platonic_ray.hub.reachable", lambda: True)
     address = "hub:org/model@" + "0123456789" * 4
     assert not (locate(pin(address, ("config.json",))) / "model.safetensors").exists()
     assert (locate(pin(address, ("config.json", "*.safetensors"))) / "model.safetensors").exists()
