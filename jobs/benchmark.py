@@ -16,6 +16,7 @@ to end with the CKA family. `--scale 0.1` takes a tenth of the layers.
     python jobs/benchmark.py embed --part recipe
 
 times how features are made from texts and images (`embed --help`); `--only vit-b` runs one row of it in minutes.
+`--part lm` is for a GPU: a language model of 10⁹ parameters beside the speed of large products.
 
     python jobs/benchmark.py scorer
 

@@ -10,6 +10,7 @@ import pytest
 
 import platonic_ray as pr
 from platonic_ray.metrics import metrics
+from platonic_ray.models.kinds import KINDS
 from platonic_ray.study import Study
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -70,6 +71,22 @@ def test_the_two_commands_are_the_first_blocks():
     first, second = blocks("bash")[:2]
     assert first.strip().endswith("platonic-ray demo")
     assert second.strip().endswith("pytest")
+
+
+def test_the_table_of_kinds_has_every_kind_and_how_it_pools():
+    lines = README.read_text(encoding="utf-8").split("| kind | reads |")[1].split("\n\n")[0].splitlines()
+    rows = {
+        kind: line.split("|")
+        for line in lines
+        if line.startswith("| `")
+        for kind in re.findall(r"`([a-z-]+)`", line.split("|")[1])
+    }
+    assert sorted(rows) == sorted(KINDS)
+    for name, kind in KINDS.items():
+        *_, poolings, _ = rows[name]
+        assert set(re.findall(r"`([a-z]+)`", poolings)) == set(kind.poolings), name
+        if kind.poolings:
+            assert poolings.strip().startswith(f"`{kind.settings['pooling']}`"), name
 
 
 def test_the_table_of_metrics_says_what_the_metrics_declare():

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from bench.images import time_images
+from bench.language import time_language
 from bench.shards import time_writing
 from bench.texts import time_encode, time_recipe
 
@@ -17,6 +18,7 @@ PARTS = {
     "encode": "the last layer, against `encode` of sentence_transformers, which has to be installed",
     "images": "from encoded images, against a DataLoader loop",
     "writing": "with shards written, against without",
+    "lm": "all layers of a language model of 10⁹ parameters, against the speed of large products; for a GPU",
 }
 
 
@@ -45,6 +47,13 @@ def time_embedding(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument(
         "--threads", type=int, default=torch.get_num_threads(), help="of torch, for all sides"
     )
+    parser.add_argument("--width", type=int, default=2048, help="of the states of lm")
+    parser.add_argument("--depth", type=int, default=22, help="blocks of lm")
+    parser.add_argument("--tokens", type=int, default=512, help="of each text of lm")
+    parser.add_argument(
+        "--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"), help="of lm"
+    )
+    parser.add_argument("--batch-tokens", type=int, default=16384, help="of lm")
     parser.add_argument("--only", choices=ROWS, help="a row at a size of minutes; other options change it")
     only = parser.parse_known_args(arguments)[0].only
     given = parser.parse_args([*ROWS.get(only, "").split(), *arguments])
@@ -56,6 +65,16 @@ def time_embedding(arguments: list[str]) -> dict[str, Any]:
         report = time_encode(of_texts, given.texts, given.repetitions)
     elif given.part == "images":
         report = time_images(given.model or "efficientnet-lite0", given.images, given.repetitions)
+    elif given.part == "lm":
+        report = time_language(
+            width=given.width,
+            depth=given.depth,
+            texts=given.texts,
+            tokens=given.tokens,
+            dtype=given.dtype,
+            batch_tokens=given.batch_tokens,
+            repetitions=given.repetitions,
+        )
     else:
         report = time_writing(of_texts, given.texts, given.threads)
     for name, value in report.items():
