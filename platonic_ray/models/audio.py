@@ -38,7 +38,7 @@ _CONVOLUTION_HOP = 2
 
 
 class AudioModel:
-    """An encoder of sounds and its feature extractor."""
+    """An encoder of sounds and its feature extractor. A second of sound holds `held` numbers in all states."""
 
     def __init__(self, spec: ModelSpec, network: Any, extractor: Any, device: str) -> None:
         self._name = spec.name
@@ -53,8 +53,10 @@ class AudioModel:
         if self._window:
             self._most = min(self._most, int(extractor.n_samples))
         self._pads = not self._window and getattr(network.config, "feat_extract_norm", "") == "layer"
-        self._readout = spec.keep(_named(network))
+        states = _named(network)
+        self._readout = spec.keep(states)
         self.layers = self._readout.layers
+        self.held = sum(width for _, width in states) * self._positions(self._rate)
 
     def embed(self, items: Sequence[bytes]) -> Features:
         """Return the pooled hidden states of n encoded sounds: one float32 `[n, D]` array a representation.
@@ -146,7 +148,8 @@ def describe(spec: ModelSpec) -> Description:
         config = _configure(spec, folder)
         with torch.device("meta"):
             network = _encoder(random_network(spec, config))
-        return described(network, AudioModel(spec, network, _extractor(spec, folder), "meta").layers)
+        model = AudioModel(spec, network, _extractor(spec, folder), "meta")
+        return described(network, model.layers, model.held)
 
 
 def _configure(spec: ModelSpec, folder: Path) -> Any:

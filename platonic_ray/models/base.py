@@ -191,8 +191,8 @@ class Description:
     """What a model is, known without running it: the layers it keeps, and how large it is.
 
     `parameters` counts the numbers in its weights, `weight_bytes` what they take in memory, in the dtype or the
-    quantization that the model runs in. `held` counts the
-    numbers in all hidden states of one token, image or clip, which a batch holds at once; 0 where it is not known.
+    quantization that the model runs in. `held` counts the numbers in all hidden states of one token, image, clip or
+    second of sound, which a batch holds at once; 0 where it is not known.
     """
 
     layers: tuple[Layer, ...]

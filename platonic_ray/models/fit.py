@@ -65,8 +65,9 @@ def activation_bytes(spec: ModelSpec, description: Description) -> int:
     if setting is None or not description.held:
         return 0
     size = float(spec.setting(setting))
-    if setting == "batch_tokens":  # one text that is longer than a batch is a batch of its own
-        size = max(size, float(spec.setting("max_tokens")))
+    longest = {"batch_tokens": "max_tokens", "batch_seconds": "max_seconds"}.get(setting)
+    if longest is not None:  # a text or sound that is longer than a batch is a batch of its own
+        size = max(size, float(spec.setting(longest)))
     return int(
         size * description.held * (4 if dict(spec.settings).get("dtype", "float32") == "float32" else 2)
     )

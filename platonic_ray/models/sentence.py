@@ -1,6 +1,6 @@
-"""Folders of sentence-transformers: which pooling the model was trained with (`pooling = "model"`).
+"""Folders of sentence-transformers: how the model was trained to pool, and up to which length (`pooling = "model"`).
 
-Only the pooling is taken from there. Prompts are the study's, and a final normalization is the recipe's.
+Only these are taken from there. Prompts are the study's, and a final normalization is the recipe's.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from platonic_ray.errors import StudyError
 from platonic_ray.models.base import ModelSpec
 
 OWN = "model"
-FILES = ("modules.json", "1_Pooling/config.json")
-"""What says how sentence-transformers pools a model."""
+LENGTH = "sentence_bert_config.json"
+FILES = ("modules.json", "1_Pooling/config.json", LENGTH)
+"""What says how sentence-transformers pools a model, and where it cuts a text; the last file may be missing."""
 _POOLINGS = {
     **{"cls_token": "first", "mean_tokens": "mean", "max_tokens": "max", "lasttoken": "last"},
     **{"cls": "first", "mean": "mean", "max": "max"},
@@ -22,8 +23,8 @@ _POOLINGS = {
 _HARMLESS = ("Transformer", "Pooling", "Normalize")
 
 
-def with_own_pooling(spec: ModelSpec, folder: Path) -> ModelSpec:
-    """Return a specification whose pooling "model" is replaced by what the folder says.
+def as_its_folder_says(spec: ModelSpec, folder: Path) -> ModelSpec:
+    """Return a specification whose pooling "model" is replaced by what the folder says, with its longest text.
 
     :raises StudyError: if the folder does not say it, or has it done in a way that is not known here.
     """
@@ -34,12 +35,15 @@ def with_own_pooling(spec: ModelSpec, folder: Path) -> ModelSpec:
     if len(set(poolings)) < len(poolings):
         raise StudyError(f"Model {spec.name!r}: its own pooling is {own!r}, which is given too; remove one.")
     settings = dict(spec.settings) | {"pooling": poolings[0] if len(poolings) == 1 else poolings}
+    if (folder / LENGTH).is_file():
+        longest = json.loads((folder / LENGTH).read_text(encoding="utf-8")).get("max_seq_length")
+        settings["max_tokens"] = min(settings["max_tokens"], longest or settings["max_tokens"])
     return replace(spec, settings=tuple(sorted(settings.items())))
 
 
 def _own_pooling(name: str, folder: Path) -> str:
     where = f"Model {name!r}: pooling = {OWN!r}"
-    for file in FILES:
+    for file in FILES[:2]:
         if not (folder / file).is_file():
             raise StudyError(
                 f"{where} needs a sentence-transformers folder; {file} is not there. Name a pooling instead."

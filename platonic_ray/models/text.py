@@ -2,8 +2,9 @@
 
 From a folder, a hub's snapshot or a GGUF file, by transformers' auto classes; safetensors or GGUF
 only, no remote code. Of an encoder-decoder (T5) the encoder alone is loaded, of CLIP the tower of
-texts. With `bits_per_byte` a causal language model is loaded with its head, and the pass that gives the
-features gives the likelihood of the texts too.
+texts; of a model that sees images too (Gemma 3) the states are those of its language model. With
+`bits_per_byte` a causal language model is loaded with its head, and the pass that gives the features
+gives the likelihood of the texts too.
 
 Texts are padded on the right under an attention mask, whatever side the tokenizer would pad on: there
 the models' own position ids are the right ones (tokens are counted from the first), which with padding
@@ -41,7 +42,7 @@ from platonic_ray.models.pretrained import (
     refuse_unquantizable,
     states_of,
 )
-from platonic_ray.models.sentence import with_own_pooling
+from platonic_ray.models.sentence import as_its_folder_says
 from platonic_ray.models.spread import device_map, memory_for_weights
 from platonic_ray.models.tokens import Tokenizer, Tokens
 from platonic_ray.models.weights import locate
@@ -152,7 +153,7 @@ def load(spec: ModelSpec, *, corpus: object = None, device: str = "cpu") -> Text
     folder = locate(spec.weights)
     with explained(spec, folder / (spec.file or ""), "text"):
         network, tokenizer = _load(spec, folder, device)
-        return TextModel(with_own_pooling(spec, folder), network, tokenizer, device)
+        return TextModel(as_its_folder_says(spec, folder), network, tokenizer, device)
 
 
 def _load(spec: ModelSpec, folder: Path, device: str) -> tuple[Any, Any]:
@@ -222,9 +223,11 @@ def describe(spec: ModelSpec) -> Description:
             auto = _auto(spec, config)
             network = _encoder(random_network(spec, config, auto))
             body = _body(network)
-            spec = with_own_pooling(spec, folder)
+            spec = as_its_folder_says(spec, folder)
             states = _named(_trace(body), body, spec)
-        vocabulary = config.vocab_size if spec.setting("bits_per_byte") else 0  # a logit for each
+        vocabulary = (
+            config.get_text_config().vocab_size if spec.setting("bits_per_byte") else 0
+        )  # a logit for each
         found = described(network, spec.keep(states).layers, sum(width for _, width in states) + vocabulary)
         how = spec.setting("quantization")
         return found if how is None else replace(found, weight_bytes=quantized_bytes(network, how))
@@ -257,13 +260,14 @@ def _trace(network: Any) -> Any:
     for mask in (None, torch.ones((1, 1, 1, 1), dtype=torch.bool), torch.ones_like(ids)):
         with contextlib.suppress(RuntimeError, ValueError, NotImplementedError), torch.inference_mode():
             return network(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-    state = torch.empty((1, 1, network.config.hidden_size))
-    return {"hidden_states": (state,) * (network.config.num_hidden_layers + 1), "last_hidden_state": state}
+    config = network.config.get_text_config()
+    state = torch.empty((1, 1, config.hidden_size))
+    return {"hidden_states": (state,) * (config.num_hidden_layers + 1), "last_hidden_state": state}
 
 
 def _positions(network: Any) -> int:
     """Return how many tokens the network has positions for."""
-    most = getattr(network.config, "max_position_embeddings", None) or 10**9
+    most = getattr(network.config.get_text_config(), "max_position_embeddings", None) or 10**9
     for name, module in network.named_modules():
         # RoBERTa and its kin count positions from after the padding's
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
@@ -289,6 +293,6 @@ def _named(output: Any, network: Any, spec: ModelSpec) -> list[tuple[str, int]]:
 
 
 def _has_final_norm(network: Any) -> bool:
-    stacks = [network, *(getattr(network, name, None) for name in ("decoder", "encoder"))]
+    stacks = [network, *(getattr(network, name, None) for name in ("decoder", "encoder", "language_model"))]
     children = {name for stack in stacks if stack is not None for name, _ in stack.named_children()}
     return bool(_FINAL_NORMS & children)

@@ -22,6 +22,7 @@ import platonic_ray as pr
 from platonic_ray.datasets import decode_audio
 from platonic_ray.errors import DataError, StudyError, WeightsError
 from platonic_ray.models import describe, load, resolve
+from platonic_ray.models.fit import activation_bytes
 
 SECONDS = (0.3, 0.55, 0.3, 0.8, 0.301)
 SOUNDS = [sound(seconds, seed) for seed, seconds in enumerate(SECONDS)]
@@ -80,6 +81,21 @@ REDUCE = {
     "first": lambda state: state[0],
     "max": lambda state: state.max(0).values,
 }
+
+
+@pytest.mark.parametrize("family", ["whisper", "wav2vec2-layer"])
+def test_what_a_batch_holds_is_counted_by_the_seconds_in_it(family, saved) -> None:
+    spec = _spec(saved(family), batch_seconds=7.0, max_seconds=2.0)
+    model = load(spec)
+    network, wave = model._network, decode_audio(sound(1.0), RATE)
+    inputs = model._extractor(wave, sampling_rate=RATE, return_tensors="pt", return_attention_mask=False)
+    with torch.inference_mode():
+        states = network(**inputs, output_hidden_states=True).hidden_states
+    held = describe(spec).held
+    assert held == sum(state.numel() for state in states)
+    assert activation_bytes(spec, describe(spec)) == 7 * held * 4
+    longer = _spec(saved(family), batch_seconds=1.0, max_seconds=2.0)  # one sound is a batch of its own
+    assert activation_bytes(longer, describe(longer)) == 2 * held * 4
 
 
 @pytest.mark.parametrize("family", AUDIO)

@@ -19,6 +19,7 @@ from platonic_ray.errors import StudyError
 from platonic_ray.models import Likelihood, load, resolve
 
 CAUSAL = [family for family, (name, _, _) in FAMILIES.items() if "CausalLM" in name or "LMHead" in name]
+CAUSAL += ["gemma3"]
 
 
 def _load(folder: Path, **given):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ import torch
 from model_samples import entry, image
 from safetensors.torch import load_file, save_file
 from sound_samples import clip, save_audio, save_video, sound
-from support import write_samples, write_tiny_bert, write_tiny_vit
+from support import dense_features, write_samples, write_tiny_bert, write_tiny_vit
 from text_families import save_tokenizer
 
 import platonic_ray as pr
+from platonic_ray.engine.embedding import ModelRunner
+from platonic_ray.engine.prepare import prepare
 from platonic_ray.errors import DataError, StudyError, WeightsError
 from platonic_ray.models import describe, load, resolve
 from platonic_ray.store import Store
@@ -105,6 +108,38 @@ def test_nan_of_half_precision_is_named_or_its_shards_are_run_again_in_float32(t
     assert again >= 1
     assert f"bert: {again} of 3 shards were run again in float32" in " ".join(result.provenance["notes"])
     assert np.isfinite(result.scores["score"].to_numpy()).all()
+
+
+def test_bits_that_are_nan_are_refused_by_the_samples_they_are_of(saved_text, tmp_path) -> None:
+    """The head alone gives NaN: every feature is finite."""
+    folder = _copy(saved_text("llama"), tmp_path / "llama")
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"][5:] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    samples = write_samples(tmp_path / "samples.parquet", 16)
+    study = _study(folder, samples, tmp_path / "store", bits_per_byte=True)
+    with pytest.raises(DataError, match="'bert': the bits per byte of samples 0 to 7 are NaN or infinite"):
+        pr.align(study, quiet=True)
+
+
+def test_a_shard_that_had_to_run_in_smaller_batches_says_so_and_gives_the_same_features(
+    tiny_bert, tmp_path
+) -> None:
+    samples = write_samples(tmp_path / "samples.parquet", 16)
+    study = _study(tiny_bert, samples, tmp_path / "store", batch_tokens=64)
+    context = prepare(study, Store.open(study.run.store)).context
+    runner = ModelRunner(replace(context, pieces=3), 0)
+    runner.load()
+    assert runner._loaded.budget == 8
+    list(runner.embed(0))
+    keys = context.plan.models[0].shard_keys
+    assert context.store.manifest("features", keys[0]).meta["smaller_batches"] == 3
+    result = pr.align(study, quiet=True)
+    assert "smaller_batches" not in context.store.manifest("features", keys[1]).meta
+    assert "bert: 1 of 2 shards were run in smaller batches" in " ".join(result.provenance["notes"])
+    whole = _study(tiny_bert, samples, tmp_path / "whole", batch_tokens=64)
+    pr.align(whole, quiet=True)
+    _close(dense_features(study)["bert"], dense_features(whole)["bert"], 2e-6)
 
 
 def test_a_fallback_is_that_of_the_model_in_float32(tmp_path) -> None:
@@ -215,6 +250,22 @@ def test_a_sentence_encoders_own_pooling_is_taken_from_its_folder(said, ours, ti
     for a, b in zip(found.embed(TEXTS).layers, wanted.embed(TEXTS).layers, strict=True):
         assert a.tobytes() == b.tobytes()
     assert "1_Pooling/config.json" in dict(spec.weights.files)
+
+
+def test_a_sentence_encoders_own_length_cuts_its_texts(tiny_bert, tmp_path) -> None:
+    folder = _sentence_folder(_copy(tiny_bert, tmp_path / "sentence"), {"pooling_mode": "mean"})
+    plain = _spec(folder, pooling="model")
+    (folder / "sentence_bert_config.json").write_text(
+        json.dumps({"max_seq_length": 4, "do_lower_case": False})
+    )
+    short = _spec(folder, pooling="model")
+    assert short.key != plain.key
+    found, wanted = (load(spec).embed(TEXTS) for spec in (short, _spec(folder, pooling="mean", max_tokens=4)))
+    assert found.truncated == wanted.truncated > 0
+    assert [rows.tobytes() for rows in found.layers] == [rows.tobytes() for rows in wanted.layers]
+    least = load(_spec(folder, pooling="model", max_tokens=3)).embed(TEXTS)
+    assert least.truncated >= found.truncated
+    assert load(_spec(folder, pooling="mean")).embed(TEXTS).truncated == 0  # only of the model's own way
 
 
 @pytest.mark.parametrize(

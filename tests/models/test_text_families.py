@@ -61,7 +61,13 @@ def test_a_padded_batch_is_the_text_alone_in_every_layer_and_pooling(family, sav
             np.testing.assert_allclose(layer, wanted, atol=2e-6 * max(1, np.abs(wanted).max()), rtol=0)
 
 
-@pytest.mark.parametrize("family", ["llama", "bloom", "gpt2", "bert", "opt"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        *("llama", "mistral", "pythia", "olmo", "bloom", "gemma2", "gemma3", "qwen3", "gpt2", "opt"),
+        *("bert", "modernbert", "t5"),
+    ],
+)
 def test_features_are_those_of_a_batch_padded_on_the_left_whose_positions_are_counted(
     family, saved_text
 ) -> None:
@@ -71,7 +77,7 @@ def test_features_are_those_of_a_batch_padded_on_the_left_whose_positions_are_co
     longest = max(map(len, ids))
     padded = torch.tensor([[5] * (longest - len(one)) + one for one in ids])
     mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in ids])
-    more = {} if family == "bloom" else {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    more = {} if family in ("bloom", "t5") else {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
     with torch.inference_mode():
         states = _network(folder)(
             input_ids=padded, attention_mask=mask, output_hidden_states=True, **more

@@ -20,6 +20,7 @@ SMALL_BART = {
     **{"decoder_ffn_dim": 48, "encoder_attention_heads": 4, "decoder_attention_heads": 4},
     **{"max_position_embeddings": 40, "pad_token_id": 1},
 }
+SMALL_EYE = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 # Family: the class that is saved, what its configuration gets, whether its last state is normed.
 FAMILIES: dict[str, tuple[str, dict[str, Any], bool]] = {
     "llama": ("LlamaForCausalLM", DEEP, True),
@@ -32,6 +33,20 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], bool]] = {
     "gemma": ("GemmaForCausalLM", {**DEEP, "num_key_value_heads": 1, "head_dim": 8}, True),
     "gemma2": (
         *("Gemma2ForCausalLM", {**DEEP, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4}),
+        True,
+    ),
+    "gemma3": (  # it sees images too
+        "Gemma3ForConditionalGeneration",
+        {
+            "text_config": {**DEEP, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4},
+            "vision_config": {**SMALL_EYE, "patch_size": 8, "image_size": 16},
+            **{
+                "mm_tokens_per_image": 4,
+                "image_token_index": 99,
+                "boi_token_index": 97,
+                "eoi_token_index": 98,
+            },
+        },
         True,
     ),
     "qwen3": ("Qwen3ForCausalLM", {**DEEP, "num_key_value_heads": 2, "head_dim": 8}, True),
