@@ -335,14 +335,15 @@ def submit(
 ) -> Result:
     """Run a study on a cluster from here: send what it needs as a job, follow its log, return its result.
 
-    The package holds this library, the study and the files of this machine that it names; the store must
-    be a URI that the cluster's nodes and this machine reach. Submitted again, a study goes on.
+    The package holds this library, the study, and the files and own modules of this machine that it names; the
+    store must be a URI that the cluster's nodes and this machine reach. Submitted again, a study goes on.
 
     :param address: of the cluster's Jobs API, as `http://127.0.0.1:8265`; by default what
         $RAY_API_SERVER_ADDRESS or $RAY_ADDRESS say.
     :param say: is handed the lines of the job's log as they come.
     :param python: the interpreter's name on the cluster.
-    :raises PlatonicRayError: if it cannot be sent, or failed; its log has said why.
+    :raises PlatonicRayError: if it cannot be sent; or, of the class that it ended with, if the job failed: its
+        log has said why.
     """
     from platonic_ray.engine.submit import submit_study
 

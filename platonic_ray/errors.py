@@ -42,3 +42,9 @@ class RunError(PlatonicRayError):
     """A run that could not finish although its input is fine (work lost too many times, …)."""
 
     exit_status = 6
+
+
+class StoppedError(RunError):
+    """A run elsewhere that was told to end before it was through; what it finished is kept."""
+
+    exit_status = 130

@@ -265,3 +265,47 @@ def tie_digests(study: Study) -> dict[str, list[str]]:
 def run(*arguments: object) -> int:
     """Run the command line in this process and return its exit status."""
     return main([str(argument) for argument in arguments])
+
+
+def make_owned_study(folder: Path, **run: object) -> Study:
+    """60 samples of one's own: a table that names images beside it, one joined to it, a network and a metric.
+
+    Beside them lies what is nobody's business: a hidden file, and a file that nothing names.
+    """
+    code, data = folder / "code", folder / "data"
+    (data / "photos").mkdir(parents=True)
+    (data / ".secret").write_text("planted")
+    (data / "unnamed.bin").write_bytes(bytes(1000))
+    rows = pq.read_table(write_samples(folder / "all.parquet", 60))
+    photos = [f"photos/{row}.png" for row in range(60)]
+    for name, content in zip(photos, rows["image"].to_pylist(), strict=True):
+        (data / name).write_bytes(content)
+    pq.write_table(
+        pa.table({"id": rows["id"], "en": rows["en"], "photo": photos, "photos": photos}), data / "a.parquet"
+    )
+    pq.write_table(pa.table({"id": rows["id"].to_pylist()[::-1], "de": rows["de"]}), folder / "b.parquet")
+    (code / "own_things").mkdir(parents=True)
+    tests = Path(__file__).parent
+    (code / "own_things" / "__init__.py").write_text("import own_network\nbuild = own_network.build\n")
+    (code / "own_things" / "score.py").write_text((tests / "own_metrics.py").read_text())
+    (code / "own_things" / ".env").write_text("TOKEN=planted")
+    (code / "own_network.py").write_text((tests / "faulty.py").read_text())
+    return Study.from_dict(
+        {
+            "name": "owned",
+            "shard_rows": 30,
+            "dataset": {
+                "source": str(data / "a.parquet"),
+                "join": [str(folder / "b.parquet")],
+                "views": {"photo": {"column": "photo", "kind": "image"}},
+            },
+            "models": [
+                {"name": "own", "kind": "module", "weights": "own_things:build", "view": "en"},
+                {"name": "tfidf", "use": "char-tfidf", "view": "de"},
+                {"name": "pixels", "use": "pixels", "view": "photo"},
+            ],
+            "metrics": [{"name": "cka"}, {"name": "own_things.score:UNSHARED", "k": 5}],
+            "null": {"permutations": 0},
+            "run": run,
+        }
+    )

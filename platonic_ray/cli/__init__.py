@@ -66,11 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PlatonicRayError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
-    except KeyboardInterrupt:
-        print(
-            "Interrupted. What was finished is in the store; the same command goes on from there.",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as interrupt:
+        what = "Interrupted. What was finished is in the store; the same command goes on from there."
+        print(str(interrupt) or what, file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has left, for example `| head`

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from platonic_ray.cli.common import (
     Commands,
@@ -65,16 +66,22 @@ def add(commands: Commands) -> None:
         "fetch",
         _fetch,
         summary="bring the result of a run from its store",
-        examples=["platonic-ray fetch s3://bucket/store --out result"],
+        examples=[
+            "platonic-ray fetch s3://bucket/store --out result",
+            "platonic-ray fetch s3://bucket/store --job study-0123456789ab",
+        ],
     )
-    _add_store_and_run(fetch)
+    _add_store_and_run(fetch).add_argument("--job", help="what a job came to that `submit` sent")
     add_out(fetch, "folder of the result (default: platonic-ray-<study>)")
     add_json(fetch)
 
 
-def _add_store_and_run(command: argparse.ArgumentParser) -> None:
+def _add_store_and_run(command: argparse.ArgumentParser) -> Any:
+    """Return the group of options that say whose run is meant."""
     command.add_argument("store", help="a folder or URI")
-    command.add_argument("--run", help="one of its runs (default: the last)")
+    whose = command.add_mutually_exclusive_group()
+    whose.add_argument("--run", help="one of its runs (default: the last that was started)")
+    return whose
 
 
 def _embed(given: argparse.Namespace) -> None:
@@ -114,7 +121,7 @@ def _fetch(given: argparse.Namespace) -> None:
     from platonic_ray.engine.follow import fetch_result
     from platonic_ray.store import Store
 
-    result = fetch_result(Store(given.store), given.run)
+    result = fetch_result(Store(given.store), given.run, job=given.job)
     folder = result.save(given.out or Path(f"platonic-ray-{result.provenance['study']['name']}"))
     print_result(result, None, as_json=given.json)
     print(f"Result: {folder}", file=sys.stderr)

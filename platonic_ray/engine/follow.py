@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from platonic_ray.engine.answers import answer_of
 from platonic_ray.engine.events import ALIVE_S
 from platonic_ray.engine.run import read_result
 from platonic_ray.errors import StoreError
@@ -102,11 +103,19 @@ def run_status(store: Store, run: str | None = None) -> RunStatus:
     )
 
 
-def fetch_result(store: Store, run: str | None = None) -> Result:
-    """Return the result of a run, by default the last that was started.
+def fetch_result(store: Store, run: str | None = None, *, job: str | None = None) -> Result:
+    """Return the result of a run, by default the last that was started, or that a submitted job came to.
 
-    :raises StoreError: if there is no such run, or if it has no result yet.
+    :raises StoreError: if there is no such run or job, or if it has no result yet.
     """
+    if job is not None:
+        key = answer_of(store, job)
+        answer = None if key is None else read_result(store, key)
+        if answer is None:
+            raise StoreError(
+                f"The job {job!r} has come to no result in {store.uri}: it runs, failed, or was given another store."
+            )
+        return answer
     status = run_status(store, run)
     result = read_result(store, status.key)
     if result is None:

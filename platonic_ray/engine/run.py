@@ -19,6 +19,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
+from platonic_ray.engine.answers import answer_job
 from platonic_ray.engine.assemble import asked, assemble, choices_of
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.examples import examples_of
@@ -58,6 +59,7 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
         prepared = prepare(study, store)
         finished = _stored_result(store, prepared)
         if finished is not None:
+            answer_job(store, prepared.key)
             progress.say(f"Everything was in the store ({store.uri}): nothing was computed.")
             return finished
         runs = []
@@ -75,6 +77,7 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
         examples, samples = examples_of(prepared, result)
         result = replace(result, examples=examples, samples=samples)
         _keep_result(store, prepared.key, result)
+        answer_job(store, prepared.key)
         run.end(progress)
     return result
 

@@ -116,5 +116,5 @@ def _outline(path: str) -> str | None:
 
 def local_paths(dataset: Any, models: Sequence[Any]) -> list[str]:
     """Return the files and folders of this machine that a study names."""
-    named = [dataset.source, *(model.weights for model in models if model.weights)]
+    named = [dataset.source, *dataset.join, *(model.weights for model in models if model.weights)]
     return sorted({path for path in named if "://" not in path and Path(path).is_absolute()})

@@ -12,7 +12,7 @@ Without its manifest an artifact does not exist. Parts are named by their conten
 replaced atomically, so two writers of one key cannot harm each other: whichever comes last, the
 manifest that a reader sees names parts that are whole. Every read is checked against the sha256 in
 the manifest. Kinds in use: `features`, `recipes`, `neighbors`, `kernels`, `scales`, `permuted`, `scores`, `checks`,
-`results`.
+`results`, `jobs`.
 """
 
 from __future__ import annotations

@@ -9,13 +9,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import uuid
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from support import changed, score_bytes
+from cut_connections import CutConnections
+from ray.job_submission import JobSubmissionClient
+from support import changed, make_owned_study, score_bytes
 
 import platonic_ray as pr
 from platonic_ray.store import Store
@@ -84,7 +89,11 @@ def head(tmp_path_factory, object_store):
     # A job joins the cluster that was started last in its head's folder: another head's must not be it.
     folder = tempfile.mkdtemp(prefix="ray-")  # short, for the names of sockets
     token = f"planted-{uuid.uuid4().hex}"
-    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    # A busy machine may need longer to end a job than the three seconds that Ray gives it.
+    environment = {
+        **os.environ,
+        **{"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_JOB_STOP_WAIT_TIME_S": "60"},
+    }
     log = (tmp_path_factory.mktemp("head") / "log").open("w+")
     process = subprocess.Popen(
         [
@@ -122,6 +131,11 @@ def ray_job(address, environment, verb, *arguments):
     )
 
 
+def client_of(head):
+    address, environment = head
+    return JobSubmissionClient(address, headers={"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"})
+
+
 def submitted(head, toml, *options, python=sys.executable):
     address, environment = head
     return subprocess.run(
@@ -137,16 +151,29 @@ def submitted(head, toml, *options, python=sys.executable):
 
 
 def test_a_study_sent_from_here_comes_back_as_the_result_of_a_run_here(
-    head, object_store, tiny_study, tiny_undisturbed, tmp_path
+    head, object_store, tmp_path, monkeypatch
 ):
-    toml = tmp_path / "study.toml"
-    toml.write_text(tiny_study.to_toml())
-    store, out = object_store.new_uri(), tmp_path / "out"
-    ran = submitted(head, toml, "--store", store, "--out", str(out))
-    assert ran.returncode == 0, ran.stderr
-    assert re.search(r"^done$", ran.stderr, re.MULTILINE)
+    """With its tables, images, network and metric, and over a connection that is cut and closed early."""
+    address, environment = head
+    study = make_owned_study(tmp_path / "own")
+    code = str(tmp_path / "own" / "code")
+    toml, store, out = tmp_path / "study.toml", object_store.new_uri(), tmp_path / "out"
+    toml.write_text(study.to_toml())
+    with CutConnections(address, "/logs/tail") as cut:
+        through = cut.address, {**environment, "PYTHONPATH": code}
+        ran = submitted(through, toml, "--store", store, "--out", str(out))
+        assert ran.returncode == 0, ran.stderr
+        assert cut.done == ["cut", "closed"]
+    (job,) = re.findall(r"^Submitted as (\S+)\.", ran.stderr, re.MULTILINE)
+    log = client_of(head).get_job_logs(job).splitlines()
+    followed = [line for line in ran.stderr.splitlines() if not re.search(r"INFO \w*sdk\.py", line)]
+    begin = followed.index(log[0])
+    assert followed[begin : begin + len(log)] == log  # each line once, whatever was cut
+    assert log[-1] == "done"
     result = pr.load(out)
-    assert score_bytes(result) == tiny_undisturbed
+    monkeypatch.syspath_prepend(code)
+    here = pr.align(changed(study, engine="local", store=str(tmp_path / "here")), quiet=True)
+    assert score_bytes(result) == score_bytes(here)
     assert result.provenance["engine"].startswith("ray")
     # What was planted as a secret is nowhere: not in what was printed, the store, or the result.
     kept = [object_store.files.open_input_file(p).readall() for p in object_store.files_below(store)]
@@ -168,13 +195,104 @@ def test_a_job_without_the_token_is_refused(head, tiny_study, tmp_path):
         assert "Traceback" not in ran.stderr
 
 
-def test_a_job_that_fails_says_why_and_keeps_its_exit_status(head, object_store, tiny_study, tmp_path):
+def test_a_job_that_fails_says_why_and_its_exit_status_is_that_of_submit(
+    head, object_store, tiny_study, tmp_path
+):
+    """From a notebook's cell, where an event loop runs already."""
+    address, environment = head
     toml = tmp_path / "study.toml"
-    toml.write_text(tiny_study.replace(metrics=[{"name": "mutual_knn", "k": 600}]).to_toml())
-    ran = submitted(head, toml, "--store", object_store.new_uri())
-    assert ran.returncode == 6
-    assert "k = 600" in ran.stderr
-    assert "ended as FAILED (exit status 2)" in ran.stderr
+    refused = tiny_study.replace(metrics=[{"name": "mutual_knn", "k": 600}])
+    toml.write_text(changed(refused, store=object_store.new_uri()).to_toml())
+    cell = textwrap.dedent(
+        """
+        import asyncio, sys
+        import platonic_ray as pr
+
+        async def cell():
+            try:
+                pr.submit(sys.argv[1], sys.argv[2], python=sys.executable)
+            except pr.errors.StudyError as error:
+                print(f"{error.exit_status}: {error}")
+
+        asyncio.run(cell())
+        """
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", cell, str(toml), address],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "k = 600" in ran.stdout
+    assert re.search(r"^2: The job \S+ ended as FAILED \(exit status 2\)", ran.stdout, re.MULTILINE)
+
+
+def test_ctrl_c_ends_the_following_and_says_how_the_job_is_followed_and_stopped(
+    head, object_store, tiny_study, tmp_path
+):
+    address, environment = head
+    toml = tmp_path / "study.toml"
+    toml.write_text(tiny_study.to_toml())
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "platonic_ray.cli", "submit", str(toml), "--address", address),
+            *("--python", sys.executable, "--store", object_store.new_uri()),
+        ],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    (job,) = next(
+        found for line in process.stderr if (found := re.findall(r"^Submitted as (\S+)\. Ctrl-C", line))
+    )
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert f"No longer following {job}, which goes on" in said
+    assert f"ray job stop --address {address} {job}" in said
+    assert "same command" not in said
+    stopped = ray_job(address, environment, "stop", "--no-wait", job)
+    assert stopped.returncode == 0, stopped.stderr
+
+
+def test_ray_job_stop_ends_a_job_with_what_it_finished_kept(head, object_store, tmp_path):
+    """`jobs/align.py` of this folder, sent by Ray's own client, as docs/cluster.md says."""
+    address, environment = head
+    stalls = tmp_path / "stalls"
+    texts = [f"text {row}" for row in range(59)] + [f"stall {stalls}"]
+    pq.write_table(pa.table({"id": [str(row) for row in range(60)], "en": texts}), tmp_path / "s.parquet")
+    study = pr.Study.from_dict(
+        {
+            "shard_rows": 30,
+            "dataset": {"source": str(tmp_path / "s.parquet")},
+            "models": [{"name": "stalls", "kind": "module", "weights": "faulty:build", "view": "en"}],
+            "null": {"permutations": 0},
+        }
+    )
+    (tmp_path / "study.toml").write_text(study.to_toml())
+    store = Store(object_store.new_uri())
+    client = client_of(head)
+    job = client.submit_job(
+        entrypoint=f"{sys.executable} jobs/align.py {tmp_path / 'study.toml'} --store {store.uri}",
+        runtime_env={
+            "working_dir": str(ROOT),
+            "excludes": [".git", ".venv", "docs", "tests"],
+            "env_vars": {"PYTHONPATH": str(ROOT / "tests")},
+        },
+    )
+    until = time.monotonic() + 120
+    while not (stalls.exists() and store.keys("features")):
+        assert time.monotonic() < until, client.get_job_logs(job)
+        time.sleep(0.1)
+    ran = ray_job(address, environment, "stop", job)
+    assert ran.returncode == 0, ran.stderr
+    assert client.get_job_status(job) == "STOPPED"
+    assert client.get_job_logs(job).strip().endswith("stopped: submit the same job again to go on")
+    last = store.events(store.runs()[-1])[-1]
+    assert (last["event"], last["error"]) == ("stopped", "KeyboardInterrupt")
+    assert len(store.keys("features")) == 1
 
 
 @pytest.mark.slow

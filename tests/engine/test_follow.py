@@ -1,18 +1,18 @@
-"""What a store tells of its runs, and the package that a study is sent to a cluster in."""
+"""What a store tells of its runs, and of what submitted jobs came to."""
 
 import json
 import time
 
 import pytest
-from support import changed, score_bytes
+from support import score_bytes
 
 import platonic_ray as pr
 from platonic_ray.cli import main
 from platonic_ray.engine import embed_study
+from platonic_ray.engine.answers import JOB_VARIABLE
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.follow import fetch_result, run_status
-from platonic_ray.engine.submit import pack
-from platonic_ray.errors import StoreError, StudyError
+from platonic_ray.errors import StoreError
 from platonic_ray.store import Store
 from platonic_ray.study import Study
 
@@ -27,6 +27,21 @@ def test_a_finished_run_is_told_and_its_result_fetched_from_the_store_alone(tiny
     assert "shards of features          8 of 8" in capsys.readouterr().out
     assert main(["fetch", tiny_study.run.store, "--out", str(tmp_path / "out"), "--json"]) == 0
     assert score_bytes(pr.load(tmp_path / "out")) == score_bytes(result)
+
+
+def test_a_job_gets_the_result_of_its_own_study_whatever_runs_beside_it_or_was_finished_before(
+    tiny_study, tiny_undisturbed, monkeypatch
+):
+    other = tiny_study.replace(name="other", seed=7)
+    store = Store(tiny_study.run.store)
+    for job, study in (("first", tiny_study), ("second", other), ("third", tiny_study)):
+        monkeypatch.setenv(JOB_VARIABLE, job)
+        pr.align(study, quiet=True)
+    assert len(store.runs()) == 2  # the third found everything
+    assert score_bytes(fetch_result(store, job="first")) == tiny_undisturbed
+    assert score_bytes(fetch_result(store, job="third")) == tiny_undisturbed
+    assert score_bytes(fetch_result(store, job="second")) != tiny_undisturbed
+    assert main(["fetch", tiny_study.run.store, "--job", "fourth"]) == StoreError.exit_status
 
 
 def test_features_alone_are_embedded_once_and_found_by_the_study(tiny_study, tiny_undisturbed):
@@ -70,31 +85,3 @@ def test_a_study_file_of_a_study_is_that_study(small_study):
     import tomllib
 
     assert Study.from_dict(tomllib.loads(small_study.to_toml())) == small_study
-
-
-def test_what_is_sent_runs_where_nothing_else_of_this_machine_is(
-    tiny_study, tiny_bert, samples, tmp_path, monkeypatch
-):
-    models = [
-        *(model.model_dump() for model in tiny_study.models),
-        {"name": "b", "kind": "transformers-text", "weights": str(tiny_bert), "view": "en"},
-    ]
-    study = changed(tiny_study.replace(models=models), store="s3://bucket/store")
-    pack(study, tmp_path / "sent")
-    sent = Study.from_toml(tmp_path / "sent" / "study.toml")
-    for path in (sent.dataset.source, sent.models[2].weights):
-        assert path.startswith(str(tmp_path / "sent"))
-    here, there = (
-        pr.align(changed(s, store=str(tmp_path / name)), quiet=True)
-        for name, s in (("a", study), ("b", sent))
-    )
-    assert score_bytes(here) == score_bytes(there)
-    assert (tmp_path / "sent" / "jobs" / "align.py").is_file()
-
-
-def test_what_cannot_be_sent_is_refused_before_the_cluster_is_asked(tiny_study, monkeypatch, tmp_path):
-    with pytest.raises(StudyError, match="--store s3://"):
-        pr.submit(tiny_study)
-    monkeypatch.setattr("platonic_ray.engine.submit.MOST_BYTES", 1000)
-    with pytest.raises(StudyError, match="too much to send along"):
-        pack(changed(tiny_study, store="s3://bucket/store"), tmp_path / "sent")
