@@ -56,10 +56,13 @@ def neighbor_tile(context: Context, task: NeighborTile, blocks: Blocks) -> pa.Ta
 
     A table of the arrays `ids.a`, `values.a` and, off the diagonal, `ids.b`, `values.b`, each
     `[L, rows, k + 1]`; where the plan wants them, `row_sums.a`, `row_sums.b` `[L, rows]`, of one block's
-    rows over the other's columns.
+    rows over the other's columns. Empty if another run has merged both blocks meanwhile.
     """
     k = context.plan.k
     assert k is not None
+    keys = (context.plan.neighbors_key(task.model, block) for block in (task.a, task.b))
+    if all(context.store.manifest("neighbors", key) is not None for key in keys):
+        return arrays_table({})
     rows = {block: blocks.prepared(task.model, block) for block in {task.a, task.b}}
     ids = {block: _ids(context, block) for block in rows}
     sides: list[list[TopK]] = [[] for _ in rows]
@@ -83,7 +86,12 @@ def neighbor_block(
     """Merge the tiles of a block's rows, commit and return `ids`, `values` `[L, rows, k + 1]`.
 
     With them, where the plan wants them, `row_sums` `[L, rows]`.
+
+    :raises MissingInputError: naming tiles that are empty, for what they had found in the store is damaged.
     """
+    empty = [tile for tile, table in partials.items() if not table.num_rows]
+    if empty:
+        raise MissingInputError(empty)
     merged: list[TopK] | None = None
     row_sums: list[Tensor] = []
     for tile in sorted(partials, key=lambda tile: (tile.a, tile.b)):
@@ -114,6 +122,13 @@ def neighbor_block(
     tied = [round(tied_share(top) * top.ids.shape[0]) for top in merged]
     context.store.put("neighbors", key, {"topk": table}, {"tied_rows": tied})
     return table
+
+
+def merged_already(context: Context, task: NeighborBlock) -> pa.Table | None:
+    """Return what `neighbor_block` would, if another run has committed it meanwhile."""
+    manifest = context.store.manifest("neighbors", context.plan.neighbors_key(task.model, task.a))
+    parts = None if manifest is None else read_parts(context, manifest)
+    return parts[0] if parts else None
 
 
 def scale(context: Context, task: Scale, blocks: Blocks) -> pa.Table:

@@ -107,6 +107,8 @@ def _neighbor_tile(context: Context, task: NeighborTile, given: Given) -> tuple[
 
 
 def _neighbor_block(context: Context, task: NeighborBlock, given: Given) -> tuple[pa.Table, dict[str, int]]:
+    if (found := tiles.merged_already(context, task)) is not None:
+        return found, {"found": True, "bytes_out": 0}
     others = range(len(context.plan.blocks))
     parts = [NeighborTile(task.model, min(task.a, b), max(task.a, b)) for b in others]
     lost = [tile for tile in parts if tile not in given]
