@@ -274,17 +274,37 @@ class GrowthEntry(_Frozen):
         return self
 
 
+class Prices(_Frozen):
+    """`price_per_hour`: what a node costs an hour, in any currency: one price for all, or one a kind.
+
+    `gpu` is that of nodes with GPUs, `cpu` of others, `head` of a head that runs no task (None: as `cpu`).
+    """
+
+    gpu: Annotated[float, Field(ge=0)]
+    cpu: Annotated[float, Field(ge=0)]
+    head: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_for_all(cls, given: Any) -> Any:
+        return {"gpu": given, "cpu": given} if isinstance(given, int | float) else given
+
+    def of(self, kind: str) -> float:
+        """Return the price of "gpu", "cpu" or "head"."""
+        return {"gpu": self.gpu, "cpu": self.cpu, "head": self.cpu if self.head is None else self.head}[kind]
+
+
 class RunEntry(_Frozen):
     """`[run]`: where it runs. Nothing here changes a number or a key.
 
     `store` is a path or URI (None: the user's cache folder); `engine` "auto" takes Ray; `threads`
     is the number of torch threads a model computes with; `block_rows` overrides the planner's
     choice (a power of two times the micro-tile), which keeps what a task on tiles holds below
-    `task_memory_gib` (GiB); another choice finds none of the blocks that are in the store. `price_per_hour`
-    is that of a node, in any currency: the result then says what its run cost. With
-    `log = "json"` progress is lines of JSON. Models ask for no more than the cluster has (each for its own
-    where it has none), unless `ask_gpus` or `ask_cpus` say for how many in all: an autoscaler brings them
-    as a further actor pays, and takes them when no shard is left.
+    `task_memory_gib` (GiB); another choice finds none of the blocks that are in the store. With `price_per_hour`
+    (`Prices`) the result says what its run cost. With `log = "json"` progress is lines of JSON. Models ask for no
+    more than the cluster has (each for its own where it has none), unless `ask_gpus` or `ask_cpus` say for how
+    many in all: an autoscaler brings them as a further actor pays, and takes them when no shard is left. Tiles ask
+    for `ask_cpus` cores at once.
     """
 
     store: str | None = None
@@ -297,7 +317,7 @@ class RunEntry(_Frozen):
     ask_gpus: Annotated[float, Field(gt=0)] | None = None
     ask_cpus: Annotated[int, Field(ge=1)] | None = None
     wait_s: Annotated[float, Field(gt=0)] = 900.0
-    price_per_hour: Annotated[float, Field(ge=0)] | None = None
+    price_per_hour: Prices | None = None
     log: Literal["text", "json"] = "text"
 
     @field_validator("gpus_per_model")
@@ -307,11 +327,8 @@ class RunEntry(_Frozen):
 
     @model_validator(mode="after")
     def _what_is_asked_for_is_used(self) -> RunEntry:
-        for asked, device in (("ask_gpus", "cpu"), ("ask_cpus", "gpu")):
-            if getattr(self, asked) is not None and self.device == device:
-                raise ValueError(
-                    f"'{asked}' asks for what models on device = \"{device}\" do not use; leave one out"
-                )
+        if self.ask_gpus is not None and self.device == "cpu":
+            raise ValueError("'ask_gpus' asks for what models on device = \"cpu\" do not use; leave one out")
         return self
 
 

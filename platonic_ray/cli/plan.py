@@ -193,6 +193,10 @@ def lines_of(told: StudyForecast) -> list[str]:
         + (f": above {PARTIAL_SHARE:.0%}" if share > PARTIAL_SHARE else "")
         + f"; results that live as objects {of.object_bytes / 1e9:,.2f} GB"
     )
+    if not cluster.machine.measured:
+        lines.append(
+            f"machines ask_gpus = {cluster.workers} under [run] has an autoscaler bring them while models are embedded"
+        )
     if of.cost is not None:
         lines.append(f"cost     {of.cost:,.2f} for {outcome.node_hours:,.2f} node-hours")
     lines += ["", "assuming that"]

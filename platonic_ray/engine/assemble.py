@@ -38,7 +38,7 @@ def assemble(
     scores: dict[Score, pa.Table],
     engine: str,
     started: float,
-    cost: Mapping[str, float] | None = None,
+    cost: Mapping[str, Any] | None = None,
 ) -> Result:
     """Put scores, layers and provenance together; reads manifests, never features.
 
@@ -286,7 +286,7 @@ def _provenance(
     described: list[_Description],
     engine: str,
     started: float,
-    cost: Mapping[str, float] | None,
+    cost: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     study, context = prepared.study, prepared.context
     names = [model.name for model in study.models]

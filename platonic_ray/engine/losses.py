@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from typing import Any
 
-from platonic_ray.engine.context import MOST_ATTEMPTS, Context, MissingInputError, label
+from platonic_ray.engine.context import MOST_ATTEMPTS, Context, MissingInputError, facts_of, label
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.failures import Failure, Loss
 from platonic_ray.errors import DataError, PlatonicRayError, RunError
@@ -79,7 +79,7 @@ class Losses:
         if failure.loss is Loss.MEMORY:
             self._memory[task.model] += 1
         if failure.loss is Loss.WORKER and not failure.by_the_node and self.attempt(task) == MOST_ATTEMPTS:
-            self._note(label(self._plan, task), failure, attempt=MOST_ATTEMPTS)
+            self._lost(task, failure, MOST_ATTEMPTS)
             self.suspects.append(task)  # it stays taken
             return
         self._graph.give_back(task)
@@ -93,7 +93,7 @@ class Losses:
         if failure.loss is Loss.APPLICATION:
             raise failure.error
         name = self._plan.models[model].name
-        self._note(f"model {name}", failure)
+        self._note(f"model {name}", failure, model=name)
         self._loads[model] += not failure.by_the_node
         if self._loads[model] == MOST_ATTEMPTS:
             self.suspects = deque(task for task in self.suspects if task.model != model)
@@ -167,7 +167,7 @@ class Losses:
 
     def _count(self, task: Task, failure: Failure) -> None:
         self._attempts[task] += not failure.by_the_node
-        self._note(label(self._plan, task), failure, attempt=self._attempts[task])
+        self._lost(task, failure, self._attempts[task])
         if self._attempts[task] >= MOST_ATTEMPTS:
             what = f"{label(self._plan, task)} was lost {MOST_ATTEMPTS} times; last: {short(failure.error)}."
             if failure.loss is Loss.MEMORY:
@@ -181,6 +181,10 @@ class Losses:
         self._events.add("refused", reason=str(reason), refused=len(self._graph.refused))
         if len(self._reasons) >= MOST_REFUSED:
             self.raise_refused()
+
+    def _lost(self, task: Task, failure: Failure, attempt: int) -> None:
+        of = {name: fact for name, fact in facts_of(self._plan, task).items() if name != "task"}
+        self._note(label(self._plan, task), failure, attempt=attempt, **of)
 
     def _note(self, what: str, failure: Failure, **facts: Any) -> None:
         self._events.add("lost", what=what, loss=failure.loss.value, error=short(failure.error), **facts)

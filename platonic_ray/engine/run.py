@@ -71,7 +71,7 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
             runs.append(choosing)
             progress.say(f"The other {prepared.context.plan.n} samples are scored.")
         run = _Run.of(prepared, progress)
-        node_s = sum(sum((of.summary.node_s or {}).values()) for of in [*runs, run])
+        node_s = sum((Counter(of.summary.node_s or {}) for of in [*runs, run]), Counter[str]())
         cost = cost_of(study.run.price_per_hour, node_s)
         result = assemble(prepared, run.scores, run.engine, started, cost)
         examples, samples = examples_of(prepared, result)
@@ -171,16 +171,16 @@ def _finish(
     prepared: Prepared, events: EventLog, summary: Summary, started: float, progress: ProgressDisplay
 ) -> None:
     """End the log of a run, and say what it did and where its time went."""
-    seconds, price = time.time() - started, prepared.study.run.price_per_hour
+    seconds, prices = time.time() - started, prepared.study.run.price_per_hour
     events.add(
         "finished",
         seconds=seconds,
         counts=dict(events.counts),
         totals=dict(events.totals),
-        summary=summary.facts(price),
+        summary=summary.facts(prices),
     )
     events.flush()
-    for line in summary.lines(events.run, seconds, price):
+    for line in summary.lines(events.run, seconds, prices):
         progress.say(line)
 
 

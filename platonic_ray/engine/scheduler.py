@@ -145,7 +145,9 @@ class Scheduler:
                 replica.search(suspect)
                 return
             late = (task for task in self._late_shards() if task.model == replica.model)
-            task = self.graph.take_embed(replica.model) or next(late, None)
+            task = self.graph.take_embed(replica.model)
+            if task is None and (task := next(late, None)) is not None:
+                self.events.add("late", **facts_of(self.plan, task))
             if task is not None:
                 replica.begin(task)
                 return
@@ -166,10 +168,14 @@ class Scheduler:
         ray.kill(replica.actor)
 
     def _submit(self) -> None:
-        """Dispatch ready tasks, bounded by a window of a few a core; where cores are idle, late ones again."""
+        """Dispatch ready tasks, bounded by a window of a few a core; where cores are idle, late ones again.
+
+        What waits for a core is what an autoscaler goes by: of cores that were asked for, there are tasks at once.
+        """
         self._withdraw_impossible()
         window = max(2, int(self.machines.resources.cpus * _TASKS_PER_CORE))
-        while len(self.running) < window:
+        asked = self.context.run.ask_cpus or 0
+        while len(self.running) < window or (asked and self._sent_cores() < asked):
             task = self.graph.take()
             if task is None:
                 break
@@ -189,11 +195,15 @@ class Scheduler:
                 self.graph.give_back(task)
                 continue
             self._send(task, tuple(slots), refs)
-        idle = sum(attempt.cores for attempt in self.running.values()) < self.machines.resources.cpus
-        if idle and self.machines.several:
+        if self._sent_cores() < self.machines.resources.cpus and self.machines.several:
             for task in late_tasks(self.running.values(), self._took, self.graph):
                 # From the store: what its first attempt was handed may be what it waits for.
+                self.events.add("late", **facts_of(self.plan, task))
                 self._send(task, (), [])
+
+    def _sent_cores(self) -> float:
+        """Return the cores that the tasks under way have, or wait for."""
+        return sum(attempt.cores for attempt in self.running.values())
 
     def _withdraw_impossible(self) -> None:
         """Take back what asks for more cores than any node has, now that the node it was meant for is gone."""

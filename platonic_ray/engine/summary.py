@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from platonic_ray.engine.work import TILES as TILE_TASKS
+from platonic_ray.study import Prices
+
+_OF_NODES = {"gpu": "with GPUs", "cpu": "without GPUs", "head": "of a head without tasks"}
 
 TILES = tuple(kind.__name__ for kind in TILE_TASKS)
 
@@ -18,7 +21,7 @@ TILES = tuple(kind.__name__ for kind in TILE_TASKS)
 @dataclass
 class Summary:
     """Adds up events. `core_s` and `node_s` are the seconds of cores and of nodes that there were, by
-    "cpu" and "gpu" of nodes; None where nobody counted. `spilled_bytes` likewise.
+    the nodes' kind ("gpu", "cpu", "head"); None where nobody counted. `spilled_bytes` likewise.
     """
 
     reused: int
@@ -67,33 +70,35 @@ class Summary:
         shares = {name: seconds / whole for name, seconds in parts.items()}
         return {**shares, "idle": max(0.0, 1 - sum(shares.values()))}
 
-    def cost(self, price_per_hour: float | None) -> float | None:
-        """Return what the nodes cost, in the price's currency; None without a price or without nodes."""
-        made = None if self.node_s is None else cost_of(price_per_hour, sum(self.node_s.values()))
+    def cost(self, prices: Prices | None) -> float | None:
+        """Return what the nodes cost, in the prices' currency; None without prices or without nodes."""
+        made = None if self.node_s is None else cost_of(prices, self.node_s)
         return None if made is None else made["cost"]
 
-    def facts(self, price_per_hour: float | None) -> dict[str, Any]:
+    def facts(self, prices: Prices | None) -> dict[str, Any]:
         """Return it as JSON values."""
         return {
             "reused": self.reused,
+            "again": self.counts["late"],
             "losses": dict(self.losses),
             "core_s": self.core_s,
             "node_s": None if self.node_s is None else dict(self.node_s),
             "shares": self.shares,
             "spilled_bytes": self.spilled_bytes,
-            "cost": self.cost(price_per_hour),
+            "cost": self.cost(prices),
         }
 
-    def lines(self, run: str, seconds: float, price_per_hour: float | None) -> list[str]:
+    def lines(self, run: str, seconds: float, prices: Prices | None) -> list[str]:
         """Say it in a few lines."""
         counts = self.counts
-        lost = sum(self.losses.values())
+        lost, late = sum(self.losses.values()), counts["late"]
         by_kind = ", ".join(f"{count} {kind}" for kind, count in sorted(self.losses.items()))
         objects, stored = (self.read[f"bytes_from_{source}"] / 1e6 for source in ("objects", "store"))
         lines = [
             f"Computed {counts['shard']} shards, {sum(counts[kind] for kind in TILES)} tiles and "
             f"{counts['Score']} pairs in {seconds:.0f} s; reused {self.reused} from the store"
-            f"{f', {lost} lost and done again ({by_kind})' if lost else ''}. "
+            f"{f', {lost} lost and done again ({by_kind})' if lost else ''}"
+            f"{f', {late} that were late begun again' if late else ''}. "
             f"Tiles read {objects:,.0f} MB from objects, {stored:,.0f} MB from the store. Log: run {run}."
         ]
         if (shares := self.shares) is not None and self.core_s is not None:
@@ -101,19 +106,23 @@ class Summary:
             lines.append(f"Of {self.core_s:,.0f} core-seconds: {went}.")
         if self.node_s is not None:
             nodes = " and ".join(
-                f"{seconds:,.0f} node-seconds {'with' if kind == 'gpu' else 'without'} GPUs"
+                f"{seconds:,.0f} node-seconds {_OF_NODES[kind]}"
                 for kind, seconds in sorted(self.node_s.items())
             )
-            cost = self.cost(price_per_hour)
+            cost = self.cost(prices)
             priced = "" if cost is None else f", which cost {cost:,.2f}"
             spilled = f"; {self.spilled_bytes / 1e6:,.0f} MB spilled" if self.spilled_bytes else ""
             lines.append(f"Machines: {nodes or 'none'}{priced}{spilled}.")
         return lines
 
 
-def cost_of(price_per_hour: float | None, node_s: float) -> dict[str, float] | None:
-    """Return what seconds of nodes cost, by the price of a node and hour that a study gives; None without."""
-    if price_per_hour is None:
+def cost_of(prices: Prices | None, node_s: Mapping[str, float]) -> dict[str, Any] | None:
+    """Return what seconds of nodes of each kind cost, by the prices that a study gives; None without."""
+    if prices is None:
         return None
-    hours = node_s / 3600
-    return {"price_per_hour": price_per_hour, "node_hours": hours, "cost": price_per_hour * hours}
+    hours = {kind: seconds / 3600 for kind, seconds in node_s.items()}
+    return {
+        "price_per_hour": {kind: prices.of(kind) for kind in hours},
+        "node_hours": sum(hours.values()),
+        "cost": sum(prices.of(kind) * spent for kind, spent in hours.items()),
+    }

@@ -20,7 +20,7 @@ _SAY_S = 5.0
 
 
 class Machines:
-    """`resources` is what there is; `node_s` the seconds of nodes so far, those with GPUs apart; `core_s` of cores."""
+    """`resources` is what there is; `node_s` the seconds of nodes so far by kind (`Summary`); `core_s` of cores."""
 
     def __init__(self, run: RunEntry, progress: ProgressDisplay, sharing: Sharing) -> None:
         self._run, self._progress, self._sharing = run, progress, sharing
@@ -42,7 +42,8 @@ class Machines:
         if since < _LOOK_S and not force:
             return
         for offers in self._seen.values():
-            self.node_s["gpu" if offers.get("GPU") else "cpu"] += since
+            kind = "gpu" if offers.get("GPU") else "cpu" if offers.get("CPU") else "head"
+            self.node_s[kind] += since
             self.core_s += since * offers.get("CPU", 0.0)
         self._looked += since
         self._seen = cluster.nodes()

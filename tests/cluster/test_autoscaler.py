@@ -13,23 +13,25 @@ from pathlib import Path
 
 import pytest
 import ray
-from support import changed, events_of, make_tiny_study, score_bytes
+from support import changed, committed, events_of, make_tiny_study, score_bytes
 
 import platonic_ray as pr
+from platonic_ray.cli import main
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 @pytest.fixture
-def environment(tmp_path):
-    """A head without cores, whose autoscaler starts raylets of one imagined GPU as they are asked for."""
+def environment(tmp_path, request):
+    """A head without cores, whose autoscaler starts raylets as they are asked for: of an imagined GPU, by default."""
+    offers = getattr(request, "param", {"CPU": 2, "GPU": 1})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     host = ray.util.get_node_ip_address()
     node = {"resources": {"CPU": 0, "GPU": 0, "object_store_memory": 100 * 2**20}, "node_config": {}}
     worker = {
-        **{"resources": {"CPU": 2, "GPU": 1, "object_store_memory": 100 * 2**20}, "node_config": {}},
+        **{"resources": {**offers, "object_store_memory": 100 * 2**20}, "node_config": {}},
         **{"min_workers": 0, "max_workers": 3},
     }
     config = {
@@ -45,7 +47,7 @@ def environment(tmp_path):
             "disable_node_updaters": True,
             "disable_launch_config_check": True,
         },
-        "available_node_types": {"ray.head.default": {**node, "max_workers": 0}, "gpu": worker},
+        "available_node_types": {"ray.head.default": {**node, "max_workers": 0}, "worker": worker},
         "head_node_type": "ray.head.default",
         **{"file_mounts": {}, "cluster_synced_files": [], "file_mounts_sync_continuously": False},
         **{"rsync_exclude": [], "rsync_filter": [], "initialization_commands": [], "setup_commands": []},
@@ -93,19 +95,19 @@ from platonic_ray.engine import cluster
 from platonic_ray.engine.fleet import Fleet
 Fleet._pays = lambda *_: True  # shards of this study take no time that would pay for a further machine
 cluster.connect()
-gpus = lambda: ray.cluster_resources().get("GPU", 0)
-before, start, seen, over = gpus(), time.monotonic(), [0], threading.Event()
+there = lambda: ray.cluster_resources().get(sys.argv[3], 0)
+before, start, seen, over = there(), time.monotonic(), [0], threading.Event()
 def look():
     while not over.wait(0.2):
-        seen.append(gpus())
+        seen.append(there())
 threading.Thread(target=look, daemon=True).start()
 pr.align(pr.Study.from_dict(json.loads(sys.argv[1])), quiet=True).save(sys.argv[2])
 end = time.monotonic()
 over.set()
-while gpus() and time.monotonic() < end + 120:
+while there() and time.monotonic() < end + 120:
     time.sleep(0.5)
 told = {"before": before, "most": max(seen), "took": end - start}
-print(json.dumps({**told, "after": gpus(), "gone": time.monotonic() - end}))
+print(json.dumps({**told, "after": there(), "gone": time.monotonic() - end}))
 """
 
 
@@ -115,7 +117,14 @@ def test_machines_come_for_a_study_and_go_after_it(environment, samples, tmp_pat
         **{"device": "gpu", "ask_gpus": 3, "wait_s": 300, "price_per_hour": 3600.0},
     )
     ran = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(study.model_dump(mode="json")), str(tmp_path / "result")],
+        [
+            sys.executable,
+            "-c",
+            DRIVER,
+            json.dumps(study.model_dump(mode="json")),
+            str(tmp_path / "result"),
+            "GPU",
+        ],
         env=environment,
         capture_output=True,
         text=True,
@@ -137,3 +146,35 @@ def test_machines_come_for_a_study_and_go_after_it(environment, samples, tmp_pat
     summary = events[-1]["summary"]
     assert 0 < summary["node_s"]["gpu"] <= 3 * told["took"]
     assert summary["cost"] == pytest.approx(sum(summary["node_s"].values()))
+
+
+@pytest.mark.parametrize("environment", [{"CPU": 1}], indirect=True)
+def test_tiles_ask_for_as_many_cores_as_the_study_says(environment, samples, tmp_path):
+    """Models are embedded already: what is left of the study asks for machines as well."""
+    study = make_tiny_study(samples, engine="local", store=str(tmp_path / "store"), block_rows=256)
+    study = study.replace(dataset={"source": str(samples), "samples": 600})  # 3 blocks: 18 tiles
+    (tmp_path / "study.toml").write_text(study.to_toml())
+    assert main(["embed", str(tmp_path / "study.toml")]) == 0
+    assert committed(study, "features")
+    assert not committed(study, "kernels")
+    asking = changed(study, engine="ray", ask_cpus=3, wait_s=300)
+    ran = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            DRIVER,
+            json.dumps(asking.model_dump(mode="json")),
+            str(tmp_path / "result"),
+            "CPU",
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=350,
+    )
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout.strip().splitlines()[-1])
+    assert (told["before"], told["most"], told["after"]) == (0, 3, 0)
+    here = pr.align(changed(study, store=str(tmp_path / "here")), quiet=True)
+    assert score_bytes(pr.load(tmp_path / "result")) == score_bytes(here)

@@ -75,6 +75,8 @@ def test_a_model_and_a_task_that_are_killed_once_are_replaced(cluster, tmp_path)
         ("embed", "worker"),
         ("score", "worker"),
     }
+    of_shard = next(event for event in lost(study) if event["what"].startswith("embed["))
+    assert (of_shard["model"], of_shard["shard"]) == ("text0", 2)
     assert score_bytes(result) == in_this_process(study, tmp_path, markers)
     # What was done twice is what the lost process had in hand, and no more.
     assert len(shards_of(study, "text0")) == 4
@@ -135,6 +137,8 @@ def test_a_shard_and_a_task_that_stall_are_done_elsewhere(cluster, tmp_path):
     assert time.monotonic() - start < 600  # either would have taken an hour
     assert all(Path(marker).exists() for marker in markers)
     assert not lost(study)
+    late = {event["task"].partition("[")[0] for event in events_of(study) if event["event"] == "late"}
+    assert late == {"embed", "score"}
     assert score_bytes(result) == in_this_process(study, tmp_path, markers)
 
 

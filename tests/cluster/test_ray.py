@@ -25,6 +25,7 @@ from platonic_ray.engine import attempts
 from platonic_ray.engine import cluster as cluster_module
 from platonic_ray.engine.calibration import write_study
 from platonic_ray.engine.fleet import Fleet
+from platonic_ray.engine.scheduler import Scheduler
 from platonic_ray.store import Store
 
 pytestmark = pytest.mark.cluster
@@ -242,8 +243,18 @@ def test_more_threads_than_cores_do_not_wait_for_a_larger_node(cluster, ran, tmp
 @pytest.mark.slow
 def test_asking_for_machines_that_never_come_harms_nothing(cluster, ran, tmp_path, monkeypatch):
     monkeypatch.setattr(Fleet, "_pays", lambda *_: True)
+    send, waiting = Scheduler._send, []
+
+    def noted(scheduler, *args):
+        send(scheduler, *args)
+        waiting.append(sum(attempt.cores for attempt in scheduler.running.values()))
+
+    monkeypatch.setattr(Scheduler, "_send", noted)
     study = changed(on_ray(ran[0], tmp_path / "asking"), ask_cpus=6)
     assert score_bytes(pr.align(study, quiet=True)) == score_bytes(ran[1])
+    assert (
+        1.5 * ray.cluster_resources()["CPU"] < max(waiting) <= 6
+    )  # tiles ask for what is not there, all at once
     states = [actor["State"] for actor in ray._private.state.actors().values()]
     assert set(states) == {"DEAD"}
 

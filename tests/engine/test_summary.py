@@ -8,6 +8,7 @@ from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.follow import run_status
 from platonic_ray.engine.summary import Summary
 from platonic_ray.store import Store
+from platonic_ray.study import RunEntry
 
 
 def of(*events):
@@ -33,11 +34,22 @@ def test_shares_of_the_cores_seconds_add_up_and_name_what_is_not_arithmetic():
 def test_nodes_cost_the_price_of_their_hours():
     summary = of()
     summary.node_s = {"cpu": 7200.0, "gpu": 1800.0}
-    assert summary.cost(0.8) == pytest.approx(2.0)
+    one_price = RunEntry(price_per_hour=0.8).price_per_hour
+    assert summary.cost(one_price) == pytest.approx(2.0)
     assert summary.cost(None) is None
-    lines = summary.lines("a-run", 3600.0, 0.8)
+    lines = summary.lines("a-run", 3600.0, one_price)
     told = "Machines: 7,200 node-seconds without GPUs and 1,800 node-seconds with GPUs, which cost 2.00."
     assert lines[-1] == told
+
+
+def test_nodes_of_each_kind_cost_their_own_price():
+    summary = of()
+    summary.node_s = {"cpu": 7200.0, "gpu": 1800.0, "head": 3600.0}
+    each = RunEntry(price_per_hour={"gpu": 4.0, "cpu": 0.5, "head": 0.1}).price_per_hour
+    assert summary.cost(each) == pytest.approx(2 * 0.5 + 0.5 * 4.0 + 0.1)
+    without_head = RunEntry(price_per_hour={"gpu": 4.0, "cpu": 0.5}).price_per_hour
+    assert summary.cost(without_head) == pytest.approx(2 * 0.5 + 0.5 * 4.0 + 0.5)
+    assert "3,600 node-seconds of a head without tasks" in summary.lines("a-run", 1.0, each)[-1]
 
 
 def test_losses_are_told_by_their_kind():
