@@ -20,7 +20,7 @@ from ray.cluster_utils import Cluster
 from platonic_ray.store import Store
 
 BUCKET = "chaos"
-KINDS = ("features", "neighbors", "kernels", "results")
+KINDS = ("features", "neighbors", "kernels", "scores", "results")
 OUTAGE_S = 3.0
 PATIENCE_S = 180.0
 FAST_HEALTH_CHECKS = {
@@ -141,6 +141,10 @@ class Nodes:
         return {
             pid: name for pid, name in found.items() if name.startswith("ray::") and "Agent" not in name
         }  # a node's agents take their raylet with them: that is another victim
+
+    def models(self) -> list[int]:
+        """Return the processes that hold a model."""
+        return [pid for pid, name in self.watch().items() if name.startswith("ray::_ModelActor")]
 
     def left_behind(self) -> list[int]:
         return [pid for pid, start in self.seen.items() if start and started(pid) == start]
