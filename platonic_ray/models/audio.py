@@ -102,7 +102,7 @@ class AudioModel:
                 same[-1].append(index)
         return same
 
-    def _pooled(self, waves: Sequence[np.ndarray]) -> Callable[[int, str | None], np.ndarray]:
+    def _pooled(self, waves: Sequence[np.ndarray]) -> Callable[[int, str | None], torch.Tensor]:
         """Run a batch; return what gives one of its states pooled one way."""
         inputs = self._extractor(
             list(waves),
@@ -116,7 +116,7 @@ class AudioModel:
         states = states_of(output, self._network, self._poolings, f"Model {self._name!r}")
         counts = torch.tensor([self._positions(len(wave)) for wave in waves], device=self._device)
         mask = (torch.arange(states[-1].shape[1], device=self._device) < counts.unsqueeze(1)).long()
-        return lambda place, pooling: pool_tokens(states[place], mask, pooling).cpu().numpy()
+        return lambda place, pooling: pool_tokens(states[place], mask, pooling)
 
     def _positions(self, samples: int) -> int:
         """Return how many of a state's positions a sound covers."""

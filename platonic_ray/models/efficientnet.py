@@ -27,6 +27,7 @@ from platonic_ray.errors import WeightsError
 from platonic_ray.models.base import Description, Features, ModelSpec, described
 from platonic_ray.models.batches import ready_ahead
 from platonic_ray.models.kinds import IMAGE_SIZES
+from platonic_ray.models.transfers import to_device
 from platonic_ray.models.weights import locate
 
 
@@ -62,7 +63,7 @@ class EfficientNetModel:
             decoded = ready_ahead(lambda rows: self._decode(items[rows]), batches, self._device)
             for rows, rgb in zip(batches, decoded, strict=True):
                 means = {
-                    place: state.mean(dim=(2, 3)).cpu().numpy()
+                    place: state.mean(dim=(2, 3))
                     for place, state in enumerate(self._states(self._pixels(rgb)))
                     if place in wanted
                 }
@@ -75,7 +76,7 @@ class EfficientNetModel:
 
     def _pixels(self, rgb: NDArray[np.uint8]) -> torch.Tensor:
         """Return the network's input, float32 `[n, 3, size, size]`."""
-        pixels = torch.from_numpy(rgb).to(self._device).permute(0, 3, 1, 2).float()  # channels last
+        pixels = to_device(torch.from_numpy(rgb), self._device).permute(0, 3, 1, 2).float()  # channels last
         return (pixels - self._mean) / self._std
 
     def _states(self, pixels: torch.Tensor) -> Iterator[torch.Tensor]:

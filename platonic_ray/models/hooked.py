@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from platonic_ray.digest import digest
@@ -74,12 +73,12 @@ class HookedModel:
             kept.put(rows, lambda place, pooling, of=outputs: self._pooled(of, place, pooling))  # type: ignore[misc]
         return Features(kept.features())
 
-    def _pooled(self, outputs: dict[str, torch.Tensor], place: int, pooling: str | None) -> np.ndarray:
+    def _pooled(self, outputs: dict[str, torch.Tensor], place: int, pooling: str | None) -> torch.Tensor:
         state = outputs[self._names[place]]
         if state.ndim == 4:
             state = state.flatten(2).mT
         mask = torch.ones(state.shape[:2], dtype=torch.long, device=state.device)
-        return pool_tokens(state, mask, pooling).cpu().numpy()
+        return pool_tokens(state, mask, pooling)
 
     def _outputs(self, items: list[Any], names: Sequence[str]) -> dict[str, torch.Tensor]:
         """Run a batch; return the output of each submodule that gives a tensor with a row an item.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,12 +58,16 @@ class Rows:
         self._readout = readout
         self._arrays = [np.empty((n, layer.width), np.float32) for layer in readout.layers]
 
-    def put(
-        self, rows: Sequence[int] | slice, pooled: Callable[[int, str | None], NDArray[np.float32]]
-    ) -> None:
-        """Fill in some rows, given what returns a state pooled: `pooled(place, pooling)`, `[rows, D]`."""
-        for array, (place, pooling) in zip(self._arrays, self._readout.parts, strict=False):
-            array[rows] = pooled(place, pooling)
+    def put(self, rows: Sequence[int] | slice, pooled: Callable[[int, str | None], Any]) -> None:
+        """Fill in some rows, given what returns a state pooled: `pooled(place, pooling)`, `[rows, D]`.
+
+        It is an array or a tensor; what a batch left on an accelerator comes from there in one transfer.
+        """
+        from platonic_ray.models.transfers import on_host  # torch, which describing a model can do without
+
+        found = on_host([pooled(*part) for part in self._readout.parts])
+        for array, some in zip(self._arrays, found, strict=False):
+            array[rows] = some
         first = len(self._readout.parts)
         for array, of in zip(self._arrays[first:], self._readout.concatenated, strict=True):
             array[rows] = np.concatenate([_unit(self._arrays[part][rows]) for part in of], axis=1)

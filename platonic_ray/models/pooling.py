@@ -12,11 +12,11 @@ def pool_tokens(state: torch.Tensor, mask: torch.Tensor, pooling: str | None) ->
 
     :param mask: `[batch, tokens]`, 1 at tokens; padding stands after them.
     """
-    state = state.float()
     if state.ndim == 2:
-        return state
+        return state.float()
     if pooling == "first":
-        return state[:, 0]
+        return state[:, 0].float()  # of the one token: no copy of the others is kept alive by it
+    state = state.float()
     mask = mask.to(state.device)  # of a network over several GPUs, states lie where their blocks do
     count = mask.sum(1)
     if pooling == "last":

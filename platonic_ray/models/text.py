@@ -23,7 +23,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 
@@ -45,6 +44,7 @@ from platonic_ray.models.pretrained import (
 from platonic_ray.models.sentence import as_its_folder_says
 from platonic_ray.models.spread import device_map, memory_for_weights
 from platonic_ray.models.tokens import Tokenizer, Tokens
+from platonic_ray.models.transfers import to_device
 from platonic_ray.models.weights import locate
 
 _FINAL_NORMS = {
@@ -106,10 +106,10 @@ class TextModel:
                 bits[index] = of_text
         return self._likelihood(texts, tokens, bits)
 
-    def _pooled(self, output: Any, mask: torch.Tensor) -> Callable[[int, str | None], np.ndarray]:
+    def _pooled(self, output: Any, mask: torch.Tensor) -> Callable[[int, str | None], torch.Tensor]:
         """Return what gives one of the states in an output, pooled one way."""
         states = states_of(output, self._network, self._poolings, f"Model {self._name!r}")
-        return lambda place, pooling: pool_tokens(states[place], mask, pooling).cpu().numpy()
+        return lambda place, pooling: pool_tokens(states[place], mask, pooling)
 
     def _bits(self, logits: torch.Tensor, tokens: list[list[int]]) -> list[float]:
         """Return the bits that each text of a batch took: those of its own tokens that have a context."""
@@ -139,7 +139,7 @@ class TextModel:
 
     def _run(self, tokens: list[list[int]], network: Any, *, states: bool = True) -> tuple[Any, torch.Tensor]:
         """Return a network's output for a batch, and the batch's mask."""
-        ids, mask = (tensor.to(self._device) for tensor in self._padded(tokens))
+        ids, mask = (to_device(tensor, self._device) for tensor in self._padded(tokens))
         with torch.inference_mode():
             return network(input_ids=ids, attention_mask=mask, output_hidden_states=states), mask
 

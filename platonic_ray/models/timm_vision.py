@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from platonic_ray.datasets.images import decode_image
@@ -22,6 +21,7 @@ from platonic_ray.errors import StudyError, WeightsError
 from platonic_ray.models.base import Description, Features, ModelSpec, configuration, described
 from platonic_ray.models.batches import ready_ahead
 from platonic_ray.models.pretrained import explained
+from platonic_ray.models.transfers import to_device
 from platonic_ray.models.weights import locate
 
 
@@ -64,10 +64,10 @@ class TimmModel:
                 self._device,
             )
             for rows, pixels in zip(batches, ready, strict=True):
-                kept.put(rows, self._pooled(pixels.to(self._device)))
+                kept.put(rows, self._pooled(to_device(pixels, self._device)))
         return Features(kept.features())
 
-    def _pooled(self, pixels: torch.Tensor) -> Callable[[int, str | None], np.ndarray]:
+    def _pooled(self, pixels: torch.Tensor) -> Callable[[int, str | None], torch.Tensor]:
         """Run a batch; return what gives one of its states pooled one way."""
         states: list[torch.Tensor] = []
         blocks = self._network.blocks
@@ -80,12 +80,12 @@ class TimmModel:
             for hook in hooks:
                 hook.remove()
 
-        def pooled(place: int, pooling: str | None) -> np.ndarray:
+        def pooled(place: int, pooling: str | None) -> torch.Tensor:
             state = states[place].float()
             if pooling == "first":
-                return state[:, 0].cpu().numpy()
+                return state[:, 0]
             patches = state[:, self._prefix :]
-            return (patches.amax(1) if pooling == "max" else patches.mean(1)).cpu().numpy()
+            return patches.amax(1) if pooling == "max" else patches.mean(1)
 
         return pooled
 

@@ -31,6 +31,7 @@ from platonic_ray.models.base import Description, Features, ModelSpec, configura
 from platonic_ray.models.batches import ready_ahead
 from platonic_ray.models.layers import POOLER
 from platonic_ray.models.pretrained import explained, load_network, random_network, states_of
+from platonic_ray.models.transfers import to_device
 from platonic_ray.models.weights import locate
 
 _NO_PILLOW = ("DINOv3ViT",)
@@ -92,10 +93,10 @@ class VisionModel:
                     kept.put(rows, self._pooled(batch))
         return Features(kept.features())
 
-    def _pooled(self, pixels: torch.Tensor) -> Callable[[int, str | None], np.ndarray]:
+    def _pooled(self, pixels: torch.Tensor) -> Callable[[int, str | None], torch.Tensor]:
         """Run a batch; return what gives one of its states pooled one way."""
         states = self._states(pixels)
-        return lambda place, pooling: self._pool(states[place], pixels, pooling).cpu().numpy()
+        return lambda place, pooling: self._pool(states[place], pixels, pooling)
 
     def _decode(self, item: bytes) -> Any:
         return decode_image(item)
@@ -119,7 +120,7 @@ class VisionModel:
 
         With the pooling "pooler" the last is what its head gives, `[n, D]`.
         """
-        pixels = pixels.to(self._device, self._network.dtype)
+        pixels = to_device(pixels, self._device, self._network.dtype)
         more = {}
         if self._takes_noise:  # a masked autoencoder orders its patches by this; keep them as they are
             order = torch.arange(self._patches(pixels), device=pixels.device, dtype=torch.float32)
@@ -149,11 +150,11 @@ class VisionModel:
 
     def _pool(self, state: torch.Tensor, pixels: torch.Tensor, pooling: str | None) -> torch.Tensor:
         """Reduce a hidden state to float32 `[n, D]`."""
-        state = state.float()
         if state.ndim == 2:
-            return state
+            return state.float()
         if pooling == "first":
-            return state[:, 0]
+            return state[:, 0].float()  # of the one token: no copy of the others is kept alive by it
+        state = state.float()
         tokens = state.flatten(2).mT if state.ndim == 4 else state[:, self._prefix(state, pixels) :]
         return tokens.amax(1) if pooling == "max" else tokens.mean(1)
 
