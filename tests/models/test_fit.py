@@ -13,8 +13,9 @@ from model_samples import entry
 from safetensors.torch import load_file
 from text_families import DEEP
 
+from platonic_ray import hub
 from platonic_ray.errors import WeightsError
-from platonic_ray.models import describe, fit, hub, load, resolve
+from platonic_ray.models import describe, fit, load, resolve
 from platonic_ray.models.pretrained import quantized_bytes
 
 
