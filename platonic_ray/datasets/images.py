@@ -16,8 +16,8 @@ def decode_image(encoded: bytes) -> Image.Image:
     """Return an encoded image (PNG, JPEG, WebP, …) as a Pillow image of mode RGB, 8 bits a channel.
 
     Turned upright by its EXIF orientation; transparency composited on white; the first frame of an
-    animation; palette, gray and CMYK converted; 16-bit gray scaled by 1/257. Color profiles are not
-    applied.
+    animation; palette, gray and CMYK converted; 16-bit gray scaled by 1/257, of 16-bit color and of 16-bit
+    gray with transparency the upper 8 bits taken, as Pillow reads them. Color profiles are not applied.
 
     :raises DataError: saying what is wrong, if the bytes are not an image, are cut off, or hold
         pixels without an agreed range (floats, 32-bit integers).

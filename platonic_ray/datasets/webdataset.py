@@ -19,7 +19,7 @@ import pyarrow as pa
 from platonic_ray.datasets.mapped import LARGE_BYTES, mapped
 from platonic_ray.errors import DataError
 
-_BYTES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "wav", "flac", "ogg", "mp3", "mp4")
+_BYTES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "wav", "flac", "ogg", "mp3")
 _TEXTS = ("txt", "text", "caption", "transcript")
 _SAMPLES_IN_A_BATCH = 256
 
@@ -27,7 +27,8 @@ _SAMPLES_IN_A_BATCH = 256
 def read_tar(path: Path) -> pa.Table:
     """Read a WebDataset shard: a row a sample, in the order of the tar.
 
-    Members of other endings than images, sounds, texts, `json` and `cls` are left out.
+    Members of other endings than images, sounds, texts, `json` and `cls` are left out: films too (`mp4`), which
+    nothing here decodes (`decode_video`); moving pictures are `gif`, `webp` or `png`.
 
     :raises DataError: for a tar that is damaged, whose samples are scattered, or that holds none.
     """

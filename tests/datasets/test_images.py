@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -57,6 +59,34 @@ def test_cmyk_becomes_rgb() -> None:
 def test_sixteen_bit_gray_is_scaled_not_cut(kind: str) -> None:
     image = Image.fromarray(np.array([[0, 257 * 100, 65535]], dtype=np.uint16))
     assert np.asarray(decode_image(encode(image, kind)))[0, :, 0].tolist() == [0, 100, 255]
+
+
+def png_of_sixteen_bits(pixels: np.ndarray) -> bytes:
+    """Write `[height, width, channels]` uint16 by hand: Pillow has no such mode to save from."""
+    height, width, channels = pixels.shape
+    kind = {2: 4, 3: 2, 4: 6}[channels]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    chunks = (
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_of_sixteen_bit_color_the_upper_eight_bits_are_taken() -> None:
+    color = np.array([[[0, 100 << 8, 65535], [255, 256, 32767]]], np.uint16)
+    assert np.asarray(decode_image(png_of_sixteen_bits(color))).tolist() == [[[0, 100, 255], [0, 1, 127]]]
+    opaque, clear = (np.full((1, 2, 1), alpha, np.uint16) for alpha in (65535, 0))
+    assert np.array_equal(
+        decode_image(png_of_sixteen_bits(np.concatenate([color, opaque], -1))),
+        decode_image(png_of_sixteen_bits(color)),
+    )
+    hidden = decode_image(png_of_sixteen_bits(np.concatenate([color, clear], -1)))
+    assert np.asarray(hidden).min() == 255
+    gray = np.array([[[100 << 8, 65535], [0, 0]]], np.uint16)
+    assert np.asarray(decode_image(png_of_sixteen_bits(gray)))[0].tolist() == [[100] * 3, [255] * 3]
 
 
 def test_exif_orientation_turns_the_image_upright() -> None:

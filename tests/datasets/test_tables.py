@@ -7,6 +7,7 @@ import io
 import json
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -51,13 +52,7 @@ def write(folder: Path, form: str) -> Path:
         pq.write_table(TABLE[2:], path / "part-0001.parquet")
     else:
         assert form == "saved"
-        path.mkdir()
-        names = ["data-00000-of-00002.arrow", "data-00001-of-00002.arrow"]
-        for name, part in zip(names, (TABLE[:1], TABLE[1:]), strict=True):
-            with pa.OSFile(str(path / name), "wb") as sink, pa.ipc.new_stream(sink, part.schema) as writer:
-                writer.write_table(part)
-        state = {"_data_files": [{"filename": name} for name in names], "_fingerprint": "x", "_split": None}
-        (path / "state.json").write_text(json.dumps(state))
+        datasets.Dataset(TABLE).save_to_disk(path, num_shards=2)
     return path
 
 
@@ -68,6 +63,29 @@ def test_every_form_holds_the_samples_that_parquet_holds(tmp_path, form) -> None
     assert data.read("caption") == CAPTIONS
     assert data.views == {"caption": "text"}
     assert data.fingerprint() == wanted.fingerprint()
+
+
+def test_images_and_splits_that_datasets_saved_are_read(tmp_path) -> None:
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    splits = {
+        split: datasets.Dataset.from_dict(
+            {
+                "image": [{"bytes": png(color), "path": None} for color in colors],
+                "caption": [f"a {color} square" for color in colors],
+            },
+            features=features,
+        )
+        for split, colors in {"train": ["red", "blue"], "test": ["green", "red", "white"]}.items()
+    }
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "both", num_shards={"train": 1, "test": 3})
+    data = opened(tmp_path / "both", split="test")
+    assert data.views == {"image": "image", "caption": "text"}
+    assert data.read("image") == [png("green"), png("red"), png("white")]
+    assert data.read("caption")[2] == "a white square"
+    with pytest.raises(DataError, match="give one of: test, train"):
+        opened(tmp_path / "both")
+    splits["test"].select([2, 0]).save_to_disk(tmp_path / "chosen")
+    assert opened(tmp_path / "chosen").read("caption") == ["a white square", "a green square"]
 
 
 @pytest.mark.parametrize("metadata", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])
@@ -148,13 +166,6 @@ def test_what_cannot_be_read_is_one_clear_error(tmp_path) -> None:
     state = {"_data_files": [{"filename": "data.arrow"}], "_indices_files": [{"filename": "i.arrow"}]}
     (saved / "state.json").write_text(json.dumps(state))
     assert "flatten_indices" in refused(saved)
-
-    splits = tmp_path / "splits"
-    for split in ("train", "test"):
-        (splits / split).mkdir(parents=True)
-        (splits / split / "state.json").touch()
-    (splits / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    assert "give one of: test, train" in refused(splits)
 
     images = tmp_path / "images"
     images.mkdir()

@@ -60,6 +60,16 @@ def test_members_of_one_name_are_a_sample_and_its_json_gives_columns(tmp_path: P
     assert not data.problems(["png", "txt"])
 
 
+def test_films_which_nothing_decodes_are_no_view_and_are_not_read(tmp_path: Path) -> None:
+    films = {f"./part/{row:04d}.mp4": b"\0\0\0\x20ftypisom" for row in range(3)}
+    both = dict(sorted({**members(range(3)), **films}.items()))
+    data = opened(write_tar(tmp_path / "shard.tar", both))
+    assert dict(data.views) == {"png": "image", "txt": "text", "source": "text"}
+    assert data.fingerprint() == opened(write_tar(tmp_path / "other.tar", members(range(3)))).fingerprint()
+    with pytest.raises(DataError, match=r"holds no samples: .*endings that are read"):
+        opened(write_tar(tmp_path / "films.tar", films))
+
+
 def test_a_folder_of_shards_is_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     write_tar(tmp_path / "b.tar", members(range(3, 5)))
     write_tar(tmp_path / "a.tar", members(range(3)))

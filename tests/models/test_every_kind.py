@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from test_vision_models import _save
 from text_families import save_family
 
 import platonic_ray as pr
+from platonic_ray.cache import cache_folder
 from platonic_ray.models import check_models
 
 N = 24
@@ -43,7 +45,7 @@ VIEWS = {TEXT: "caption", IMAGE: "image", AUDIO: "sound", VIDEO: "clip"}
 WORDS = ["red", "green", "blue", "round", "square", "small", "large", "cat", "dog"]
 
 
-def _write_samples(path: Path) -> Path:
+def _samples() -> bytes:
     rng = np.random.default_rng(1)
     table = {
         "caption": [" ".join(rng.choice(WORDS, size=3)) for _ in range(N)],
@@ -51,8 +53,9 @@ def _write_samples(path: Path) -> Path:
         "sound": [sound(0.1 + row % 5 / 20, row) for row in range(N)],
         "clip": [clip(row, frames=4) for row in range(N)],
     }
-    pq.write_table(pa.table(table), path)
-    return path
+    out = io.BytesIO()
+    pq.write_table(pa.table(table), out)
+    return out.getvalue()
 
 
 def _folder(folder: Path, name: str) -> Path:
@@ -115,8 +118,14 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(root) -> Iterator[pr.Study]:
-    """Every kind of model: tiny random ones, the demo's, features in every form, a network of one's own."""
+def study(root, object_store) -> Iterator[pr.Study]:
+    """Every kind of model: tiny random ones, the demo's, features in every form, a network of one's own.
+
+    The samples are in a bucket alone.
+    """
+    source = object_store.new_uri() + "/samples.parquet"
+    with object_store.files.open_output_stream(source.removeprefix("s3://")) as stream:
+        stream.write(_samples())
     _write_features(root)
     (root / "network_of_this_test.py").write_text(NETWORK)
     models = [
@@ -140,13 +149,16 @@ def study(root) -> Iterator[pr.Study]:
     made = pr.Study.from_dict(
         {
             **{"name": "every", "models": models, "null": {"permutations": 0}, "shard_rows": 12},
-            "dataset": {"source": str(_write_samples(root / "samples.parquet")), "views": declared},
+            "dataset": {"source": source, "views": declared},
             "metrics": [{"name": "mutual_knn", "k": 5}],
             "run": {"engine": "ray", "store": str(root / "ray")},
         }
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(root))
+        (root / "cache").mkdir()
+        (root / "cache" / "weights").symlink_to(cache_folder("weights"))  # of the real models
+        patch.setenv("PLATONIC_RAY_CACHE", str(root / "cache"))
         yield made
 
 
@@ -170,7 +182,7 @@ def distributed(study, root) -> Iterator[Any]:
 @pytest.mark.weights
 @pytest.mark.cluster
 def test_every_kind_runs_in_a_study_through_rays_actors_and_is_checked_without_running(
-    study, distributed
+    study, distributed, root
 ) -> None:
     checks = {check.model: check for check in check_models(study.models)}
     assert [check.problem for check in checks.values()] == [None] * len(study.models)
@@ -186,6 +198,8 @@ def test_every_kind_runs_in_a_study_through_rays_actors_and_is_checked_without_r
     matrix = distributed.matrix("mutual_knn")
     for form in STORED[1:]:
         assert matrix.at("llama", form) == matrix.at("llama", "npy")
+    assert distributed.provenance["dataset"]["name"].startswith("s3://")
+    assert [path.name for path in (root / "cache").rglob("*.parquet")] == ["samples.parquet"]
     loads = [event for event in events_of(study) if event["event"] == "model_loaded"]
     assert {event["model"] for event in loads} == {model.name for model in study.models}
     assert len({event["pid"] for event in loads}) < len(loads) / 2  # a process takes one model after another
