@@ -7,7 +7,8 @@ import pytest
 import platonic_ray as pr
 from platonic_ray.cli import main
 from platonic_ray.engine.calibration import write_study
-from platonic_ray.engine.planning import forecast_study
+from platonic_ray.engine.planning import forecast_study, weight_bytes_of
+from platonic_ray.engine.prepare import prepare
 from platonic_ray.plan.machines import Cluster, gpu_machine
 from platonic_ray.store import Store
 
@@ -98,6 +99,8 @@ def test_models_are_planned_without_their_weights(samples, tiny_bert, tmp_path):
     assert 3 < bert.tokens < 20
     embed = next(kind for kind in told.forecast.kinds if kind.kind == "Embed")
     assert embed.flops > 600 * 2 * bert.parameters * 3
+    there = weight_bytes_of(prepare(study, Store.open(study.run.store)))
+    assert there == (4 * bert.parameters, 4 * bert.parameters, 0, 0)
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Starting or joining Ray, and what it offers.
 
-Half a core is what Ray is told of each CPU model actor and each tile task, unless the task takes more memory
+Half a core is what Ray is told of each CPU model actor and each tile task, unless it takes more memory
 (`cores_for`): a model keeps a core busy, tiles come in short bursts, and a machine with two cores must be
 able to embed with two models and compute tiles at the same time. The scheduler itself never starts more
 models than there are cores.
@@ -102,7 +102,7 @@ def resources() -> Resources:
 
 
 def cores_for(peak_bytes: float, there: Resources) -> float:
-    """Return the cores that Ray is told of a task: half of one, or as many as have the memory that it takes.
+    """Return the cores that Ray is told of a task or model: half of one, or as many as have the memory that it takes.
 
     Memory goes by cores and not by Ray's own resource of that name, for which an autoscaler brings no node
     of a kind whose memory nobody has stated. At most half of the smallest node's cores: models may have the

@@ -36,6 +36,7 @@ class Replica:
     actor: Any
     loading: ObjectRef | None
     gpus: float = 0.0
+    cores: float = 0.0
     environment: int = 0
     pieces: int = 0
     started: float = field(default_factory=time.monotonic)

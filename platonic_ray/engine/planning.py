@@ -125,6 +125,17 @@ def relative_costs(prepared: Prepared) -> tuple[float, ...]:
     return tuple(costs)
 
 
+def weight_bytes_of(prepared: Prepared) -> tuple[int, ...]:
+    """Return, for each model of a study, about what its weights take in memory; 0 where nobody knows."""
+    held = []
+    for spec in prepared.context.specs:
+        parameters = 0
+        with contextlib.suppress(PlatonicRayError):
+            parameters = parameters_of(spec, prepared.context.store)
+        held.append(parameters * (4 if dict(spec.settings).get("dtype", "float32") == "float32" else 2))
+    return tuple(held)
+
+
 def shapes_of(specs: Sequence[ModelSpec], dataset: Dataset, views: Sequence[str]) -> tuple[ModelShape, ...]:
     """Return what each model costs, from its description and a look at the samples."""
     return tuple(

@@ -234,7 +234,7 @@ def _on_ray(
 
     from platonic_ray.engine import cluster
     from platonic_ray.engine.counters import Counters
-    from platonic_ray.engine.planning import peaks_of, relative_costs
+    from platonic_ray.engine.planning import peaks_of, relative_costs, weight_bytes_of
     from platonic_ray.engine.scheduler import Scheduler
     from platonic_ray.engine.sharing import Sharing, local_paths
 
@@ -248,7 +248,7 @@ def _on_ray(
                 prepared.context.store, local_paths(prepared.study.dataset, prepared.study.models)
             )
             sharing.check()
-            expected = relative_costs(prepared), peaks_of(prepared)
+            expected = relative_costs(prepared), weight_bytes_of(prepared), peaks_of(prepared)
             scheduler = Scheduler(prepared.context, graph, events, progress, sharing, *expected, told)
             scores = scheduler.run()
         events.add("driver", fetched_bytes=scheduler.fetched_bytes)

@@ -57,11 +57,12 @@ class Scheduler:
         progress: ProgressDisplay,
         sharing: Sharing,
         costs: Sequence[float],
+        weight_bytes: Sequence[int],
         peaks: Mapping[tuple[str, str], float],
         told_to_end: threading.Event,
     ) -> None:
         self._told_to_end = told_to_end
-        self._peaks = peaks
+        self._weight_bytes, self._peaks = weight_bytes, peaks
         self.context = context
         self.plan = context.plan
         self.graph = graph
@@ -115,9 +116,8 @@ class Scheduler:
                 self._end(replica)  # it would have come too late; while it waits, it asks for a machine
         there = self.machines.resources
         while (model := self._next_model()) is not None:
-            run, gpus, pieces = self.context.run, self.fleet.gpus_of(model, there), self.losses.pieces(model)
-            # More threads than a node has cores are slow, but must not wait for a node that never comes.
-            cpus = min(1.0, gpus) or min(cluster.HALF_CORE * run.threads, there.node_cpus or 1.0)
+            gpus, pieces = self.fleet.gpus_of(model, there), self.losses.pieces(model)
+            cpus = self._cores_of(model)
             environment, renewed = self.losses.renewed_environment()
             actor = remote.ModelActor.options(
                 num_cpus=max(cpus, there.node_cpus) if pieces and not gpus else cpus,
@@ -125,7 +125,17 @@ class Scheduler:
                 scheduling_strategy="SPREAD",
                 runtime_env=renewed,
             ).remote(self._context_ref, model, pieces)
-            self.replicas.append(Replica(model, actor, actor.describe.remote(), gpus, environment, pieces))
+            loading = actor.describe.remote()
+            self.replicas.append(Replica(model, actor, loading, gpus, cpus, environment, pieces))
+
+    def _cores_of(self, model: int) -> float:
+        """Return the cores that Ray is told of a model: what its threads take, or those that have its memory."""
+        there = self.machines.resources
+        if gpus := self.fleet.gpus_of(model, there):
+            return min(1.0, gpus)
+        # More threads than a node has cores are slow, but must not wait for a node that never comes.
+        threads = min(cluster.HALF_CORE * self.context.run.threads, there.node_cpus or 1.0)
+        return max(threads, cluster.cores_for(self._weight_bytes[model], there))
 
     def _next_model(self, leaving: Replica | None = None) -> int | None:
         left = Counter(self.graph.pending_embeds()) + Counter(task.model for task in self.losses.suspects)
@@ -157,6 +167,7 @@ class Scheduler:
             model is not None
             and not self.losses.pieces(model)
             and self.fleet.gpus_of(model, there) == replica.gpus
+            and self._cores_of(model) == replica.cores
         ):
             replica.model, replica.started = model, time.monotonic()
             replica.loading = replica.actor.take.remote(model, 0)
@@ -208,6 +219,8 @@ class Scheduler:
     def _withdraw_impossible(self) -> None:
         """Take back what asks for more cores than any node has, now that the node it was meant for is gone."""
         most = self.machines.resources.node_cpus
+        for replica in [r for r in self.replicas if r.loading is not None and 0 < most < r.cores]:
+            self._end(replica)
         for ref, attempt in list(self.running.items()):
             if 0 < most < attempt.cores:
                 del self.running[ref]

@@ -1,7 +1,8 @@
 """The machines of a run on Ray: what they offer now, which are going, how long each was there.
 
-Looks at the cluster every two seconds. Nodes that join are seen here, and checked by `sharing` before they
-get work; a node that is told to go (a spot notice, the autoscaler) gets no new shard.
+Looks at the cluster every two seconds. Nodes that join are seen here, and checked by `sharing`, whose
+answer ends the run if they do not see its files; a node that is told to go (a spot notice, the
+autoscaler) gets no new shard.
 """
 
 from __future__ import annotations

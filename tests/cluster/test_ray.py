@@ -1,11 +1,12 @@
 """Runs on a real Ray of several raylets: equal to the run in this process, streamed, bounded."""
 
 import contextlib
-import itertools
 import os
 import shutil
+import sys
 import time
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from support import (
 )
 
 import platonic_ray as pr
-from platonic_ray.engine import attempts
+from platonic_ray.engine import attempts, planning
 from platonic_ray.engine import cluster as cluster_module
 from platonic_ray.engine.calibration import write_study
 from platonic_ray.engine.fleet import Fleet
@@ -77,16 +78,21 @@ def test_products_of_ranges_of_rows_are_those_of_the_run_in_this_process(cluster
     assert not any(event["event"] == "lost" for event in events)
 
 
-def test_tasks_meant_for_a_larger_node_that_has_gone_are_sent_again(
+def test_tasks_and_models_meant_for_a_larger_node_that_has_gone_are_sent_again(
     cluster, small_study, tmp_path, monkeypatch
 ):
-    asked = itertools.count()
+    asked, of_models = Counter(), set()
     there = cluster_module.cores_for
 
     def more_than_any_node_has(peak, resources):
-        return 8.0 if next(asked) < 2 else there(peak, resources)
+        caller = sys._getframe(1).f_code.co_name
+        asked[caller] += 1
+        if caller == "_cores_of":
+            of_models.add(peak)
+        return 8.0 if asked[caller] <= 2 else there(peak, resources)
 
     monkeypatch.setattr(cluster_module, "cores_for", more_than_any_node_has)
+    monkeypatch.setattr(planning, "weight_bytes_of", lambda prepared: (7, 9))
     study = small_study.replace(
         dataset={**small_study.dataset.model_dump(), "samples": 60},
         models=[model.model_dump() for model in small_study.models[2:]],
@@ -95,7 +101,8 @@ def test_tasks_meant_for_a_larger_node_that_has_gone_are_sent_again(
     )
     distributed = on_ray(study, tmp_path / "ray")
     assert score_bytes(pr.align(distributed, quiet=True)) == score_bytes(pr.align(study, quiet=True))
-    assert next(asked) > 2
+    assert all(asked[caller] > 2 for caller in ("_send", "_cores_of"))
+    assert of_models == {7, 9}  # a model asks for the cores that have its memory
 
 
 @pytest.mark.slow
