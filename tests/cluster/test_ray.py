@@ -9,6 +9,7 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
 from support import (
@@ -142,10 +143,21 @@ def test_a_run_says_what_it_did_and_where_its_time_went(ran):
     assert sum(summary["shares"].values()) == pytest.approx(1)
     assert all(share >= 0 for share in summary["shares"].values())
     assert summary["shares"]["arithmetic"] > 0
-    # Three nodes, two of which have a core, for as long as the run lasted; no price was given.
-    assert summary["node_s"]["cpu"] == pytest.approx(1.5 * summary["core_s"])
+    # Two nodes with a core and a head without, for as long as the run lasted; no price was given.
+    assert summary["node_s"]["cpu"] == pytest.approx(summary["core_s"])
+    assert summary["node_s"]["head"] == pytest.approx(summary["core_s"] / 2)
     assert summary["cost"] is None
     assert summary["spilled_bytes"] == 0
+
+
+def test_objects_that_memory_has_no_room_for_are_counted_as_spilled(cluster):
+    before, size = cluster_module.spilled_bytes(), 90 * 2**20
+    held = [ray.put(np.zeros(size, np.uint8)) for _ in range(4)]  # the head's object store has 200 MiB
+    until = time.monotonic() + 60
+    while cluster_module.spilled_bytes() - before < size and time.monotonic() < until:
+        time.sleep(0.2)
+    assert cluster_module.spilled_bytes() - before >= size
+    assert len(held) == 4
 
 
 def test_what_a_run_counts_can_be_read_by_prometheus(cluster, ran):
