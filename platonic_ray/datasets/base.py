@@ -23,7 +23,7 @@ from platonic_ray.errors import DataError, StudyError
 
 CHUNK_ROWS = 256
 _DECODED_ROWS = 8  # that a thread checks before it takes others
-_MOST_DECODERS = 32
+_MOST_DECODERS = 16  # each holds a decoded file
 _FILES = {"image": "an image file", "audio": "an audio file", "video": "a video file"}
 
 
@@ -321,7 +321,7 @@ class Dataset:
 
         Bad is: missing, an empty list of items; empty or blank text; an image, a sound or a video that
         does not decode or has no pixels, no length or no motion; a file that cannot be read. Everything is
-        decoded, so this reads all of the views: on every core, some files a core in memory at a time.
+        decoded, so this reads all of the views: on every core up to 16, each with one decoded file in memory.
 
         :raises StudyError: for a name that is not a view.
         """
