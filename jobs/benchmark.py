@@ -32,7 +32,10 @@ planner's forecast of them; the second simulates runs that nobody has made yet, 
 
 times the report of a result of that size, written and opened in Chromium, and `platonic-ray show` of it.
 
-Prints JSON, and for people the same as lines on standard error.
+Prints JSON, and for people the same as lines on standard error; the last of these tells how it ended, as the
+exit status does. As a job on a cluster, on the machine of its head:
+
+    ray job submit --working-dir . -- python jobs/benchmark.py kernels --samples 65536
 """
 
 from __future__ import annotations
@@ -40,7 +43,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # a job's working directory may be all there is
 
 from bench.embed import time_embedding
 from bench.end_to_end import time_table
@@ -53,6 +61,7 @@ from bench.reference import Reference
 from bench.report import time_report
 from bench.scorer import time_scorer
 
+from platonic_ray.cli import end_as_job, status_of
 from platonic_ray.metrics import metrics
 
 PARTS = ("end-to-end", "neighbor-metrics", "kernel-metrics", "null")
@@ -118,4 +127,4 @@ def _run(given: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    end_as_job(lambda: status_of(main), says=sys.stderr)

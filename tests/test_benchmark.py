@@ -1,6 +1,8 @@
 """The benchmark of the published table at a small size: it is right, whatever time it takes."""
 
 import importlib
+import json
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from platonic_ray.errors import StudyError
 from platonic_ray.metrics import get_metric, score_tables
 
 JOBS = Path(__file__).parent.parent / "jobs"
@@ -118,3 +121,21 @@ def test_the_scorers_times_come_with_equal_scores(jobs: Any) -> None:
     )
     assert report["mutual_knn"]["equal"]
     assert report["cka"]["score_ms"] > 0
+
+
+def test_as_a_job_its_output_is_json_and_the_last_line_beside_it_tells_how_it_ended(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(JOBS)
+    scorer = ["scorer", "--samples", "40", "--references", "1", "--repeats", "1", "--width", "8"]
+    for options, status, line in (
+        ([], 0, "done"),
+        (["--metric", "no_such_metric"], StudyError.exit_status, "failed with exit status 2"),
+        (["--no-such-option"], 2, "failed with exit status 2"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["benchmark.py", *scorer, *options])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(JOBS / "benchmark.py"), run_name="__main__")
+        said = capsys.readouterr()
+        assert ended.value.code == status, said.err
+        assert said.err.endswith(f"\n{line}\n")
+        assert bool(said.out) == (status == 0)
+        assert status or json.loads(said.out)

@@ -14,13 +14,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import signal
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TextIO
 
 from platonic_ray import __version__
 from platonic_ray.errors import PlatonicRayError
+from platonic_ray.signals import sigterm_interrupts
 
 INTERRUPTED = 130
 
@@ -61,8 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)  # for a metric of the user's own; last, so that it hides no library
+    return status_of(lambda: given.run_command(given))
+
+
+def status_of(work: Callable[[], object]) -> int:
+    """Do a command's work; return its exit status, and say on standard error why it is not 0.
+
+    SIGTERM (`ray job stop`, a machine that is taken back) ends it like Ctrl-C: what was finished is kept.
+    """
     try:
-        given.run_command(given)
+        with sigterm_interrupts():
+            work()
     except PlatonicRayError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
@@ -77,19 +87,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_as_job(arguments: Sequence[str]) -> NoReturn:
-    """Run one command as a script of its own, for instance one that `ray job submit` starts, and exit.
+    """Run one command as a script of its own, for instance one that `ray job submit` starts, and exit."""
+    end_as_job(lambda: main(arguments))
 
-    The last line of its output says how it ended. SIGTERM (`ray job stop`, a machine that is taken back)
-    ends it like Ctrl-C: what was finished is kept.
+
+def end_as_job(work: Callable[[], int], *, says: TextIO | None = None) -> NoReturn:
+    """Do the work of a script, and exit with the status that it returns; the last line says how it ended.
+
+    :param says: where that line goes, by default standard output.
     """
-
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    status = main(arguments)
+    try:
+        with sigterm_interrupts():
+            status = work()
+    except KeyboardInterrupt:  # before its work began, or when it had ended
+        status = INTERRUPTED
+    except SystemExit as stop:  # options that cannot be read
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except Exception:  # a bug of ours
+        traceback.print_exc()
+        status = PlatonicRayError.exit_status
     ended = {0: "done", INTERRUPTED: "stopped: submit the same job again to go on"}
-    print(ended.get(status, f"failed with exit status {status}"), flush=True)
+    sys.stdout.flush()
+    print(ended.get(status, f"failed with exit status {status}"), file=says or sys.stdout, flush=True)
     sys.exit(status)
 
 

@@ -24,7 +24,7 @@ class RunStatus:
     """How far a run is. `todo` counts the tasks of each kind that it set out to do, `done` those it did.
 
     `state` is "running", "finished", "stopped" (it said so: interrupted, or an error, named by `error`)
-    or "silent" (no sign of life: killed, or its clock and ours differ). `lost` counts attempts that were
+    or "silent" (no sign of life: killed, or cut off from its store). `lost` counts attempts that were
     lost and made again; `seconds` is how long it has run, `silent_s` since when it has said nothing.
     """
 
@@ -85,7 +85,8 @@ def run_status(store: Store, run: str | None = None) -> RunStatus:
     events = store.events(name)
     first, last = events[0], events[-1]
     done = Counter("Embed" if event["event"] == "shard" else event["event"] for event in events)
-    silent = max(0.0, time.time() - last["time"])
+    # By the clock of the store: the driver's may be minutes off.
+    silent = max(0.0, time.time() - store.last_written(name))
     ended = {"finished": "finished", "stopped": "stopped"}.get(last["event"])
     return RunStatus(
         run=name,

@@ -6,8 +6,6 @@ The result is an artifact too, so a finished study that is run again reads it an
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
 import uuid
 from collections import Counter
@@ -38,6 +36,7 @@ from platonic_ray.plan import (
     needed,
 )
 from platonic_ray.results import Result
+from platonic_ray.signals import sigterm_interrupts
 from platonic_ray.store import CorruptArtifactError, Store
 from platonic_ray.study import Study
 
@@ -52,10 +51,14 @@ def run_study(study: Study, *, quiet: bool = False) -> Result:
     """Run a study, or read its result if it was run before. Interrupted runs go on where they were.
 
     :raises PlatonicRayError: as `prepare`, and for what goes wrong while running.
+    :raises KeyboardInterrupt: on Ctrl-C, and on SIGTERM.
     """
     started = time.time()
     store = Store.open(default_store() if study.run.store is None else study.run.store)
-    with ProgressDisplay(quiet=quiet, as_json=study.run.log == "json") as progress:
+    with (
+        sigterm_interrupts(),
+        ProgressDisplay(quiet=quiet, as_json=study.run.log == "json") as progress,
+    ):
         prepared = prepare(study, store)
         finished = _stored_result(store, prepared)
         if finished is not None:
@@ -124,7 +127,10 @@ def embed_study(study: Study, *, quiet: bool = False) -> None:
     """
     started = time.time()
     store = Store.open(default_store() if study.run.store is None else study.run.store)
-    with ProgressDisplay(quiet=quiet, as_json=study.run.log == "json") as progress:
+    with (
+        sigterm_interrupts(),
+        ProgressDisplay(quiet=quiet, as_json=study.run.log == "json") as progress,
+    ):
         made = reused = 0
         for prepared in prepare(study, store).parts:
             plan, begun = prepared.context.plan, time.time()
@@ -240,46 +246,30 @@ def _on_ray(
 
     with _stopping(events):
         started_here = cluster.connect()
-    try:
-        with _stopping(events):
-            told = _end_on_sigterm()  # after connecting: Ray replaces handlers
-            events.listeners.append(Counters(summary.reused).add)
-            sharing = Sharing(
-                prepared.context.store, local_paths(prepared.study.dataset, prepared.study.models)
-            )
-            sharing.check()
-            expected = relative_costs(prepared), weight_bytes_of(prepared), peaks_of(prepared)
-            scheduler = Scheduler(prepared.context, graph, events, progress, sharing, *expected, told)
-            scores = scheduler.run()
-        events.add("driver", fetched_bytes=scheduler.fetched_bytes)
-        machines = scheduler.machines
-        machines.look(force=True)
-        summary.core_s, summary.node_s = machines.core_s, machines.node_s
-        summary.spilled_bytes = machines.spilled_bytes()
-    except BaseException as error:
+    with sigterm_interrupts() as told:  # anew: connecting to Ray replaces the handler
+        try:
+            with _stopping(events):
+                events.listeners.append(Counters(summary.reused).add)
+                sharing = Sharing(
+                    prepared.context.store, local_paths(prepared.study.dataset, prepared.study.models)
+                )
+                sharing.check()
+                expected = relative_costs(prepared), weight_bytes_of(prepared), peaks_of(prepared)
+                scheduler = Scheduler(prepared.context, graph, events, progress, sharing, *expected, told)
+                scores = scheduler.run()
+            events.add("driver", fetched_bytes=scheduler.fetched_bytes)
+            machines = scheduler.machines
+            machines.look(force=True)
+            summary.core_s, summary.node_s = machines.core_s, machines.node_s
+            summary.spilled_bytes = machines.spilled_bytes()
+        except BaseException as error:
+            if started_here:
+                # Who is told to end has no time: `ray job stop` kills after three seconds.
+                cluster.end(at_once=isinstance(error, KeyboardInterrupt))
+            raise
         if started_here:
-            # Who is told to end has no time: `ray job stop` kills after three seconds.
-            cluster.end(at_once=isinstance(error, KeyboardInterrupt))
-        raise
-    if started_here:
-        cluster.end(at_once=False)
+            cluster.end(at_once=False)
     return scores, f"ray {ray.__version__}"
-
-
-def _end_on_sigterm() -> threading.Event:
-    """Let SIGTERM (a job that is stopped, a machine that is taken back) end the run like Ctrl-C.
-
-    Returns what is set by it besides: an exception that is raised while a destructor runs goes no further.
-    """
-    told = threading.Event()
-
-    def interrupt(signum: int, frame: object) -> None:
-        told.set()
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, interrupt)
-    return told
 
 
 def _counts(tasks: frozenset[Task]) -> dict[str, int]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from pyarrow import fs
 
 from platonic_ray.errors import StoreError
 from platonic_ray.store import objects
+
+_AT_A_TIME = 32
 
 
 def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
@@ -127,6 +130,26 @@ def _read_whole(filesystem: fs.FileSystem, path: str) -> pa.Buffer:
     return data
 
 
+def read_many(filesystem: fs.FileSystem, paths: Sequence[str]) -> list[pa.Buffer | None]:
+    """Return the contents of files, as `read_bytes` does, several at a time: an object store takes its time for each.
+
+    :raises StoreError: if one is there and cannot be read.
+    """
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        return list(pool.map(lambda path: read_bytes(filesystem, path), paths))
+
+
+def written_at(info: fs.FileInfo) -> float:
+    """Return when a file was written, in seconds since the epoch; 0 where its filesystem does not say."""
+    return 0.0 if info.mtime is None else float(info.mtime.timestamp())
+
+
+def written(filesystem: fs.FileSystem, path: str) -> float:
+    """Return when a file was written, as `written_at`; 0 if it is not there."""
+    with explained("Reading", path):
+        return written_at(objects.patiently(filesystem, lambda: filesystem.get_file_info(path)))
+
+
 def remove(filesystem: fs.FileSystem, path: str) -> None:
     """Remove a file; it is no error if it has gone already."""
     with explained("Removing", path), contextlib.suppress(FileNotFoundError):
@@ -134,14 +157,35 @@ def remove(filesystem: fs.FileSystem, path: str) -> None:
 
 
 def children(filesystem: fs.FileSystem, path: str, *, below: bool = False) -> list[fs.FileInfo]:
-    """List a folder, sorted by path; empty if it is not there. Temporary files are left out.
+    """List a folder, sorted by path; empty if it is not there. Hidden and temporary files are left out.
 
     :param below: list what is in its folders too.
     """
+    return [info for info in _listed(filesystem, path, below) if not _is_passing(info.base_name)]
+
+
+def sweep(filesystem: fs.FileSystem, root: str, *, before: float) -> None:
+    """Remove temporary files below a folder that were written before a time, in seconds since the epoch.
+
+    A writer that is killed leaves its own; on an object store there are none.
+    """
+    for info in _listed(filesystem, root, below=True):
+        if _TEMPORARY.search(info.base_name) and written_at(info) < before:
+            remove(filesystem, info.path)
+
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp$")
+
+
+def _is_passing(name: str) -> bool:
+    return name.startswith(".") or _TEMPORARY.search(name) is not None
+
+
+def _listed(filesystem: fs.FileSystem, path: str, below: bool) -> list[fs.FileInfo]:
     selector = fs.FileSelector(path, allow_not_found=True, recursive=below)
     with explained("Listing", path):
         try:
             found = objects.patiently(filesystem, lambda: filesystem.get_file_info(selector))
         except FileNotFoundError:  # it was made, or a part of it went, while Arrow looked
             found = objects.patiently(filesystem, lambda: filesystem.get_file_info(selector))
-    return sorted((info for info in found if not info.base_name.startswith(".")), key=lambda info: info.path)
+    return sorted(found, key=lambda info: info.path)

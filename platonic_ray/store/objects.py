@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -26,6 +26,9 @@ _PATIENCE_S = 60.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 
 _KINDS = frozenset({"s3", "gcs", "abfs"})
+_AZURE = frozenset({"abfs", "abfss"})
+_SECRET = re.compile(r"secret|password|token|key|^sig$|^sas", re.IGNORECASE)
+"""Names of options whose values are credentials, for any cloud."""
 _S3_OPTIONS = frozenset({"region", "endpoint_override", "scheme"})
 
 
@@ -40,11 +43,11 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
     :raises StoreError: if no filesystem is known for the URI, or if it holds credentials.
     """
     parts = urlsplit(uri)
-    user = parts.netloc.rpartition("@")[0]
-    if user and user != "anonymous":
+    if _holds_credentials(parts):
         raise StoreError(
             f"The {parts.scheme}:// URI of the store holds credentials. URIs are logged: leave them out, and export "
-            "them (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; GOOGLE_APPLICATION_CREDENTIALS)."
+            "them (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; GOOGLE_APPLICATION_CREDENTIALS; "
+            "AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET)."
         )
     try:
         if parts.scheme == "s3":
@@ -52,8 +55,24 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
         return fs.FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, ValueError) as error:
         raise StoreError(
-            f"The store {uri} cannot be opened: {error}. Give a folder, or a URI that pyarrow knows (s3://, gs://)."
+            f"The store {_without_options(parts, uri)} cannot be opened: {_without_options(parts, str(error))}. "
+            "Give a folder, or a URI that pyarrow knows (s3://, gs://, abfs://)."
         ) from None
+
+
+def _holds_credentials(parts: SplitResult) -> bool:
+    user = parts.netloc.rpartition("@")[0]
+    # Azure's own form names the container before the @; a key would follow it.
+    held = ":" in user if parts.scheme in _AZURE else user not in ("", "anonymous")
+    return held or any(_SECRET.search(name) for name in parse_qs(parts.query, keep_blank_values=True))
+
+
+def _without_options(parts: SplitResult, text: str) -> str:
+    """Return a text that may be shown: without the values of a URI's options, whatever they are."""
+    values = [value for values in parse_qs(parts.query).values() for value in values]
+    for value in [parts.query, *sorted(values, key=len, reverse=True)]:
+        text = text.replace(value, "…") if value else text
+    return text
 
 
 def _open_s3(uri: str) -> tuple[fs.S3FileSystem, str]:

@@ -21,16 +21,19 @@ import contextlib
 import hashlib
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from pyarrow import fs
 
 from platonic_ray.errors import StoreError
-from platonic_ray.store import arrow, files
+from platonic_ray.store import arrow, files, objects
 
 FORMAT = 1
+_DAY_S = 24 * 3600.0
 _PART = re.compile(r"[a-z0-9][a-z0-9_.]{0,63}")
 _KIND = re.compile(r"[a-z]{1,32}")
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -143,7 +146,15 @@ class Store:
         probe = f"{store._root}/.probe"  # one name, so that killed openers do not fill a bucket
         files.write_atomic(store._fs, probe, b"")
         files.remove(store._fs, probe)
+        store._sweep()
         return store
+
+    def _sweep(self) -> None:
+        """Remove what killed writers left behind, once a day: to look for it takes a walk through the store."""
+        swept, day_ago = f"{self._root}/.swept", time.time() - _DAY_S
+        if not objects.is_object_store(self._fs) and files.written(self._fs, swept) < day_ago:
+            files.sweep(self._fs, self._root, before=day_ago)
+            self.write(swept, b"")
 
     def exists(self) -> bool:
         """Whether there is a store of this format, without making one."""
@@ -170,9 +181,9 @@ class Store:
     def manifest(self, kind: str, key: str) -> Manifest | None:
         """Return an artifact's manifest, or None where there is no such artifact.
 
-        A manifest that cannot be understood counts as none: its artifact is made again.
+        A manifest that is damaged counts as none: its artifact is made again.
 
-        :raises StoreError: if a newer version of this package wrote it.
+        :raises StoreError: if another version of this package wrote it: it names another format.
         """
         for _ in range(2):  # on an object store, one that is replaced between two requests may come torn
             found = files.read_bytes(self._fs, f"{self.folder(kind, key)}/manifest.json")
@@ -180,10 +191,10 @@ class Store:
                 return None
             with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                 body = json.loads(found.to_pybytes())
-                if body["format"] > FORMAT:
+                if body["format"] != FORMAT:
                     raise StoreError(
-                        f"{self.folder(kind, key)} was written by a newer version of platonic_ray (format "
-                        f"{body['format']}; this one reads {FORMAT}). Use that version, or another store."
+                        f"{self.folder(kind, key)} was written by another version of platonic_ray (format "
+                        f"{body['format']!r}; this one reads {FORMAT}). Use that version, or another store."
                     )
                 parts = {name: Part(**part) for name, part in body["parts"].items()}
                 if all(_PART.fullmatch(name) and _KEY.fullmatch(part.sha256) for name, part in parts.items()):
@@ -242,13 +253,16 @@ class Store:
 
     def events(self, run: str) -> list[dict[str, Any]]:
         """Return all events of a run, in the order they were written."""
-        folder = f"{self._root}/runs/{run}"
-        lines: list[dict[str, Any]] = []
-        for info in files.children(self._fs, folder):
-            data = files.read_bytes(self._fs, f"{folder}/{info.base_name}")
-            if data is not None:
-                lines += [json.loads(line) for line in data.to_pybytes().decode().splitlines()]
-        return lines
+        segments = files.read_many(self._fs, [info.path for info in self._segments(run)])
+        texts = [data.to_pybytes().decode() for data in segments if data is not None]
+        return [json.loads(line) for text in texts for line in text.splitlines()]
+
+    def last_written(self, run: str) -> float:
+        """Return when a run last wrote to its log, in seconds since the epoch, by the clock of the store's files."""
+        return max((files.written_at(info) for info in self._segments(run)), default=0.0)
+
+    def _segments(self, run: str) -> list[fs.FileInfo]:
+        return files.children(self._fs, f"{self._root}/runs/{run}")
 
     def runs(self) -> list[str]:
         """Return the names of the runs that left a log, oldest first."""

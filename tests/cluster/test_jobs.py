@@ -295,20 +295,34 @@ def test_ray_job_stop_ends_a_job_with_what_it_finished_kept(head, object_store, 
     assert len(store.keys("features")) == 1
 
 
+def job_of_this_folder(head, *command):
+    """What `ray job submit --working-dir . -- python …` prints of a job that succeeds."""
+    address, environment = head
+    ran = ray_job(
+        *(address, environment, "submit", "--working-dir", "."),
+        *("--runtime-env-json", json.dumps({"excludes": [".git", ".venv", "tests", "docs"]})),
+        *("--", sys.executable, *command),
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "\ndone\n" in ran.stdout
+    return ran.stdout
+
+
 @pytest.mark.slow
 def test_features_alone_as_a_job_of_this_folder(head, object_store, tiny_study, tmp_path):
     toml = tmp_path / "study.toml"
     toml.write_text(tiny_study.to_toml())
-    address, environment = head
     store = object_store.new_uri()
-    ran = ray_job(
-        *(address, environment, "submit", "--working-dir", "."),
-        *("--runtime-env-json", json.dumps({"excludes": [".git", ".venv", "tests", "docs"]})),
-        *("--", sys.executable, "jobs/embed.py", str(toml), "--store", store),
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "\ndone\n" in ran.stdout
+    job_of_this_folder(head, "jobs/embed.py", str(toml), "--store", store)
     assert len(Store(store).keys("features")) == 8
+
+
+@pytest.mark.slow
+def test_a_benchmark_as_a_job_of_this_folder(head):
+    said = job_of_this_folder(
+        head, "jobs/benchmark.py", "scorer", *("--samples", "40", "--references", "1", "--repeats", "1")
+    )
+    assert json.loads(re.search(r"^\{.*^\}", said, re.MULTILINE | re.DOTALL)[0])
 
 
 @pytest.mark.parametrize("job", ["align", pytest.param("embed", marks=pytest.mark.slow)])
@@ -327,14 +341,14 @@ def test_a_job_that_is_told_to_end_does_so_soon_and_says_how_to_go_on(small_stud
     while not Store(str(store)).keys("features"):
         assert time.monotonic() < until
         time.sleep(0.05)
-    start = time.monotonic()
+    sent = time.time()
     process.send_signal(signal.SIGTERM)
     said, errors = process.communicate(timeout=60)
-    took = time.monotonic() - start
     assert process.returncode == 130, errors
     assert said.strip().endswith("stopped: submit the same job again to go on")
     assert "Traceback" not in errors
     last = Store(str(store)).events(Store(str(store)).runs()[-1])[-1]
     assert (last["event"], last["error"]) == ("stopped", "KeyboardInterrupt")
-    print(f"{job} ended {took:.1f} s after SIGTERM")
-    assert took < 10  # two to three seconds where it was measured, on a busy machine
+    print(f"{job}: the log says so {last['time'] - sent:.2f} s after SIGTERM")
+    # Meant to be within two seconds; four times that is left to a machine that is busy with other work.
+    assert last["time"] - sent < 8

@@ -72,6 +72,13 @@ def test_a_run_that_was_killed_is_told_from_one_that_lives(tmp_path, monkeypatch
     assert "run the same study" in status.lines()[-1]
 
 
+def test_a_driver_whose_clock_is_wrong_is_not_taken_for_a_dead_one(tmp_path):
+    store = Store.open(str(tmp_path))
+    started = {"event": "started", "time": time.time() - 600, "study": "s", "todo": {"Embed": 1}}
+    store.append_events("20300101T000000-aaaaaa", 0, [json.dumps(started)])
+    assert run_status(store).state == "running"
+
+
 def test_a_store_without_runs_and_a_run_that_is_not_there_are_clear_errors(tmp_path):
     store = Store.open(str(tmp_path))
     with pytest.raises(StoreError, match="holds no run"):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import numpy as np
@@ -16,6 +17,7 @@ from support import changed, committed, events_of, score_bytes
 import platonic_ray as pr
 from platonic_ray.errors import StoreError
 from platonic_ray.store import CorruptArtifactError, Store, feature_array, feature_table
+from platonic_ray.store.files import open_filesystem
 
 KEY = "ab" * 32
 
@@ -133,17 +135,64 @@ def test_a_bucket_that_is_not_there_is_one_clear_error(object_store):
         Store.open("s3://no-bucket-of-ours/store")
 
 
-@pytest.mark.parametrize("uri", ["s3://AKIAXX:sEcReT@bucket/store", "gs://user:sEcReT@bucket/store"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://AKIAXX:sEcReT@bucket/store",
+        "gs://user:sEcReT@bucket/store",
+        "abfs://container:sEcReT@account.dfs.core.windows.net/store",
+        "abfss://:sEcReT@account.dfs.core.windows.net/container/store",
+        "abfs://container@account.dfs.core.windows.net/store?client_secret=sEcReT",
+        "abfs://container@account.dfs.core.windows.net/store?sv=2024&sig=sEcReT",
+        "s3://bucket/store?secret_key=sEcReT",
+        "s3://bucket/store?region=eu-west-1&access_key=sEcReT",
+        "gs://bucket/store?access_token=sEcReT",
+    ],
+)
 def test_a_uri_with_credentials_is_refused_and_not_repeated(uri):
     with pytest.raises(StoreError, match="holds credentials") as caught:
         Store.open(uri)
     assert "sEcReT" not in str(caught.value)
 
 
-@pytest.mark.parametrize("uri", ["s3://", "s3://bucket/store?regoin=eu-west-1"])
-def test_a_uri_that_cannot_be_is_one_clear_error(uri):
-    with pytest.raises(StoreError, match="cannot be opened"):
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://",
+        "s3://bucket/store?regoin=sEcReT",
+        "gs://bucket/store?nothing=sEcReT",
+        "gopher://bucket/store?nothing=sEcReT",
+        "abfs://container@account.dfs.core.windows.net/store?nothing=sEcReT",
+    ],
+)
+def test_a_uri_that_cannot_be_is_one_clear_error_without_the_values_of_its_options(uri):
+    with pytest.raises(StoreError, match="cannot be opened") as caught:
         Store.open(uri)
+    assert "sEcReT" not in str(caught.value)
+
+
+def test_azures_own_form_of_a_uri_names_a_container_and_no_credentials():
+    filesystem, path = open_filesystem("abfs://container@account.dfs.core.windows.net/a/store")
+    assert (filesystem.type_name, path) == ("abfs", "container/a/store")
+
+
+def test_the_segments_of_a_long_log_are_read_several_at_a_time(object_store, faulty_proxy):
+    store = Store.open(object_store.new_uri(through=faulty_proxy))
+    for segment in range(4):
+        store.append_events("run", segment, [f'{{"event": "{segment}"}}'])
+    asked, two, alone = set(), threading.Event(), []
+
+    def wait_for_another(method, path):
+        if method == "GET" and "events-" in path:
+            asked.add(path.partition("?")[0])
+            if len(asked) > 1:
+                two.set()
+            if not two.wait(20):
+                alone.append(path)
+
+    faulty_proxy.fault = wait_for_another
+    assert [event["event"] for event in store.events("run")] == ["0", "1", "2", "3"]
+    assert not alone
 
 
 def test_a_flipped_byte_in_the_bucket_is_found_and_made_again(object_store, tiny_study, tiny_undisturbed):
@@ -170,9 +219,11 @@ def test_a_study_runs_through_ray_on_a_bucket_that_fails_now_and_then(
     requests = itertools.count(1)
     faulty_proxy.fault = lambda method, path: "503" if next(requests) % 10 == 0 else None
     study = changed(tiny_study, engine="ray", store=object_store.new_uri(through=faulty_proxy))
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         assert score_bytes(pr.align(study, quiet=True)) == tiny_undisturbed
     finally:
         ray.shutdown()
+    assert signal.getsignal(signal.SIGTERM) is handler  # Ray has its own, and a run has
     assert len(faulty_proxy.injected) >= 5
     assert not any(event["event"] == "lost" for event in events_of(study))

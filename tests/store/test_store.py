@@ -100,14 +100,49 @@ def test_a_manifest_whose_names_lead_elsewhere_counts_as_no_artifact(store, tmp_
     assert store.manifest("features", KEY) is None
 
 
-def test_a_manifest_from_the_future_is_refused_and_kept(store, tmp_path):
+@pytest.mark.parametrize("version", [2, "2", 1.5, None, [1]])
+def test_a_manifest_of_another_version_is_refused_and_kept(store, tmp_path, version):
     store.put("features", KEY, {"layer.0000": feature_table(features())})
     (path,) = tmp_path.rglob("manifest.json")
-    newer = json.dumps({"format": 2, "something": "else"})
+    newer = json.dumps({"format": version, "something": "else"})
     path.write_text(newer)
-    with pytest.raises(StoreError, match="newer version of platonic_ray"):
+    with pytest.raises(StoreError, match="another version of platonic_ray"):
         store.manifest("features", KEY)
     assert path.read_text() == newer
+
+
+def test_what_a_killed_writer_leaves_is_removed_when_it_is_a_day_old(tmp_path):
+    killed = textwrap.dedent(
+        """
+        import os, sys
+        from platonic_ray.store import Store
+
+        store = Store.open(sys.argv[1])
+        store.append_events("run", 0, ["{}"])
+        os.fsync = lambda file: os.kill(os.getpid(), 9)
+        store.append_events("run", 1, ["{}"])
+        """
+    )
+
+    def left():
+        """Kill a writer in the midst of a file; return what it leaves."""
+        before = set(tmp_path.rglob(".*.tmp"))
+        assert subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False).returncode == -9
+        (path,) = {*tmp_path.rglob(".*.tmp")} - before
+        return path
+
+    def age(path, hours):
+        os.utime(path, (time.time() - hours * 3600,) * 2)
+
+    old, young = left(), left()
+    age(old, 25)
+    Store.open(str(tmp_path))
+    assert old.exists()  # it was swept when the second writer opened it
+    age(tmp_path / ".swept", 25)
+    store = Store.open(str(tmp_path))
+    assert not old.exists()
+    assert young.exists()
+    assert store.events("run") == [{}]
 
 
 def test_a_filesystem_that_is_no_object_store_is_written_by_renaming():
