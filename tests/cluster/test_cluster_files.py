@@ -1,6 +1,8 @@
 """The files that make clusters: valid for Ray and for the cloud, and closed as the security page says."""
 
 import copy
+import importlib.resources
+import json
 import re
 import shlex
 from pathlib import Path
@@ -66,6 +68,48 @@ def test_a_misspelled_machine_is_found():
     assert "InstanceMarketOption" in run_instances_problems(parameters).generate_report()
 
 
+def compute_engine_problems(given, schema, schemas, at="instance"):
+    """What of a value Compute Engine's own description does not know: names, kinds, words of a choice."""
+    schema = schemas[schema["$ref"]] if "$ref" in schema else schema
+    if schema["type"] == "object":
+        if not isinstance(given, dict):
+            return [f"{at} is no object"]
+        known = schema["properties"]
+        return [f"{at}.{name} is unknown" for name in given if name not in known] + [
+            problem
+            for name in given.keys() & known.keys()
+            for problem in compute_engine_problems(given[name], known[name], schemas, f"{at}.{name}")
+        ]
+    if schema["type"] == "array":
+        if not isinstance(given, list):
+            return [f"{at} is no list"]
+        return [
+            problem for one in given for problem in compute_engine_problems(one, schema["items"], schemas, at)
+        ]
+    kinds = {"boolean": bool, "integer": int, "string": (str, int) if schema.get("format") else str}
+    if not isinstance(given, kinds[schema["type"]]):
+        return [f"{at} is no {schema['type']}"]
+    return [f"{at} is {given}"] if given not in schema.get("enum", [given]) else []
+
+
+def test_every_machine_is_one_that_compute_engine_can_be_asked_for():
+    described = importlib.resources.files("googleapiclient.discovery_cache.documents") / "compute.v1.json"
+    schemas = json.loads(described.read_text())["schemas"]
+    instance = schemas["Instance"]
+    nodes = load("deploy/gcp.yaml")["available_node_types"]
+    for name, node in nodes.items():
+        assert not compute_engine_problems(node["node_config"], instance, schemas, name)
+    wrong = copy.deepcopy(nodes["gpu_small"]["node_config"])
+    wrong["scheduling"]["provisioningModel"] = "SPOTTY"
+    wrong["disks"][0]["autodelete"] = wrong["disks"][0].pop("autoDelete")
+    wrong["guestAccelerators"][0]["acceleratorCount"] = "one"
+    assert sorted(compute_engine_problems(wrong, instance, schemas)) == [
+        "instance.disks.autodelete is unknown",
+        "instance.guestAccelerators.acceleratorCount is no integer",
+        "instance.scheduling.provisioningModel is SPOTTY",
+    ]
+
+
 @pytest.mark.parametrize("name", CLOUDS)
 def test_the_head_runs_no_task_and_workers_are_spot_machines_that_begin_at_none(name):
     nodes = load(name)["available_node_types"]
@@ -74,6 +118,7 @@ def test_the_head_runs_no_task_and_workers_are_spot_machines_that_begin_at_none(
     assert "spot" not in str(head).lower()
     assert sum("gpu" in node for node in nodes) == 2
     for node in nodes.values():
+        assert set(node["resources"]) <= {"CPU", "GPU"}  # a run asks for nothing else by name
         assert node["min_workers"] == 0 < node["max_workers"]
         assert "spot" in str(node["node_config"]).lower()
 
@@ -136,4 +181,8 @@ def test_the_kubernetes_job_matches_the_other_clusters():
     assert cluster["rayVersion"] == pinned("ray")
     assert cluster["authOptions"] == {"mode": "token"}
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        spill = group["rayStartParams"]["object-spilling-directory"]
+        assert {"name": "spill", "mountPath": spill} in container["volumeMounts"]
     assert all(group["minReplicas"] == group["replicas"] == 0 for group in cluster["workerGroupSpecs"])
