@@ -42,7 +42,10 @@ class Dataset:
     (3, ('0', '1', '2'), ['a dog', 'a fox'])
     """
 
-    __slots__ = ("_folder", "_ids", "_items_at", "_name", "_rows", "_table", "_view_expanded", "_views")
+    __slots__ = (
+        *("_contents", "_folder", "_ids", "_items_at", "_name", "_rows"),
+        *("_table", "_view_expanded", "_views"),
+    )
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class Dataset:
         self._ids = tuple(ids) if ids is not None else tuple(map(str, self._rows))
         self._view_expanded: str | None = None if expanded is None else expanded[0]
         self._items_at: tuple[int, ...] = () if expanded is None else tuple(expanded[1])
+        self._contents: dict[str, str] = {}
         if len(self._ids) != len(self._rows):
             raise DataError(f"{name}: {len(self._ids)} ids for {len(self._rows)} rows.")
         if len(set(self._ids)) != len(self._ids):
@@ -256,14 +260,17 @@ class Dataset:
     def fingerprint(self, views: Sequence[str] | None = None) -> str:
         """Return the sha256 of ids and items in the named views (default: all), in row order.
 
-        It depends on the content, not on how the file stores it. What is missing counts as such.
+        It depends on the content, not on how the file stores it. What is missing counts as such. A view is
+        read once, however often it is asked for.
 
         :raises StudyError: for a name that is not a view.
         """
         content = {}
         for view in self._views if views is None else views:
-            items = (b"" if item is None else b"=" + encoded(item) for _, item, _ in self._items(view))
-            content[view] = {"kind": self.kind(view), "items": digest_items(items)}
+            if view not in self._contents:
+                items = (b"" if item is None else b"=" + encoded(item) for _, item, _ in self._items(view))
+                self._contents[view] = digest_items(items)
+            content[view] = {"kind": self.kind(view), "items": self._contents[view]}
         return digest({"ids": digest_items(map(encoded, self._ids)), "views": content})
 
     def take(self, rows: Sequence[int]) -> Dataset:

@@ -35,14 +35,14 @@ from platonic_ray.study import DatasetEntry, RunEntry
 class Context:
     """A run as its workers see it: small, frozen, shipped once a process.
 
-    `dropped` are rows of the opened dataset that are left out of the study; `fingerprint` is that
-    of the rest. `null` is None where no metric of the study has one or none is wanted, `intervals` where
-    none are; `curves` are the curves of growth; `interval_groups` and `growth_groups` `[n]` number the groups
-    that they take as drawn together. `owners` is, for each row of an expanded dataset, the first
-    row of its sample (`platonic_ray.engine.expanded`). `features` is the type they are kept in, `gpus`
-    how many of them each model asks for, where it runs on any. With `choices`, the layers of every pair were
-    chosen on other samples. `pieces` says how often work ran out of memory: how many times it is to be
-    halved.
+    `dropped` are rows of the opened dataset that are left out of the study; `fingerprint` is that of the
+    rest, `ids_digest` that of its ids alone. `null` is None where no metric of the study has one or none is
+    wanted, `intervals` where none are; `curves` are the curves of growth; `interval_groups` and
+    `growth_groups` `[n]` number the groups that they take as drawn together. `owners` is, for each row of
+    an expanded dataset, the first row of its sample (`platonic_ray.engine.expanded`). `features` is the
+    type they are kept in, `gpus` how many of them each model asks for, where it runs on any. With
+    `choices`, the layers of every pair were chosen on other samples. `pieces` says how often work ran out
+    of memory: how many times it is to be halved.
     """
 
     store: Store
@@ -53,6 +53,7 @@ class Context:
     seed: int
     dropped: tuple[int, ...]
     fingerprint: str
+    ids_digest: str
     run: RunEntry
     null: Null | None = None
     curves: Curves = ()
@@ -71,14 +72,17 @@ class Context:
         return max((metric.k or 0 for metric in self.metrics if metric.joint is not None), default=None)
 
     def open_dataset(self) -> Dataset:
-        """Open the study's samples in this process, and make sure they are the ones planned for.
+        """Open the study's samples in this process, and make sure that their ids are those planned for.
+
+        Their content is compared shard by shard, by whoever embeds one: no process reads samples that are
+        not its own.
 
         :raises DataError: if this process sees other samples than the driver did.
         """
         opened = open_dataset(self.dataset, self.seed)
         dropped = set(self.dropped)
         kept = opened.take([row for row in range(len(opened)) if row not in dropped]) if dropped else opened
-        if kept.fingerprint(self.views) != self.fingerprint:
+        if kept.fingerprint([]) != self.ids_digest:
             raise DataError(
                 f"The dataset {self.dataset.source!r} differs between the driver and a worker, or changed during "
                 "the run. Put it where every node sees the same file, and run again."

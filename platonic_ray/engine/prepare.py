@@ -173,6 +173,7 @@ def _over(
         seed=study.seed,
         dropped=left_out,
         fingerprint=dataset.fingerprint(views_of([model.view for model in study.models], specs)),
+        ids_digest=dataset.fingerprint([]),
         run=study.run,
         null=null,
         curves=curves,

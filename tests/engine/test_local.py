@@ -1,6 +1,7 @@
 """A run in this process: what it computes, what it reuses, what it refuses."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from support import changed, committed, dense_features, events_of, score_bytes, tie_digests, write_broken_bert
+from PIL import Image
+from support import (
+    changed,
+    committed,
+    dense_features,
+    events_of,
+    make_tiny_study,
+    score_bytes,
+    tie_digests,
+    write_broken_bert,
+)
 
 import platonic_ray as pr
 from platonic_ray.engine.assemble import labels_of
@@ -287,6 +298,41 @@ def test_the_callers_number_of_threads_comes_back(small_study):
     before = torch.get_num_threads()
     pr.align(changed(small_study, threads=before + 1), quiet=True)
     assert torch.get_num_threads() == before
+
+
+def test_a_process_reads_no_samples_but_those_of_its_shards(tmp_path):
+    """A dataset may be larger than what any one process could read in an hour."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(12):
+        Image.new("RGB", (8, 8), (20 * number, 40, 90)).save(pictures / f"{number}.png")
+    described = [{"file_name": f"{number}.png", "caption": f"picture {number}"} for number in range(12)]
+    (pictures / "metadata.jsonl").write_text("\n".join(map(json.dumps, described)))
+    study = pr.Study.from_dict(
+        {
+            "shard_rows": 4,
+            "dataset": {"source": str(pictures)},
+            "models": [{"name": "pixels", "use": "pixels", "view": "image"}],
+            "run": {"engine": "local", "store": str(tmp_path / "store")},
+        }
+    )
+    runner = ModelRunner(prepare(study, Store.open(study.run.store)).context, 0)
+    for number in (*range(4), *range(8, 12)):
+        (pictures / f"{number}.png").unlink()
+    runner.load()
+    *layers, report = runner.embed(1)
+    assert [table.num_rows for table in layers] == [4]
+    assert report["rows"] == 4
+
+
+def test_other_samples_than_those_planned_for_are_found_before_a_model_is_loaded(tmp_path, samples):
+    moved = tmp_path / "samples.parquet"
+    pq.write_table(pq.read_table(samples), moved)
+    study = make_tiny_study(moved, engine="local", store=str(tmp_path / "store"))
+    context = prepare(study, Store.open(study.run.store)).context
+    pq.write_table(pq.read_table(samples).slice(1), moved)
+    with pytest.raises(DataError, match="differs between the driver and a worker"):
+        ModelRunner(context, 1).load()
 
 
 def test_samples_that_change_during_a_run_are_not_stored_under_the_old_key(small_study, samples):
