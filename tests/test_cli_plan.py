@@ -87,6 +87,26 @@ def test_what_no_plan_can_be_made_of_is_refused(study_file, capsys):
         assert capsys.readouterr().err.startswith("error: --")
 
 
+def test_halves_that_choose_layers_and_report_are_planned_one_after_the_other(study_file, capsys):
+    held_out = study_file.with_name("held-out.toml")
+    held_out.write_text(
+        'choose_layers = "held-out"\n' + study_file.read_text().replace('"store"', '"halves"')
+    )
+    before = planned(capsys, held_out, *GPUS)
+    assert (before["samples"], before["choosing"]["samples"]) == (300, 300)
+    assert main(["plan", str(held_out), *map(str, GPUS)]) == 0
+    said = capsys.readouterr().out
+    assert "the half that chooses layers: 300 samples" in said
+    assert "the half that reports: 300 samples" in said
+    assert "The halves run one after the other" in said
+    of_many = planned(capsys, held_out, *GPUS, "--samples", 10_001)
+    assert (of_many["samples"], of_many["choosing"]["samples"]) == (5001, 5000)
+    pr.align(held_out, quiet=True)
+    after = planned(capsys, held_out, *GPUS)
+    assert after["finished"]
+    assert after["seconds"] == after["choosing"]["seconds"] == 0
+
+
 def test_models_are_planned_without_their_weights(samples, tiny_bert, tmp_path):
     """A network's layers, parameters and tokens come from its configuration."""
     from support import make_small_study

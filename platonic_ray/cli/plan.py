@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from platonic_ray.study import Study
 
 if TYPE_CHECKING:
     from platonic_ray.engine.planning import StudyForecast
+    from platonic_ray.plan.forecast import Forecast
     from platonic_ray.plan.machines import Cluster
 
 
@@ -99,11 +101,20 @@ def _plan(given: argparse.Namespace) -> None:
 
 
 def as_json(told: StudyForecast) -> dict[str, Any]:
-    """Return a forecast as JSON values: seconds, bytes, FLOPs."""
-    of, outcome = told.forecast, told.forecast.outcome
+    """Return a forecast as JSON values: seconds, bytes, FLOPs; of a half that chooses layers under "choosing"."""
+    choosing = {} if told.choosing is None else {"choosing": _facts(told.choosing)}
     return {
         "study": told.study.name,
         "finished": told.finished,
+        **_facts(told.forecast),
+        **choosing,
+        "assumptions": list(told.assumptions),
+    }
+
+
+def _facts(of: Forecast) -> dict[str, Any]:
+    outcome = of.outcome
+    return {
         "samples": of.workload.n,
         "models": len(of.workload.models),
         "layers": sum(model.layers for model in of.workload.models),
@@ -131,17 +142,32 @@ def as_json(told: StudyForecast) -> dict[str, Any]:
         "largest_n": of.largest_n,
         "limit": of.limit or None,
         "cost": of.cost,
-        "assumptions": list(told.assumptions),
     }
 
 
 def lines_of(told: StudyForecast) -> list[str]:
     """Return what a forecast says, for people."""
-    of, outcome, cluster = told.forecast, told.forecast.outcome, told.forecast.cluster
-    work = of.workload
+    if told.choosing is None:
+        lines = _lines(told.study.name, told.forecast, told.finished)
+    else:
+        runs = {"chooses layers": told.choosing, "reports": told.forecast}
+        halves = [
+            [*_lines(f"{told.study.name}, the half that {what}", of, told.finished), ""]
+            for what, of in runs.items()
+        ]
+        whole = duration(sum(of.outcome.seconds for of in runs.values()))
+        lines = [*chain.from_iterable(halves), f"The halves run one after the other: {whole} in all."]
+    lines += ["", "assuming that"]
+    for text in told.assumptions:
+        lines += textwrap.wrap(text, 110, initial_indent="  - ", subsequent_indent="    ")
+    return lines
+
+
+def _lines(name: str, of: Forecast, finished: bool) -> list[str]:
+    outcome, cluster, work = of.outcome, of.cluster, of.workload
     unit = "core" if cluster.machine.measured else "GPU"
     lines = [
-        f"{told.study.name}: {work.n:,} samples, {len(work.models)} models, "
+        f"{name}: {work.n:,} samples, {len(work.models)} models, "
         f"{sum(model.layers for model in work.models)} layers, {of.feature_bytes / 1e9:,.2f} GB of features",
         f"on {cluster.busy_nodes} × {cluster.machine.name}, {cluster.workers} {unit}s; "
         f"blocks of {work.block_rows:,} rows"
@@ -161,7 +187,7 @@ def lines_of(told: StudyForecast) -> list[str]:
         for kind in of.kinds
     ]
     lines.append("")
-    if told.finished:
+    if finished:
         lines.append("Its result is in the store: running it computes nothing.")
     else:
         kind, label, seconds = of.longest
@@ -199,9 +225,6 @@ def lines_of(told: StudyForecast) -> list[str]:
         )
     if of.cost is not None:
         lines.append(f"cost     {of.cost:,.2f} for {outcome.node_hours:,.2f} node-hours")
-    lines += ["", "assuming that"]
-    for text in told.assumptions:
-        lines += textwrap.wrap(text, 110, initial_indent="  - ", subsequent_indent="    ")
     return lines
 
 

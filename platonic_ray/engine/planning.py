@@ -15,7 +15,7 @@ from itertools import chain
 from platonic_ray.datasets import Dataset
 from platonic_ray.engine.prepare import Prepared, parameters_of, prepare, widths_of
 from platonic_ray.engine.run import default_store
-from platonic_ray.errors import PlatonicRayError, StudyError
+from platonic_ray.errors import PlatonicRayError
 from platonic_ray.kernels import MICRO
 from platonic_ray.models import ModelSpec, describe
 from platonic_ray.plan import found, needed
@@ -43,13 +43,18 @@ ASSUMED = (
 
 @dataclass(frozen=True)
 class StudyForecast:
-    """A forecast of a study; `finished` where its result is in the store already."""
+    """A forecast of a study; `finished` where its result is in the store already.
+
+    Where layers are chosen on one half of the samples, `choosing` is the forecast of that half, which runs first,
+    and `forecast` that of the other.
+    """
 
     study: Study
     store: str
     forecast: Forecast
     finished: bool
     assumptions: tuple[str, ...]
+    choosing: Forecast | None = None
 
 
 def forecast_study(
@@ -66,24 +71,42 @@ def forecast_study(
     """
     store = Store.open(default_store() if study.run.store is None else study.run.store)
     prepared = prepare(study, store)
-    if prepared.choosing is not None:
-        raise StudyError(
-            'plan does not know choose_layers = "held-out" yet. It runs the study twice, on a half of the '
-            "samples each: plan it without, and with half of the samples (--samples)."
-        )
-    workload = workload_of(prepared)
-    task_bytes = study.run.task_memory_gib * 2**30
+    finished = samples is None and store.manifest("results", prepared.key) is not None
+
+    def told(half: Prepared, rows: int | None) -> Forecast:
+        return _forecast(half, cluster, rows, finished, losses, price_h)
+
+    assumed = (*cluster.machine.assumptions, *ASSUMED)
+    first = prepared.choosing
+    if first is None:
+        return StudyForecast(study, store.uri, told(prepared, samples), finished, assumed)
+    chosen_on = None if samples is None else samples // 2
+    reported_on = None if samples is None else samples - samples // 2
+    assumed = (*assumed, "the half that reports is scored at all layers: an upper bound")
+    return StudyForecast(
+        study, store.uri, told(prepared, reported_on), finished, assumed, told(first, chosen_on)
+    )
+
+
+def _forecast(
+    prepared: Prepared,
+    cluster: Cluster,
+    samples: int | None,
+    finished: bool,
+    losses: Losses | None,
+    price_h: float | None,
+) -> Forecast:
+    """Forecast what is left of one run, or all of it over so many samples."""
+    context, workload = prepared.context, workload_of(prepared)
+    task_bytes = prepared.study.run.task_memory_gib * 2**30
     todo: Counter[tuple[str, str]] | None = None
-    finished = False
     if samples is None:
-        plan = prepared.context.plan
+        plan, store = context.plan, context.store
         there = found(plan, lambda kind, key: store.manifest(kind, key) is not None)
-        finished = store.manifest("results", prepared.key) is not None
         todo = Counter() if finished else Counter(name_of(plan, task) for task in needed(plan, there))
     else:
         workload = workload.at(samples, task_bytes)
-    told = forecast(workload, cluster, todo, losses, price_h, task_bytes)
-    return StudyForecast(study, store.uri, told, finished, (*cluster.machine.assumptions, *ASSUMED))
+    return forecast(workload, cluster, todo, losses, price_h, task_bytes)
 
 
 def workload_of(prepared: Prepared) -> Workload:
