@@ -57,8 +57,8 @@ def add(commands: Commands) -> None:
         summary="say how far a run is, from anywhere, by its store alone",
         examples=["platonic-ray status s3://bucket/store", "platonic-ray status store --all"],
     )
-    _add_store_and_run(status)
-    status.add_argument("--all", action="store_true", help="every run in the store, oldest first")
+    whose = _add_store_and_run(status)
+    whose.add_argument("--all", action="store_true", help="every run in the store, oldest first")
     add_json(status)
 
     fetch = add_command(
@@ -81,6 +81,7 @@ def _add_store_and_run(command: argparse.ArgumentParser) -> Any:
     command.add_argument("store", help="a folder or URI")
     whose = command.add_mutually_exclusive_group()
     whose.add_argument("--run", help="one of its runs (default: the last that was started)")
+    whose.add_argument("--study", metavar="NAME", help="the last run of the study of that name")
     return whose
 
 
@@ -109,7 +110,7 @@ def _status(given: argparse.Namespace) -> None:
 
     store = Store(given.store)
     runs = store.runs() if given.all else [given.run]
-    statuses = [run_status(store, run) for run in runs or [None]]
+    statuses = [run_status(store, run, study=given.study) for run in runs or [None]]
     if given.json:
         print_json([status.facts() for status in statuses] if given.all else statuses[0].facts())
     else:
@@ -121,7 +122,7 @@ def _fetch(given: argparse.Namespace) -> None:
     from platonic_ray.engine.follow import fetch_result
     from platonic_ray.store import Store
 
-    result = fetch_result(Store(given.store), given.run, job=given.job)
+    result = fetch_result(Store(given.store), given.run, study=given.study, job=given.job)
     folder = result.save(given.out or Path(f"platonic-ray-{result.provenance['study']['name']}"))
     print_result(result, None, as_json=given.json)
     print(f"Result: {folder}", file=sys.stderr)

@@ -71,8 +71,8 @@ _WORDS = {
 }
 
 
-def run_status(store: Store, run: str | None = None) -> RunStatus:
-    """Return how far a run is, by default the last that was started.
+def run_status(store: Store, run: str | None = None, *, study: str | None = None) -> RunStatus:
+    """Return how far a run is, by default the last that was started, of all or of the study of that name.
 
     :raises StoreError: if the store has no such run.
     """
@@ -81,7 +81,7 @@ def run_status(store: Store, run: str | None = None) -> RunStatus:
         raise StoreError(f"The store {store.uri} holds no run. Is it the store that the study was given?")
     if run is not None and run not in runs:
         raise StoreError(f"The store {store.uri} holds no run {run!r}. Its last: {', '.join(runs[-5:])}.")
-    name = run or runs[-1]
+    name = run or (runs[-1] if study is None else _last_of(store, runs, study))
     events = store.events(name)
     first, last = events[0], events[-1]
     done = Counter("Embed" if event["event"] == "shard" else event["event"] for event in events)
@@ -104,8 +104,17 @@ def run_status(store: Store, run: str | None = None) -> RunStatus:
     )
 
 
-def fetch_result(store: Store, run: str | None = None, *, job: str | None = None) -> Result:
-    """Return the result of a run, by default the last that was started, or that a submitted job came to.
+def _last_of(store: Store, runs: list[str], study: str) -> str:
+    for name in reversed(runs):
+        if store.events(name, segments=1)[0].get("study") == study:
+            return name
+    raise StoreError(f"The store {store.uri} holds no run of a study {study!r}. `--all` shows what it holds.")
+
+
+def fetch_result(
+    store: Store, run: str | None = None, *, study: str | None = None, job: str | None = None
+) -> Result:
+    """Return the result of a run, named as for `run_status`, or the one that a submitted job came to.
 
     :raises StoreError: if there is no such run or job, or if it has no result yet.
     """
@@ -117,7 +126,7 @@ def fetch_result(store: Store, run: str | None = None, *, job: str | None = None
                 f"The job {job!r} has come to no result in {store.uri}: it runs, failed, or was given another store."
             )
         return answer
-    status = run_status(store, run)
+    status = run_status(store, run, study=study)
     result = read_result(store, status.key)
     if result is None:
         raise StoreError(

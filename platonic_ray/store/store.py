@@ -251,10 +251,10 @@ class Store:
         """Write one segment of a run's event log."""
         self.write(f"{self._root}/runs/{run}/events-{segment:06d}.jsonl", ("\n".join(lines) + "\n").encode())
 
-    def events(self, run: str) -> list[dict[str, Any]]:
-        """Return all events of a run, in the order they were written."""
-        segments = files.read_many(self._fs, [info.path for info in self._segments(run)])
-        texts = [data.to_pybytes().decode() for data in segments if data is not None]
+    def events(self, run: str, *, segments: int | None = None) -> list[dict[str, Any]]:
+        """Return all events of a run, or those of its first segments, in the order they were written."""
+        paths = [info.path for info in self._segments(run)][:segments]
+        texts = [data.to_pybytes().decode() for data in files.read_many(self._fs, paths) if data is not None]
         return [json.loads(line) for text in texts for line in text.splitlines()]
 
     def last_written(self, run: str) -> float:

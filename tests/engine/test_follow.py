@@ -42,6 +42,12 @@ def test_a_job_gets_the_result_of_its_own_study_whatever_runs_beside_it_or_was_f
     assert score_bytes(fetch_result(store, job="third")) == tiny_undisturbed
     assert score_bytes(fetch_result(store, job="second")) != tiny_undisturbed
     assert main(["fetch", tiny_study.run.store, "--job", "fourth"]) == StoreError.exit_status
+    # Without a job: of the run that was started last, or of a study by its name.
+    assert run_status(store).study == "other"
+    assert run_status(store, study="tiny").study == "tiny"
+    assert score_bytes(fetch_result(store, study="tiny")) == tiny_undisturbed
+    with pytest.raises(StoreError, match="no run of a study 'third'"):
+        run_status(store, study="third")
 
 
 def test_features_alone_are_embedded_once_and_found_by_the_study(tiny_study, tiny_undisturbed):
