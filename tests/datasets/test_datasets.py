@@ -349,7 +349,7 @@ def test_files_are_decoded_side_by_side_and_problems_stay_in_order(monkeypatch: 
 
     def fault_of_two_at_a_time(item: object, kind: Kind) -> str:
         if kind == "image":
-            both.wait(30)  # breaks unless another thread decodes meanwhile
+            both.wait(120)  # breaks unless another thread decodes meanwhile
         return fault_of(item, kind)
 
     monkeypatch.setattr(base, "fault_of", fault_of_two_at_a_time)

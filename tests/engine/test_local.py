@@ -238,7 +238,12 @@ class TestBadSamples:
         assert not (Path(spoiled.run.store) / "features").exists()
 
     def test_they_are_dropped_in_every_view_where_that_is_asked_for(self, spoiled):
-        dropping = spoiled.replace(dataset={**spoiled.dataset.model_dump(), "on_bad_sample": "drop"})
+        dropping = spoiled.replace(
+            dataset={**spoiled.dataset.model_dump(), "on_bad_sample": "drop"},
+            models=[model.model_dump() for model in spoiled.models if model.use is not None],
+            metrics=["cka"],
+            null={"permutations": 0},
+        )
         result = pr.align(dropping, quiet=True)
         assert result.models["n"].unique().to_list() == [597]
         assert result.provenance["dataset"]["dropped"] == [3, 70, 401]
