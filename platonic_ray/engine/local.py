@@ -17,7 +17,7 @@ from platonic_ray.engine.context import MOST_ATTEMPTS, Context, MissingInputErro
 from platonic_ray.engine.embedding import ModelRunner
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.progress import ProgressDisplay
-from platonic_ray.engine.work import OBJECTS_ONLY, TILES, perform
+from platonic_ray.engine.work import OBJECTS_ONLY, TILES, Clock, perform
 from platonic_ray.errors import RunError
 from platonic_ray.plan import Embed, Score, Task, TaskGraph
 
@@ -72,10 +72,10 @@ class LocalRunner:
     def _do(self, task: Task) -> dict[str, Any]:
         if isinstance(task, Embed):
             runner = self._runner(task.model)
-            start, cpu = time.time(), time.process_time()
+            clock = Clock()
             *_, report = runner.embed(task.shard)
             assert isinstance(report, dict)
-            return {"start": start, "end": time.time(), "cpu_s": time.process_time() - cpu, **report}
+            return {**clock.spent(), **report}
         needs = self.graph.needs(task)
         given = {need: (self._partials[need],) for need in needs if need in self._partials}
         report, result = perform(self.context, task, given)

@@ -20,7 +20,7 @@ import torch
 
 from platonic_ray.engine.context import Context
 from platonic_ray.engine.embedding import ModelRunner
-from platonic_ray.engine.work import perform
+from platonic_ray.engine.work import Clock, perform
 from platonic_ray.plan import Task
 
 # Which object arguments a task was given, in their order: a shard or task, and how many tables it has.
@@ -74,13 +74,12 @@ class _ModelActor:
     def embed(self, shard: int) -> Iterator[pa.Table | dict[str, Any]]:
         """Yield one Arrow table a layer, each already durable, and last what there is to report."""
         assert self._runner is not None
-        start, cpu = time.time(), time.process_time()
+        clock = Clock()
         for item in self._runner.embed(shard):
             if isinstance(item, pa.Table):
                 yield item
             else:
-                spent = {"start": start, "end": time.time(), "cpu_s": time.process_time() - cpu}
-                yield {**spent, **item, **_where()}
+                yield {**clock.spent(), **item, **_where()}
 
     @ray.method(num_returns="streaming")
     def embed_alone(self, shard: int) -> Iterator[str]:

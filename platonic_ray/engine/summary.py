@@ -21,7 +21,8 @@ TILES = tuple(kind.__name__ for kind in TILE_TASKS)
 @dataclass
 class Summary:
     """Adds up events. `core_s` and `node_s` are the seconds of cores and of nodes that there were, by
-    the nodes' kind ("gpu", "cpu", "head"); None where nobody counted. `spilled_bytes` likewise.
+    the nodes' kind ("gpu", "cpu", "head"); None where nobody counted. `spilled_bytes` likewise. `peak_bytes` is the
+    most memory that any process of a task has had.
     """
 
     reused: int
@@ -32,10 +33,12 @@ class Summary:
     core_s: float | None = None
     node_s: Mapping[str, float] | None = None
     spilled_bytes: int | None = None
+    peak_bytes: int = 0
 
     def add(self, event: str, facts: Mapping[str, Any]) -> None:
         """Take an event into account."""
         self.counts[event] += 1
+        self.peak_bytes = max(self.peak_bytes, facts.get("peak_bytes", 0))
         if event == "lost":
             self.losses[facts["loss"]] += 1
         if "start" in facts and "end" in facts:
@@ -85,6 +88,7 @@ class Summary:
             "node_s": None if self.node_s is None else dict(self.node_s),
             "shares": self.shares,
             "spilled_bytes": self.spilled_bytes,
+            "peak_bytes": self.peak_bytes,
             "cost": self.cost(prices),
         }
 
@@ -103,7 +107,8 @@ class Summary:
         ]
         if (shares := self.shares) is not None and self.core_s is not None:
             went = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-            lines.append(f"Of {self.core_s:,.0f} core-seconds: {went}.")
+            memory = f" The largest process had {self.peak_bytes / 2**30:.1f} GiB." if self.peak_bytes else ""
+            lines.append(f"Of {self.core_s:,.0f} core-seconds: {went}.{memory}")
         if self.node_s is not None:
             nodes = " and ".join(
                 f"{seconds:,.0f} node-seconds {_OF_NODES[kind]}"

@@ -6,6 +6,8 @@ and commits what is durable before it returns.
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -72,6 +74,22 @@ class TimedStore(Store):
             self.seconds += time.perf_counter() - start
 
 
+class Clock:
+    """What a process has spent since this was made."""
+
+    def __init__(self) -> None:
+        self._start, self._cpu = time.time(), time.process_time()
+
+    def spent(self) -> dict[str, float]:
+        """Return `start` and `end` (seconds since the epoch), `cpu_s` of the processor, and `peak_bytes`: the
+        most memory that the process has had so far, with what it read of shared objects.
+        """
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        cpu_s = time.process_time() - self._cpu
+        return {"start": self._start, "end": time.time(), "cpu_s": cpu_s, "peak_bytes": peak}
+
+
 @lru_cache(maxsize=4)
 def timed_store(uri: str) -> TimedStore:
     """Return this process's store at a URI, with a clock."""
@@ -81,8 +99,8 @@ def timed_store(uri: str) -> TimedStore:
 def perform(context: Context, task: Task, given: Given) -> tuple[dict[str, Any], pa.Table]:
     """Do one task other than `Embed`; return a report and its result.
 
-    The report has `start` and `end` (seconds since the epoch), `cpu_s` of the processor,
-    `store_s` of the store, and the bytes of features read from objects and from the store.
+    The report has what `Clock` tells, `store_s` of the store, and the bytes of features read from objects and
+    from the store.
 
     :param given: results of the tasks it reads, as far as they are at hand. Of a shard, a `RowState` is
         given the tables of `wanted_layers`, in their order.
@@ -91,10 +109,9 @@ def perform(context: Context, task: Task, given: Given) -> tuple[dict[str, Any],
     store = timed_store(context.store.uri)
     store.seconds = 0.0
     context = replace(context, store=store)
-    start, cpu = time.time(), time.process_time()
+    clock = Clock()
     result, read = _DO[type(task)](context, task, given)
-    spent = {"cpu_s": time.process_time() - cpu, "store_s": store.seconds}
-    return {"start": start, "end": time.time(), **spent, **read}, result
+    return {**clock.spent(), "store_s": store.seconds, **read}, result
 
 
 def _clamp(context: Context, task: Clamp, given: Given) -> tuple[pa.Table, dict[str, int]]:

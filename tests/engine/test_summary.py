@@ -31,6 +31,13 @@ def test_shares_of_the_cores_seconds_add_up_and_name_what_is_not_arithmetic():
     assert summary.read["bytes_from_store"] == 7
 
 
+def test_the_memory_of_the_largest_process_is_told():
+    summary = of(("shard", {"peak_bytes": 2**30}), ("Score", {"peak_bytes": 3 * 2**30}), ("shard", {}))
+    summary.core_s = 10.0
+    assert summary.facts(None)["peak_bytes"] == 3 * 2**30
+    assert "The largest process had 3.0 GiB." in summary.lines("a-run", 1.0, None)[1]
+
+
 def test_nodes_cost_the_price_of_their_hours():
     summary = of()
     summary.node_s = {"cpu": 7200.0, "gpu": 1800.0}
@@ -71,4 +78,5 @@ def test_clocks_that_differ_between_machines_neither_hide_a_run_nor_give_negativ
     events.flush()
     monkeypatch.undo()
     status = run_status(store)
-    assert (status.state, status.silent_s) == ("running", 0.0)
+    assert status.state == "running"
+    assert 0 <= status.silent_s < 60
