@@ -94,21 +94,23 @@ def _quantized(spec: ModelSpec, how: str, device: str) -> dict[str, Any]:
 def quantized_bytes(network: Any, how: str) -> int:
     """Return what a network's weights take once bitsandbytes holds its linear maps in 8 or 4 bits.
 
-    Embeddings, norms, the head and what comes last stay as they are. Four bits have a float32 scale every 64.
+    Embeddings, norms, the head and what comes last stay as they are. Of 8 bits every row has a float32 scale, of 4
+    bits every 64 numbers.
     """
-    each = 1.0 if how == "8bit" else 0.5 + 4 / 64
     *_, (last, _) = network.named_parameters()
     kept = {network.get_output_embeddings(), network.get_submodule(last.rpartition(".")[0])}
-    narrow = {
+    maps = [
         module.weight
         for module in network.modules()
         if isinstance(module, torch.nn.Linear) and module not in kept
-    }
-    sizes = (
-        tensor.numel() * (each if tensor in narrow else tensor.element_size())
-        for tensor in network.parameters()
+    ]
+    held = sum(
+        tensor.numel() + 4 * len(tensor) if how == "8bit" else tensor.numel() // 2 + 4 * tensor.numel() // 64
+        for tensor in maps
     )
-    return int(sum(sizes))
+    narrow = set(maps)
+    others = (tensor for tensor in network.parameters() if tensor not in narrow)
+    return held + sum(tensor.numel() * tensor.element_size() for tensor in others)
 
 
 def dtype_of(spec: ModelSpec) -> torch.dtype:

@@ -298,6 +298,17 @@ def test_without_bitsandbytes_quantization_says_what_to_install_before_any_work(
         _spec(saved_text("llama"), quantization="8bit")
 
 
+def _held(network) -> int:
+    """What bitsandbytes holds: the weights, and the scales beside them."""
+    tensors = list(network.parameters())
+    for module in network.modules():
+        if type(module).__name__ == "Linear4bit":
+            tensors.append(module.weight.quant_state.absmax)
+        elif type(module).__name__ == "Linear8bitLt":  # they move when it has run for the first time
+            tensors.append(module.weight.SCB if module.state.SCB is None else module.state.SCB)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 @pytest.mark.skipif(not _HAS_BITS, reason="bitsandbytes and accelerate are not installed")
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
 def test_quantized_weights_give_features_near_those_of_the_whole_ones(bits, tmp_path) -> None:
@@ -313,6 +324,7 @@ def test_quantized_weights_give_features_near_those_of_the_whole_ones(bits, tmp_
     assert whole.key != narrow.key
     model = load(narrow)
     assert type(model._network.model.layers[0].self_attn.q_proj).__name__ in ("Linear8bitLt", "Linear4bit")
+    assert describe(narrow).weight_bytes == _held(model._network)
     ours, theirs = model.embed(TEXTS), load(whole).embed(TEXTS)
     assert ours.likelihood is not None
     for a, b in zip(ours.layers, theirs.layers, strict=True):
