@@ -66,9 +66,9 @@ def test_the_job_script_runs_by_hand_and_its_tables_open_in_polars(small_study, 
     assert (tmp_path / "out" / "mutual_knn.png").stat().st_size > 10_000
 
 
-def test_the_job_script_fails_with_the_statuses_of_the_command_line(small_study, tmp_path):
-    small = small_study.replace(metrics=[{"name": "mutual_knn", "k": 600}])
-    toml = write_toml(small, tmp_path / "study.toml", store="store", engine="local")
+def test_the_job_script_fails_with_the_statuses_of_the_command_line(tiny_study, tmp_path):
+    refused = tiny_study.replace(metrics=[{"name": "mutual_knn", "k": 600}])
+    toml = write_toml(refused, tmp_path / "study.toml", store="store", engine="local")
     ran = subprocess.run(
         [sys.executable, "jobs/align.py", str(toml)], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -257,28 +257,34 @@ def test_ctrl_c_ends_the_following_and_says_how_the_job_is_followed_and_stopped(
     assert stopped.returncode == 0, stopped.stderr
 
 
-def test_ray_job_stop_ends_a_job_with_what_it_finished_kept(head, object_store, tmp_path):
-    """`jobs/align.py` of this folder, sent by Ray's own client, as docs/cluster.md says."""
-    address, environment = head
-    stalls = tmp_path / "stalls"
+def write_stalling_study(folder):
+    """A study of two shards, the second of which never ends; where its model says that it has come to it."""
+    stalls = folder / "stalls"
     texts = [f"text {row}" for row in range(59)] + [f"stall {stalls}"]
-    pq.write_table(pa.table({"id": [str(row) for row in range(60)], "en": texts}), tmp_path / "s.parquet")
+    pq.write_table(pa.table({"id": [str(row) for row in range(60)], "en": texts}), folder / "s.parquet")
     study = pr.Study.from_dict(
         {
             "shard_rows": 30,
-            "dataset": {"source": str(tmp_path / "s.parquet")},
+            "dataset": {"source": str(folder / "s.parquet")},
             "models": [{"name": "stalls", "kind": "module", "weights": "faulty:build", "view": "en"}],
             "null": {"permutations": 0},
         }
     )
-    (tmp_path / "study.toml").write_text(study.to_toml())
+    (folder / "study.toml").write_text(study.to_toml())
+    return folder / "study.toml", stalls
+
+
+def test_ray_job_stop_ends_a_job_with_what_it_finished_kept(head, object_store, tmp_path):
+    """`jobs/align.py` of this folder, sent by Ray's own client, as docs/cluster.md says."""
+    address, environment = head
+    toml, stalls = write_stalling_study(tmp_path)
     store = Store(object_store.new_uri())
     client = client_of(head)
     job = client.submit_job(
-        entrypoint=f"{sys.executable} jobs/align.py {tmp_path / 'study.toml'} --store {store.uri}",
+        entrypoint=f"{sys.executable} jobs/align.py {toml} --store {store.uri}",
         runtime_env={
             "working_dir": str(ROOT),
-            "excludes": [".git", ".venv", "docs", "tests"],
+            "excludes": [".git", ".venv", ".*_cache", "docs", "tests"],
             "env_vars": {"PYTHONPATH": str(ROOT / "tests")},
         },
     )
@@ -300,7 +306,7 @@ def job_of_this_folder(head, *command):
     address, environment = head
     ran = ray_job(
         *(address, environment, "submit", "--working-dir", "."),
-        *("--runtime-env-json", json.dumps({"excludes": [".git", ".venv", "tests", "docs"]})),
+        *("--runtime-env-json", json.dumps({"excludes": [".git", ".venv", ".*_cache", "tests", "docs"]})),
         *("--", sys.executable, *command),
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -326,19 +332,19 @@ def test_a_benchmark_as_a_job_of_this_folder(head):
 
 
 @pytest.mark.parametrize("job", ["align", pytest.param("embed", marks=pytest.mark.slow)])
-def test_a_job_that_is_told_to_end_does_so_soon_and_says_how_to_go_on(small_study, tmp_path, job):
-    toml = tmp_path / "study.toml"
-    store = tmp_path / "store"
-    toml.write_text(changed(small_study, engine="ray", store=str(store)).to_toml())
+def test_a_job_that_is_told_to_end_does_so_soon_and_says_how_to_go_on(tmp_path, job):
+    toml, stalls = write_stalling_study(tmp_path)
+    store = Store(str(tmp_path / "store"))
     process = subprocess.Popen(
-        [sys.executable, f"jobs/{job}.py", str(toml), "--quiet"],
+        [sys.executable, f"jobs/{job}.py", str(toml), "--store", store.uri, "--engine", "ray", "--quiet"],
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     until = time.monotonic() + 120
-    while not Store(str(store)).keys("features"):
+    while not (stalls.exists() and store.keys("features")):
         assert time.monotonic() < until
         time.sleep(0.05)
     sent = time.time()
@@ -347,7 +353,7 @@ def test_a_job_that_is_told_to_end_does_so_soon_and_says_how_to_go_on(small_stud
     assert process.returncode == 130, errors
     assert said.strip().endswith("stopped: submit the same job again to go on")
     assert "Traceback" not in errors
-    last = Store(str(store)).events(Store(str(store)).runs()[-1])[-1]
+    last = store.events(store.runs()[-1])[-1]
     assert (last["event"], last["error"]) == ("stopped", "KeyboardInterrupt")
     print(f"{job}: the log says so {last['time'] - sent:.2f} s after SIGTERM")
     # Meant to be within two seconds; four times that is left to a machine that is busy with other work.
