@@ -1,4 +1,4 @@
-"""What a study is sent to a cluster in: all that it needs of this machine, and nothing else."""
+"""What a study is sent to a cluster in: all that it needs of this machine, nothing else; and what is left to share."""
 
 import sys
 from pathlib import Path
@@ -10,6 +10,7 @@ from support import changed, make_owned_study
 
 import platonic_ray as pr
 from platonic_ray.engine.package import own_modules, pack
+from platonic_ray.engine.sharing import local_paths
 from platonic_ray.errors import StoreError, StudyError
 from platonic_ray.study import Study
 
@@ -92,3 +93,8 @@ def test_what_cannot_be_sent_is_refused_by_name_before_the_cluster_is_asked(
 def test_what_is_installed_is_left_to_the_cluster(tiny_study):
     installed = {"name": "m", "kind": "module", "weights": "transformers.models.bert:build", "view": "en"}
     assert own_modules(tiny_study.replace(models=[installed])) == []
+
+
+def test_what_every_node_must_see_where_nothing_is_sent_are_the_paths_of_tables_joined_ones_too(owned):
+    joined = owned.dataset.model_copy(update={"join": (*owned.dataset.join, "hub:org/name@main")})
+    assert set(local_paths(joined, owned.models)) == {owned.dataset.source, owned.dataset.join[0]}
