@@ -23,7 +23,7 @@ PARTS = {
 
 
 ROWS = {
-    "recipe-minilm": "--part recipe --texts 512 --recipe-texts 24",
+    "recipe-minilm": "--part recipe --texts 4096 --recipe-texts 64 --repetitions 2",
     "recipe-smollm2": "--part recipe --model smollm2-135m --texts 96 --recipe-texts 4 --repetitions 2",
     "encode": "--part encode --texts 512",
     "efficientnet": "--part images --images 192",
