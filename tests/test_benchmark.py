@@ -139,3 +139,19 @@ def test_as_a_job_its_output_is_json_and_the_last_line_beside_it_tells_how_it_en
         assert said.err.endswith(f"\n{line}\n")
         assert bool(said.out) == (status == 0)
         assert status or json.loads(said.out)
+
+
+@pytest.mark.slow
+def test_the_simulated_scales_say_what_they_assume_and_what_losses_cost(jobs: Any) -> None:
+    report = jobs.main(["scales", "--price", "20"])
+    assert any("25 GB/s" in assumed for assumed in report["assumptions"])
+    internet = next(
+        row
+        for row in report["rows"]
+        if (row["row"], row["gpus"], row["bytes_move"]) == ("internet", 1024, "while GPUs compute")
+    )
+    assert internet["efficiency"] >= 0.9
+    for row in report["losses"]:
+        assert row["mean_hours"] > row["hours_without"]
+        assert row["mean_repeated_share"] > 0
+        assert row["mean_cost"] == pytest.approx(20 * row["mean_node_hours"], abs=0.05)

@@ -104,9 +104,9 @@ def compare(sizes: Sequence[int], k: int, repeats: int) -> dict[str, Any]:
 
 def forecast_scales(arguments: Sequence[str]) -> dict[str, Any]:
     """Simulate the corpus and internet rows on 1 to 1,024 H100, extraction included; with losses too."""
-    argparse.ArgumentParser(prog="benchmark.py scales", description=forecast_scales.__doc__).parse_args(
-        arguments
-    )
+    parser = argparse.ArgumentParser(prog="benchmark.py scales", description=forecast_scales.__doc__)
+    parser.add_argument("--price", type=float, help="of a node of 8 GPUs and hour: gives costs")
+    price = parser.parse_args(arguments).price
     machine = gpu_machine("8xH100")
     report: dict[str, Any] = {"assumptions": [*ASSUMPTIONS, *machine.assumptions], "rows": []}
     for name, work in (("corpus", corpus()), ("internet", internet())):
@@ -129,16 +129,17 @@ def forecast_scales(arguments: Sequence[str]) -> dict[str, Any]:
                         "tasks": outcome.tasks,
                     }
                 )
-    report["losses"] = [_with_losses(gpus) for gpus in (8, 64)]
+    report["losses"] = [_with_losses(gpus, price) for gpus in (8, 64)]
     return report
 
 
-def _with_losses(gpus: int) -> dict[str, Any]:
+def _with_losses(gpus: int, price: float | None) -> dict[str, Any]:
     """The corpus row on spot machines, over seeded draws of their losses."""
     groups, cluster = groups_of(corpus()), Cluster(gpu_machine("8xH100"), 128).of(gpus)
     calm = simulate(groups, cluster)
     runs = [simulate(groups, cluster, Losses(_LOSSES_A_NODE_HOUR), seed) for seed in range(_SEEDS)]
     unlucky = max(runs, key=lambda run: run.seconds)
+    node_hours = statistics.fmean(run.node_hours for run in runs)
     return {
         "row": "corpus",
         "gpus": gpus,
@@ -146,7 +147,8 @@ def _with_losses(gpus: int) -> dict[str, Any]:
         "runs": _SEEDS,
         "hours_without": round(calm.seconds / 3600, 4),
         "mean_hours": round(statistics.fmean(run.seconds for run in runs) / 3600, 4),
-        "mean_node_hours": round(statistics.fmean(run.node_hours for run in runs), 3),
+        "mean_node_hours": round(node_hours, 3),
+        **({} if price is None else {"mean_cost": round(price * node_hours, 2)}),
         "mean_losses": round(statistics.fmean(run.losses for run in runs), 3),
         "mean_repeated_share": round(statistics.fmean(run.repeated_share for run in runs), 5),
         "worst": {
