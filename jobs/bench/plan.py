@@ -58,7 +58,10 @@ def compare(sizes: Sequence[int], k: int, repeats: int) -> dict[str, Any]:
     foretold: dict[tuple[str, int, int], float] = {}
     for (engine, cores, n), runs in measured.items():
         groups = groups_of(_workload(n, k))
-        cluster = Cluster(machine, used=cores)
+        of_ray = machine.control_cores if engine == "ray" else 0.0
+        cluster = Cluster(
+            replace(machine, workers=cores, control_cores=of_ray)
+        )  # each is pinned to its cores
         at = (engine, cores, n)
         spans[at] = statistics.median(run["span_s"] for run in runs)
         foretold[at] = simulate(groups, cluster).seconds

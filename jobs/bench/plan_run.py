@@ -15,8 +15,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-Processes = dict[int, tuple[str, float]]
-
 
 def main(options: dict[str, Any]) -> dict[str, Any]:
     """Run one study on `cores` cores with an engine; return what it took."""
@@ -26,6 +24,7 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
 
     from platonic_ray.digest import digest
     from platonic_ray.engine.calibration import write_study
+    from platonic_ray.engine.overheads import processes, spent_by
     from platonic_ray.engine.run import run_study
     from platonic_ray.store import Store
 
@@ -42,9 +41,9 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
         # Workers are started, and have imported what they need, before the clock starts.
         warm = ray.remote(num_cpus=0.5)(_warm)
         ray.get([warm.remote() for _ in range(2 * options["cores"])])
-    before, start = _processes(), time.perf_counter()
+    before, start = processes(), time.perf_counter()
     result = run_study(study, quiet=True)
-    seconds, spent = time.perf_counter() - start, _spent(before, _processes())
+    seconds, spent = time.perf_counter() - start, spent_by(before, processes())
     opened = Store(store)
     timed = [event for event in opened.events(opened.runs()[-1]) if "start" in event and "task" in event]
     kinds: Counter[str] = Counter()
@@ -69,39 +68,6 @@ def _warm() -> None:
     import platonic_ray.engine.work  # noqa: F401
 
     time.sleep(1)
-
-
-def _processes() -> Processes:
-    """Return the name and CPU seconds of this process and all that came of it."""
-    found: dict[int, tuple[int, str, float]] = {}
-    tick = os.sysconf("SC_CLK_TCK")
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            stat = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-            name = Path(f"/proc/{entry}/cmdline").read_text().replace("\0", " ")
-        except OSError:
-            continue  # it ended meanwhile
-        found[int(entry)] = (int(stat[1]), name, (int(stat[11]) + int(stat[12])) / tick)
-    mine = {os.getpid()}
-    while grown := {pid for pid, (parent, *_) in found.items() if parent in mine} - mine:
-        mine |= grown
-    return {pid: found[pid][1:] for pid in mine}
-
-
-def _spent(before: Processes, after: Processes) -> dict[str, float]:
-    """Return CPU seconds between two looks, by what the processes are for."""
-    spent = dict.fromkeys(("driver", "raylet", "gcs", "workers", "others"), 0.0)
-    for pid, (name, seconds) in after.items():
-        if pid == os.getpid():
-            kind = "driver"
-        elif "raylet/raylet" in name:
-            kind = "raylet"
-        elif "gcs_server" in name:
-            kind = "gcs"
-        else:
-            kind = "workers" if name.startswith("ray::") else "others"
-        spent[kind] += seconds - before.get(pid, ("", 0.0))[1]
-    return spent
 
 
 if __name__ == "__main__":

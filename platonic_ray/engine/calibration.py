@@ -31,6 +31,7 @@ from platonic_ray.ahead import cores
 from platonic_ray.digest import digest
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.local import LocalRunner
+from platonic_ray.engine.overheads import ray_costs
 from platonic_ray.engine.prepare import prepare
 from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.plan import TaskGraph
@@ -40,9 +41,8 @@ from platonic_ray.plan.workload import ModelShape, Workload
 from platonic_ray.store import Store, feature_table
 from platonic_ray.study import Study
 
-_VERSION = 2
+_VERSION = 3
 _TERMS = ("flops", "cells", "entries")
-_DISPATCHED = 300
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ class Calibration:
     store_read_bytes_s: float
     dispatch_s: float
     ray_start_s: float
+    ray_cores: float
+    warm_s: float
     speeds: dict[str, dict[str, float]]
     seconds: float
 
@@ -103,6 +105,8 @@ class Calibration:
             store_bytes_s=1e15,  # what tasks read and write is in what they were measured to take
             local_bytes_s=self.memory_bytes_s,
             dispatch_s=self.dispatch_s,
+            warm_s=self.warm_s,
+            control_cores=self.ray_cores,
             overlaps=False,
             measured=True,
             assumptions=(
@@ -111,7 +115,9 @@ class Calibration:
                 f"runs networks at {self.network_flops / 1e9:,.0f}, copies {self.memory_bytes_s / 1e9:,.1f} GB/s",
                 f"a store on this disk takes {self.store_write_bytes_s / 1e9:,.2f} GB/s and gives "
                 f"{self.store_read_bytes_s / 1e9:,.2f}, checksums included",
-                f"Ray starts in {self.ray_start_s:.1f} s; a task costs its driver {self.dispatch_s * 1e3:.2f} ms",
+                f"Ray starts in {self.ray_start_s:.1f} s; a task costs its driver {self.dispatch_s * 1e3:.2f} ms; with "
+                f"its other processes it takes {self.ray_cores:.2f} cores meanwhile",
+                f"a worker loads what is compiled in {self.warm_s:.1f} s",
                 "cores do not slow each other down",
             ),
         )
@@ -145,7 +151,7 @@ def _measure() -> Calibration:
         speeds["Embed"] = {**speeds.get("Embed", {}), "flop_s": 1 / network}
         rates = {dtype: _product_rate(dtype) for dtype in (torch.float32, torch.float64)}
         memory = _memory_rate()
-    ray_start, dispatch = _ray_costs()
+    ray = ray_costs()
     return Calibration(
         version=_VERSION,
         machine=_processor(),
@@ -157,8 +163,10 @@ def _measure() -> Calibration:
         memory_bytes_s=memory,
         store_write_bytes_s=write,
         store_read_bytes_s=read,
-        dispatch_s=dispatch,
-        ray_start_s=ray_start,
+        dispatch_s=ray.dispatch_s,
+        ray_start_s=ray.start_s,
+        ray_cores=ray.cores,
+        warm_s=ray.warm_s,
         speeds=speeds,
         seconds=time.perf_counter() - start,
     )
@@ -198,35 +206,6 @@ def _store_rates(folder: Path, rows: int = 16_384, width: int = 512) -> tuple[fl
     manifest = store.manifest("checks", "0" * 64)
     assert manifest is not None
     return table.nbytes / write, table.nbytes / _best_of(lambda: store.read(manifest, "x"))
-
-
-def _ray_costs() -> tuple[float, float]:
-    """Seconds that Ray takes to start, and of the driver's processor for a task that does nothing."""
-    import ray
-
-    from platonic_ray.engine import cluster
-
-    start = time.perf_counter()
-    started = cluster.connect()
-    nothing = ray.remote(max_retries=0)(_nothing)
-    try:
-        ray.get(nothing.options(num_cpus=cluster.HALF_CORE).remote())
-        ready, cpu = time.perf_counter(), time.process_time()
-        waiting: list[Any] = []
-        for _ in range(_DISPATCHED):
-            waiting.append(nothing.options(num_cpus=cluster.HALF_CORE).remote())
-            if len(waiting) > 8:
-                done, waiting = ray.wait(waiting, fetch_local=False)
-                ray.get(done)
-        ray.get(waiting)
-        return ready - start, (time.process_time() - cpu) / _DISPATCHED
-    finally:
-        if started:
-            ray.shutdown()
-
-
-def _nothing() -> None:
-    """A task that does nothing."""
 
 
 def _task_speeds(folder: Path) -> dict[str, dict[str, float]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from platonic_ray.datasets import Dataset
@@ -71,6 +71,8 @@ def forecast_study(
     """
     store = Store.open(default_store() if study.run.store is None else study.run.store)
     prepared = prepare(study, store)
+    if study.run.engine == "local":
+        cluster = replace(cluster, machine=replace(cluster.machine, control_cores=0.0))
     finished = samples is None and store.manifest("results", prepared.key) is not None
 
     def told(half: Prepared, rows: int | None) -> Forecast:

@@ -36,7 +36,8 @@ class Machine:
 
     `memory_bytes` is a worker's, `host_bytes` the node's; `store_bytes_s` and `network_bytes_s` are the
     node's, shared by its workers; `local_bytes_s` is a worker's, from its node's memory. `dispatch_s` is
-    what the driver spends on a task. Where `overlaps`, bytes move while workers compute. `speeds` are by
+    what the driver spends on a task, `control_cores` what it and Ray take of a node's cores besides, `warm_s` what a
+    worker's first task takes more than others. Where `overlaps`, bytes move while workers compute. `speeds` are by
     kind of task; a kind that is not there takes `default`. `measured` says whether the figures come from
     a calibration.
     """
@@ -51,6 +52,8 @@ class Machine:
     network_bytes_s: float = NETWORK_BYTES_S
     local_bytes_s: float = LOCAL_BYTES_S
     dispatch_s: float = DISPATCH_S
+    control_cores: float = 0.0
+    warm_s: float = 0.0
     overlaps: bool = True
     price_h: float | None = None
     measured: bool = False
@@ -83,6 +86,13 @@ class Cluster:
     def workers_a_node(self) -> int:
         """Workers in use on a node that has the most."""
         return min(self.workers, self.machine.workers)
+
+    @property
+    def slowed(self) -> float:
+        """How many times as long a task takes because Ray itself runs on cores that workers have."""
+        spare = self.machine.workers - self.workers_a_node
+        taken = max(0.0, self.machine.control_cores - spare)
+        return 1 / (1 - min(0.9, taken / self.machine.workers))
 
     def of(self, workers: int) -> Cluster:
         """Return a cluster with so many workers of the same kind, on as few nodes as hold them."""

@@ -34,9 +34,9 @@ class Losses:
 class Outcome:
     """What a run would take.
 
-    `busy_s` are worker-seconds of tasks that counted, `setup_s` of loading models, `repeated_s` of work
-    that was lost and done again; the rest of `workers × seconds` is waiting, for tasks or for bytes.
-    `dispatch_s` is what the driver spent.
+    `busy_s` are worker-seconds of tasks that counted, `setup_s` of loading models and compiled loops,
+    `repeated_s` of work that was lost and done again; the rest of `workers × seconds` is waiting, for
+    tasks or for bytes. `dispatch_s` is what the driver spent.
     """
 
     seconds: float
@@ -219,6 +219,8 @@ class _Simulation:
             worker.setup_s = self._setup_s[at] if self._setup_s[at] and worker.loaded != at else 0.0
             if self._setup_s[at]:
                 self._load(worker, at)
+            if not worker.turn:
+                worker.setup_s += self._cluster.machine.warm_s
             self._demand(worker, 1)
             begun.append(who)
         for who in begun:
