@@ -49,7 +49,7 @@ from platonic_ray.kernels.moments import (
     worthwhile,
 )
 from platonic_ray.kernels.neighbors import (
-    DENSE_CELLS,
+    DENSE_VALUES,
     TopK,
     exact_ids,
     exact_neighbors,
@@ -92,7 +92,7 @@ from platonic_ray.kernels.whole import Cells, inner_of_cells
 __all__ = [
     "AT_ONCE",
     "CLAMPED",
-    "DENSE_CELLS",
+    "DENSE_VALUES",
     "LANES",
     "LEAF",
     "MICRO",

@@ -38,6 +38,7 @@ _IEEE = ("none", "ieee")
 _U32, _U16 = 2.0**-24, 2.0**-9  # unit roundoff of float32 and of bfloat16
 _LARGEST_INTEGER = 32767  # then no sum of products of `integers`, whole or in part, reaches 2³¹
 _UNDERFLOW = 2.0**-90  # far above what D operations can lose to underflow where norms are in range
+_SUMS_BELOW = 1e24  # of 2⁴⁰ such numbers float32 still holds the sum
 _IN_RANGE = (2.0**-20, 2.0**30)  # largest norm of centered rows that float32 sums are trusted with
 
 
@@ -164,9 +165,11 @@ def measure(
     """
     total, count, largest = None, 0, 0.0
     for rows in blocks():
-        total = rows.sum(0, dtype=torch.float64) + (0.0 if total is None else total)
-        count += rows.shape[0]
         largest = max(largest, float(torch.stack(rows.aminmax()).abs().amax()))
+        # Any center is right, and one near the mean is good: float32 does where it cannot overflow.
+        wide = torch.float64 if largest > _SUMS_BELOW else torch.float32
+        total = rows.sum(0, dtype=wide).double() + (0.0 if total is None else total)
+        count += rows.shape[0]
     assert total is not None
     # Half of the largest entry's power of two, so that no difference reaches two.
     for scale in (1.0, 2.0 ** -(int(torch.frexp(torch.tensor(largest).double()).exponent) + 1)):

@@ -5,8 +5,8 @@ on x86, else float32. A rigorous bound on the rounding (`frame`) says which rows
 nearest; where it leaves their order open, the canonical dot decides, and it alone. Equal values are
 ordered by the tie rule. So the result is a function of the prepared rows and of nothing else.
 
-Small problems are one dense matrix (`search`), which is cheap for many layers of few samples; from
-`DENSE_CELLS` cells on, tiles go by that are never held (`sweep`).
+Small problems are one dense matrix (`search`), which is cheap for many layers of few samples, most of all where
+ids are wanted and no values; larger ones are tiles that go by and are never held (`sweep`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ import torch
 from torch import Tensor
 
 from platonic_ray.errors import StudyError
+from platonic_ray.kernels.compiled import native
 from platonic_ray.kernels.exhaustive import Similarity
 from platonic_ray.kernels.search import Search
-from platonic_ray.kernels.sweep import Read, Sweep
+from platonic_ray.kernels.sweep import Read, Sweep, block_rows_of
 from platonic_ray.kernels.ties import Digest, TieRule, Ties
 from platonic_ray.kernels.topk import TopK, check_similarity, merge_neighbors, tied_share
 
 __all__ = [
-    "DENSE_CELLS",
+    "DENSE_IDS",
+    "DENSE_VALUES",
     "TopK",
     "exact_ids",
     "exact_neighbors",
@@ -37,8 +39,11 @@ __all__ = [
     "tile_neighbors_of_both",
 ]
 
-DENSE_CELLS = 2**22
-"""So many cells of queries and gallery are one dense matrix; of more, tiles go by."""
+DENSE_IDS = 2**22
+"""So many cells of queries and gallery are one dense matrix where ids alone are wanted; of more, tiles go by."""
+
+DENSE_VALUES = 2**15
+"""The same where values are wanted and loops are compiled: tiles give values as they are, of faster products."""
 
 
 def tile_neighbors(
@@ -62,12 +67,11 @@ def tile_neighbors(
     """
     check_similarity(similarity)
     q, g = queries.shape[0], gallery.shape[0]
-    if q * g <= DENSE_CELLS:
+    if q * g <= _dense_values(queries):
         return TopK(*Search(gallery, gallery_ids, k + 1, rule, similarity).nearest(queries, query_ids))
     if queries is gallery and query_ids is gallery_ids:
         return _all_against_all(queries, query_ids, k, rule, similarity)
-    ids, read = torch.cat([query_ids, gallery_ids]), _joined(queries, gallery)
-    sweep = Sweep(read, ids, queries.shape[1], k + 1, rule, similarity, queries=q)
+    sweep = _joined(queries, gallery, query_ids, gallery_ids, k, rule, similarity, queries=q)
     sweep.add(range(q), range(q, q + g), both=False)
     return TopK(*sweep.nearest(range(q), range(q, q + g)))
 
@@ -87,12 +91,12 @@ def tile_neighbors_of_both(
     """
     check_similarity(similarity)
     m, n = a.shape[0], b.shape[0]
-    if m * n <= DENSE_CELLS:
+    if m * n <= _dense_values(a):
         return (
             tile_neighbors(a, b, ids_a, ids_b, k, rule, similarity),
             tile_neighbors(b, a, ids_b, ids_a, k, rule, similarity),
         )
-    sweep = Sweep(_joined(a, b), torch.cat([ids_a, ids_b]), a.shape[1], k + 1, rule, similarity)
+    sweep = _joined(a, b, ids_a, ids_b, k, rule, similarity)
     of_a, of_b = range(m), range(m, m + n)
     sweep.add(of_a, of_b)
     return TopK(*sweep.nearest(of_a, of_b)), TopK(*sweep.nearest(of_b, of_a))
@@ -117,7 +121,7 @@ def exact_neighbors(
     """
     n, rule = _checked(rows, k, similarity, digest, ties)
     ids = torch.arange(n, device=rows.device)
-    if n * n <= DENSE_CELLS:
+    if n * n <= _dense_values(rows):
         return TopK(*Search(rows, ids, k + 1, rule, similarity).nearest(rows, ids, tally))
     return _all_against_all(rows, ids, k, rule, similarity, block_rows, tally)
 
@@ -194,7 +198,7 @@ def exact_ids(
     :raises StudyError: as `exact_neighbors`.
     """
     n, rule = _checked(rows, k, similarity, digest, ties)
-    if n * n > DENSE_CELLS:
+    if n * n > DENSE_IDS:
         ids = exact_neighbors(rows, k, digest, similarity, ties, tally=tally).ids
         return ids if ordered else ids[:, :k].sort(dim=1).values
     want: Literal["order", "set"] = "order" if ordered else "set"
@@ -231,13 +235,34 @@ def _checked(rows: Tensor, k: int, similarity: Similarity, digest: Digest, ties:
     return n, TieRule(digest, ties)
 
 
-def _joined(a: Tensor, b: Tensor) -> Read:
-    """Return what reads the rows of a and then those of b."""
-    cut = a.shape[0]
+def _dense_values(rows: Tensor) -> int:
+    return (
+        DENSE_VALUES if rows.device.type == "cpu" and native() is not None else max(DENSE_IDS, DENSE_VALUES)
+    )
+
+
+def _joined(
+    a: Tensor,
+    b: Tensor,
+    ids_a: Tensor,
+    ids_b: Tensor,
+    k: int,
+    rule: TieRule,
+    similarity: Similarity,
+    queries: int | None = None,
+) -> Sweep:
+    """Return a search over the rows of a and then those of b, of which the first `queries` are queries."""
+    cut, width = a.shape
+    # Blocks that end where a does are read without a copy.
+    block = cut
+    while block > block_rows_of(width) and block % 2 == 0:
+        block //= 2
 
     def read(start: int, stop: int) -> Tensor:
         if stop <= cut:
             return a[start:stop]
         return b[start - cut : stop - cut] if start >= cut else torch.cat([a[start:], b[: stop - cut]])
 
-    return read
+    ids = torch.cat([ids_a, ids_b])
+    block = min(block, block_rows_of(width))
+    return Sweep(read, ids, width, k + 1, rule, similarity, queries=queries, block_rows=block)

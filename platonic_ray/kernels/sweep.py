@@ -77,7 +77,7 @@ class Sweep:
         self._read, self._ids, self._keep, self._rows = read, ids, keep, rows
         self._rule, self._similarity = rule, similarity
         self._queries = ids.shape[0] if queries is None else queries
-        self._block = block_rows or max(64, BLOCK_BYTES // (4 * width))
+        self._block = block_rows or block_rows_of(width)
         device = ids.device.type
         self._tile = tile_rows or TILE.get(device, 8192)
         self._threads = torch.get_num_threads() if device == "cpu" else 1
@@ -294,6 +294,11 @@ class Sweep:
 
     def _blocks(self, rows: range) -> list[range]:
         return _pieces(rows, self._block)
+
+
+def block_rows_of(width: int) -> int:
+    """Return how many rows of a width are read at a time where nobody says."""
+    return max(64, BLOCK_BYTES // (4 * width))
 
 
 def _pieces(rows: range, size: int) -> list[range]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from platonic_ray.kernels import DENSE_CELLS, LEAF, MICRO, Kernel
+from platonic_ray.kernels import DENSE_VALUES, LEAF, MICRO, Kernel
 from platonic_ray.plan.blocks import (
     ID_BYTES,
     PANEL_BYTES,
@@ -226,7 +226,7 @@ class _Groups:
                 output_bytes=output,
                 peak_bytes=peak,
             )
-            way = "NeighborSweep" if held * held > DENSE_CELLS else ""
+            way = "NeighborSweep" if held * held > DENSE_VALUES else ""
             after = self._rows(at, "tiles")
             tiles.append(
                 self._add("NeighborTile", model.name, count * parts, tile, *after, durable=False, way=way)
