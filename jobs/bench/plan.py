@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from platonic_ray.engine.calibration import calibrate
+from platonic_ray.engine.calibration import calibrate, without_ray
 from platonic_ray.plan.costs import groups_of, seconds_of
 from platonic_ray.plan.machines import Cluster, gpu_machine
 from platonic_ray.plan.scales import ASSUMPTIONS, corpus, internet
@@ -58,10 +58,8 @@ def compare(sizes: Sequence[int], k: int, repeats: int) -> dict[str, Any]:
     foretold: dict[tuple[str, int, int], float] = {}
     for (engine, cores, n), runs in measured.items():
         groups = groups_of(_workload(n, k))
-        of_ray = machine.control_cores if engine == "ray" else 0.0
-        cluster = Cluster(
-            replace(machine, workers=cores, control_cores=of_ray)
-        )  # each is pinned to its cores
+        of_engine = machine if engine == "ray" else without_ray(machine)
+        cluster = Cluster(replace(of_engine, workers=cores))  # each is pinned to its cores
         at = (engine, cores, n)
         spans[at] = statistics.median(run["span_s"] for run in runs)
         foretold[at] = simulate(groups, cluster).seconds

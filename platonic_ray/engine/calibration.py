@@ -18,7 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from scipy.optimize import nnls
 
 from platonic_ray.ahead import cores
 from platonic_ray.digest import digest
+from platonic_ray.engine.cluster import HALF_CORE
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.local import LocalRunner
 from platonic_ray.engine.overheads import ray_costs
@@ -88,7 +89,7 @@ class Calibration:
     store_read_bytes_s: float
     dispatch_s: float
     ray_start_s: float
-    ray_cores: float
+    control_s: float
     warm_s: float
     speeds: dict[str, dict[str, float]]
     seconds: float
@@ -105,8 +106,8 @@ class Calibration:
             store_bytes_s=1e15,  # what tasks read and write is in what they were measured to take
             local_bytes_s=self.memory_bytes_s,
             dispatch_s=self.dispatch_s,
-            warm_s=self.warm_s,
-            control_cores=self.ray_cores,
+            warm_s=self.warm_s / HALF_CORE,  # of so many processes a core
+            control_s=self.control_s,
             overlaps=False,
             measured=True,
             assumptions=(
@@ -115,12 +116,17 @@ class Calibration:
                 f"runs networks at {self.network_flops / 1e9:,.0f}, copies {self.memory_bytes_s / 1e9:,.1f} GB/s",
                 f"a store on this disk takes {self.store_write_bytes_s / 1e9:,.2f} GB/s and gives "
                 f"{self.store_read_bytes_s / 1e9:,.2f}, checksums included",
-                f"Ray starts in {self.ray_start_s:.1f} s; a task costs its driver {self.dispatch_s * 1e3:.2f} ms; with "
-                f"its other processes it takes {self.ray_cores:.2f} cores meanwhile",
-                f"a worker loads what is compiled in {self.warm_s:.1f} s",
+                f"Ray starts in {self.ray_start_s:.1f} s; a task costs its driver {self.dispatch_s * 1e3:.2f} ms, and "
+                f"with Ray's other processes {self.control_s * 1e3:.1f} ms of the cores where all are busy",
+                f"a process loads what is compiled in {self.warm_s:.1f} s",
                 "cores do not slow each other down",
             ),
         )
+
+
+def without_ray(machine: Machine) -> Machine:
+    """Return a calibrated machine as one process in it finds it."""
+    return replace(machine, control_s=0.0, warm_s=machine.warm_s * HALF_CORE)
 
 
 def calibrate(*, again: bool = False) -> Calibration:
@@ -165,7 +171,7 @@ def _measure() -> Calibration:
         store_read_bytes_s=read,
         dispatch_s=ray.dispatch_s,
         ray_start_s=ray.start_s,
-        ray_cores=ray.cores,
+        control_s=ray.control_s,
         warm_s=ray.warm_s,
         speeds=speeds,
         seconds=time.perf_counter() - start,

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 _DISPATCHED = 300
-_WATCHED_S = 4.0
+_WATCHED = 60
+_WORKS_S = 0.03
+_TABLE_BYTES = 2 * 2**20
 _POLL_S = 0.25
 _ROWS = 4096  # of the search that loads what is compiled; a few go another way
 
@@ -21,13 +26,14 @@ Processes = dict[int, tuple[str, float]]
 
 @dataclass(frozen=True)
 class RayCosts:
-    """Seconds until Ray has started, and of the driver's processor for a task that does nothing; the cores that
-    its own processes take while others work; seconds of its first search that a worker takes more than of others.
+    """Seconds until Ray has started; of the driver's processor for a task that does nothing; of it and all of Ray's
+    processes but its workers for a task that takes and gives a table; and what a first search takes a process
+    more than a second one.
     """
 
     start_s: float
     dispatch_s: float
-    cores: float
+    control_s: float
     warm_s: float
 
 
@@ -44,7 +50,7 @@ def ray_costs() -> RayCosts:
         ray.get(nothing.remote())
         ready = time.perf_counter() - start
         warm = ray.get(ray.remote(max_retries=0)(_more_of_the_first).options(num_cpus=1).remote())
-        return RayCosts(ready, _dispatch_s(nothing), _control_cores(), warm)
+        return RayCosts(ready, _dispatch_s(nothing), _control_s(), warm)
     finally:
         if started:
             ray.shutdown()
@@ -64,24 +70,39 @@ def _dispatch_s(nothing: Any) -> float:
     return (time.process_time() - cpu) / _DISPATCHED
 
 
-def _control_cores() -> float:
-    """Cores that the driver, which polls, and all processes of Ray but its workers take."""
+def _control_s() -> float:
+    """Seconds of the driver, which polls, and of all processes of Ray but its workers, for a task with tables."""
     import ray
 
-    task = ray.remote(max_retries=0)(_sleeps).options(num_cpus=1).remote(_WATCHED_S)
-    before, start = processes(), time.perf_counter()
-    while not ray.wait([task], timeout=_POLL_S)[0]:
-        pass
+    from platonic_ray.engine import cluster
+
+    task: Any = ray.remote(max_retries=0, num_returns=2)(_passes).options(num_cpus=cluster.HALF_CORE)
+    table = ray.put(np.ones(_TABLE_BYTES, np.uint8))
+    before = processes()
+    waiting: list[Any] = []
+    held: deque[Any] = deque(maxlen=16)
+    for _ in range(_WATCHED):
+        report, output = task.remote(held[0] if held else table, table)
+        waiting.append(report)
+        held.append(output)
+        while len(waiting) > 4:
+            done, waiting = ray.wait(waiting, timeout=_POLL_S, fetch_local=False)
+            ray.get(done)
+    ray.get(waiting)
     spent = spent_by(before, processes())
-    return (sum(spent.values()) - spent["workers"]) / (time.perf_counter() - start)
+    return (sum(spent.values()) - spent["workers"]) / _WATCHED
 
 
 def _nothing() -> None:
     """A task that does nothing."""
 
 
-def _sleeps(seconds: float) -> None:
-    time.sleep(seconds)
+def _passes(taken: np.ndarray, other: np.ndarray) -> tuple[dict[str, int], np.ndarray]:
+    """A task as those on tiles are: it takes tables, works for a while, gives a report and a table."""
+    until = time.process_time() + _WORKS_S
+    while time.process_time() < until:
+        pass
+    return {"bytes": taken.nbytes + other.nbytes}, np.ones(_TABLE_BYTES, np.uint8)
 
 
 def _more_of_the_first() -> float:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from platonic_ray.datasets import Dataset
+from platonic_ray.engine.calibration import without_ray
 from platonic_ray.engine.prepare import Prepared, parameters_of, prepare, widths_of
 from platonic_ray.engine.run import default_store
 from platonic_ray.errors import PlatonicRayError
@@ -72,7 +73,7 @@ def forecast_study(
     store = Store.open(default_store() if study.run.store is None else study.run.store)
     prepared = prepare(study, store)
     if study.run.engine == "local":
-        cluster = replace(cluster, machine=replace(cluster.machine, control_cores=0.0))
+        cluster = replace(cluster, machine=without_ray(cluster.machine))
     finished = samples is None and store.manifest("results", prepared.key) is not None
 
     def told(half: Prepared, rows: int | None) -> Forecast:

@@ -116,7 +116,7 @@ def task_seconds(kind: str, work: Work, cluster: Cluster) -> float:
     taken = (
         speed.task_s + work.flops * speed.flop_s + work.cells * speed.cell_s + work.entries * speed.entry_s
     )
-    taken = (taken + work.local_bytes / machine.local_bytes_s) * cluster.slowed
+    taken += work.local_bytes / machine.local_bytes_s + cluster.control_s
     if not machine.overlaps:
         taken += (work.store_bytes + work.written_bytes) * sharing / machine.store_bytes_s
         if cluster.nodes > 1:

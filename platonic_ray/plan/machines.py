@@ -36,10 +36,10 @@ class Machine:
 
     `memory_bytes` is a worker's, `host_bytes` the node's; `store_bytes_s` and `network_bytes_s` are the
     node's, shared by its workers; `local_bytes_s` is a worker's, from its node's memory. `dispatch_s` is
-    what the driver spends on a task, `control_cores` what it and Ray take of a node's cores besides, `warm_s` what a
-    worker's first task takes more than others. Where `overlaps`, bytes move while workers compute. `speeds` are by
-    kind of task; a kind that is not there takes `default`. `measured` says whether the figures come from
-    a calibration.
+    what the driver spends on a task, `control_s` what it and Ray's own processes take for it of cores that
+    workers have, `warm_s` what a worker's first task takes more than others. Where `overlaps`, bytes move
+    while workers compute. `speeds` are by kind of task; a kind that is not there takes `default`.
+    `measured` says whether the figures come from a calibration.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Machine:
     network_bytes_s: float = NETWORK_BYTES_S
     local_bytes_s: float = LOCAL_BYTES_S
     dispatch_s: float = DISPATCH_S
-    control_cores: float = 0.0
+    control_s: float = 0.0
     warm_s: float = 0.0
     overlaps: bool = True
     price_h: float | None = None
@@ -88,11 +88,9 @@ class Cluster:
         return min(self.workers, self.machine.workers)
 
     @property
-    def slowed(self) -> float:
-        """How many times as long a task takes because Ray itself runs on cores that workers have."""
-        spare = self.machine.workers - self.workers_a_node
-        taken = max(0.0, self.machine.control_cores - spare)
-        return 1 / (1 - min(0.9, taken / self.machine.workers))
+    def control_s(self) -> float:
+        """What Ray takes of a worker's core for a task: nothing where a core is left for it."""
+        return self.machine.control_s if self.workers_a_node == self.machine.workers else 0.0
 
     def of(self, workers: int) -> Cluster:
         """Return a cluster with so many workers of the same kind, on as few nodes as hold them."""

@@ -117,12 +117,12 @@ def test_a_node_that_goes_takes_no_more_than_its_share_of_the_corpus_row():
     assert 0 < outcome.repeated_share < outcome.losses / 8
 
 
-def test_a_worker_loads_compiled_code_once_and_ray_takes_its_share_of_busy_cores():
+def test_a_worker_loads_compiled_code_once_and_ray_takes_its_part_of_busy_cores():
     calm = replace(MACHINE, workers=2)
     work = [Group("kind", "0", 40, Work(flops=1.0))]
     assert simulate(work, Cluster(calm)).seconds == pytest.approx(20)
     assert simulate(work, Cluster(replace(calm, warm_s=3.0))).seconds == pytest.approx(23)
-    shared = Cluster(replace(calm, control_cores=0.5))
-    assert simulate(work, shared).seconds == pytest.approx(20 / (1 - 0.25))
+    shared = Cluster(replace(calm, control_s=0.5))
+    assert simulate(work, shared).seconds == pytest.approx(30)
     # A core that nobody works on is Ray's to have.
     assert simulate(work, replace(shared, used=1)).seconds == pytest.approx(40)
