@@ -33,6 +33,7 @@ from platonic_ray import cache, hub
 from platonic_ray.digest import digest
 from platonic_ray.errors import PlatonicRayError, StudyError, WeightsError
 from platonic_ray.models import pieces
+from platonic_ray.uris import holds_credentials
 
 _PYPI = re.compile(r"(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.!+]+)(?:/(?P<inner>.+))?", re.ASCII)
 _GLOB = re.compile(r"[*?\[]")
@@ -194,7 +195,7 @@ def _fetch_object(uri: str, patterns: tuple[str, ...]) -> Path:
     from platonic_ray.datasets.mapped import fetch
 
     parts = urlsplit(uri)
-    if parts.username is not None:
+    if holds_credentials(parts):
         raise StudyError(
             f"The {parts.scheme}:// URI of weights holds credentials. URIs are logged and stored: leave them out, "
             "and give them by the environment."

@@ -18,6 +18,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from platonic_ray.errors import StoreError
+from platonic_ray.uris import holds_credentials
 
 T = TypeVar("T")
 
@@ -26,8 +27,6 @@ _PATIENCE_S = 60.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 
 _KINDS = frozenset({"s3", "gcs", "abfs"})
-_AZURE = frozenset({"abfs", "abfss"})
-_SECRET = re.compile(r"secret|password|token|key|^sig$|^sas", re.IGNORECASE)
 """Names of options whose values are credentials, for any cloud."""
 _S3_OPTIONS = frozenset({"region", "endpoint_override", "scheme"})
 
@@ -43,7 +42,7 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
     :raises StoreError: if no filesystem is known for the URI, or if it holds credentials.
     """
     parts = urlsplit(uri)
-    if _holds_credentials(parts):
+    if holds_credentials(parts):
         raise StoreError(
             f"The {parts.scheme}:// URI of the store holds credentials. URIs are logged: leave them out, and export "
             "them (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; GOOGLE_APPLICATION_CREDENTIALS; "
@@ -58,13 +57,6 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
             f"The store {_without_options(parts, uri)} cannot be opened: {_without_options(parts, str(error))}. "
             "Give a folder, or a URI that pyarrow knows (s3://, gs://, abfs://)."
         ) from None
-
-
-def _holds_credentials(parts: SplitResult) -> bool:
-    user = parts.netloc.rpartition("@")[0]
-    # Azure's own form names the container before the @; a key would follow it.
-    held = ":" in user if parts.scheme in _AZURE else user not in ("", "anonymous")
-    return held or any(_SECRET.search(name) for name in parse_qs(parts.query, keep_blank_values=True))
 
 
 def _without_options(parts: SplitResult, text: str) -> str:
