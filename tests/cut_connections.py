@@ -13,16 +13,17 @@ _CLOSING_FRAME = b"\x88\x02\x03\xe8"
 
 
 class CutConnections:
-    """Of the connections that ask for `path`, the first is cut after its first piece, the second closed after it.
+    """Of the connections that ask for `path`, the first ones go one of these ways after their first piece: "cut",
+    "closed" in good order, or "silent", as one whose other end has gone without a word.
 
     `done` says what happened so far.
     """
 
-    def __init__(self, address: str, path: str) -> None:
+    def __init__(self, address: str, path: str, *ways: str) -> None:
         parts = urlsplit(address)
         self._target = (parts.hostname, parts.port)
         self._path = path.encode()
-        self._waiting = ["cut", "closed"]
+        self._waiting = list(ways)
         self.done: list[str] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._server.getsockname()[1]}"
@@ -47,7 +48,8 @@ class CutConnections:
         first = near.recv(65536)
         what = self._waiting.pop(0) if self._path in first and self._waiting else None
         far.sendall(first)
-        threading.Thread(target=_copy, args=(near, far), daemon=True).start()
+        if what != "silent":
+            threading.Thread(target=_copy, args=(near, far), daemon=True).start()
         if what is not None:
             while b"\r\n\r\n" not in (head := far.recv(65536)):
                 near.sendall(head)
@@ -56,6 +58,10 @@ class CutConnections:
             if what == "closed":
                 near.sendall(_CLOSING_FRAME)
             self.done.append(what)
+            if what == "silent":
+                with contextlib.suppress(OSError):
+                    while near.recv(65536):
+                        pass
         else:
             _copy(far, near)
         for end in (near, far):

@@ -137,16 +137,15 @@ class _AwayError(Exception):
 def _followed(client: JobSubmissionClient, job: str, say: Callable[[str], None]) -> JobDetails:
     """Hand on a job's log, each line once, until the job has ended; return how it did.
 
-    A connection that is cut, or closed early, is made again: a laptop sleeps, a tunnel drops.
+    A connection that is cut, closed early, or silent for a minute is made again: a laptop sleeps, a tunnel drops,
+    and whoever forwarded it may say nothing of that.
     """
     lines, heard, pause = _Lines(say), time.monotonic(), 1.0
     while True:
         lines.begin_again()
-        with contextlib.suppress(ConnectionError), contextlib.closing(_pieces(client, job)) as pieces:
-            for piece in pieces:
-                if piece is None and (info := _info(client, job)) is not None and info.status.is_terminal():
-                    break  # what it said last has not come this way, and will not
-                lines.add(piece or "")
+        with contextlib.closing(_pieces(client, job)) as pieces:
+            while (piece := _next(pieces)) is not None:
+                lines.add(piece)
         info = _info(client, job)
         if info is not None and info.status.is_terminal():
             lines.begin_again()
@@ -162,6 +161,13 @@ def _followed(client: JobSubmissionClient, job: str, say: Callable[[str], None])
             say("The connection to the cluster is lost; the job goes on. Trying to reach it again.")
         time.sleep(pause)
         pause = pause if info is not None else min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def _next(pieces: Generator[str | None]) -> str | None:
+    """Return the next piece; None where the connection ended, was lost, or was silent."""
+    with contextlib.suppress(ConnectionError):
+        return next(pieces, None)
+    return None
 
 
 class _Lines:

@@ -12,6 +12,7 @@ import tempfile
 import textwrap
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -23,6 +24,7 @@ from ray.job_submission import JobSubmissionClient
 from support import changed, make_owned_study, score_bytes
 
 import platonic_ray as pr
+from platonic_ray.engine import submit
 from platonic_ray.store import Store
 
 pytestmark = pytest.mark.cluster
@@ -159,7 +161,7 @@ def test_a_study_sent_from_here_comes_back_as_the_result_of_a_run_here(
     code = str(tmp_path / "own" / "code")
     toml, store, out = tmp_path / "study.toml", object_store.new_uri(), tmp_path / "out"
     toml.write_text(study.to_toml())
-    with CutConnections(address, "/logs/tail") as cut:
+    with CutConnections(address, "/logs/tail", "cut", "closed") as cut:
         through = cut.address, {**environment, "PYTHONPATH": code}
         ran = submitted(through, toml, "--store", store, "--out", str(out))
         assert ran.returncode == 0, ran.stderr
@@ -274,8 +276,11 @@ def write_stalling_study(folder):
     return folder / "study.toml", stalls
 
 
-def test_ray_job_stop_ends_a_job_with_what_it_finished_kept(head, object_store, tmp_path):
-    """`jobs/align.py` of this folder, sent by Ray's own client, as docs/cluster.md says."""
+def test_ray_job_stop_ends_a_job_with_what_it_finished_kept(head, object_store, tmp_path, monkeypatch):
+    """`jobs/align.py` of this folder, sent by Ray's own client, as docs/cluster.md says; followed meanwhile over a
+    connection that falls silent.
+    """
+    monkeypatch.setattr(submit, "_LOOK_S", 2.0)
     address, environment = head
     toml, stalls = write_stalling_study(tmp_path)
     store = Store(object_store.new_uri())
@@ -288,11 +293,20 @@ def test_ray_job_stop_ends_a_job_with_what_it_finished_kept(head, object_store, 
             "env_vars": {"PYTHONPATH": str(ROOT / "tests")},
         },
     )
-    until = time.monotonic() + 120
-    while not (stalls.exists() and store.keys("features")):
-        assert time.monotonic() < until, client.get_job_logs(job)
-        time.sleep(0.1)
-    ran = ray_job(address, environment, "stop", job)
+    said: list[str] = []
+    with CutConnections(address, "/logs/tail", "silent") as cut, ThreadPoolExecutor(1) as beside:
+        through = JobSubmissionClient(
+            cut.address, headers={"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"}
+        )
+        following = beside.submit(submit._followed, through, job, said.append)
+        until = time.monotonic() + 120
+        while not (stalls.exists() and store.keys("features")):
+            assert time.monotonic() < until, client.get_job_logs(job)
+            time.sleep(0.1)
+        ran = ray_job(address, environment, "stop", job)
+        assert following.result(timeout=120).status == "STOPPED"
+        assert cut.done == ["silent"]
+    assert said == client.get_job_logs(job).splitlines()
     assert ran.returncode == 0, ran.stderr
     assert client.get_job_status(job) == "STOPPED"
     assert client.get_job_logs(job).strip().endswith("stopped: submit the same job again to go on")
