@@ -19,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from platonic_ray.datasets.sources import EMBEDDED
 from platonic_ray.datasets.tables import read_table
 from platonic_ray.errors import StudyError
 from platonic_ray.metrics.own import is_import_path
@@ -52,6 +53,7 @@ def pack(study: Study, folder: Path) -> None:
     (folder / "study.toml").write_text(sent.to_toml(), encoding="utf-8")
 
 
+_OF_STRUCTS = (".parquet", ".arrow", ".feather")  # tables whose columns may be structs
 _JOB = '''"""Runs the study that was sent along with it."""
 
 import sys
@@ -70,7 +72,7 @@ def _with_its_files(dataset: DatasetEntry, packed: _Packed) -> DatasetEntry:
     columns = {view.column for view in dataset.views.values() if view.kind != "text"}
 
     def sent(source: str) -> str:
-        return packed.add(Path(source), columns) if _is_path(source) else source
+        return packed.add_table(Path(source), columns) if _is_path(source) else source
 
     return dataset.model_copy(update={"source": sent(dataset.source), "join": tuple(map(sent, dataset.join))})
 
@@ -87,17 +89,23 @@ class _Packed:
     def __init__(self, folder: Path) -> None:
         self._folder, self._count, self._bytes = folder, 0, 0
 
-    def add(self, path: Path, columns: Set[str] = frozenset()) -> str:
-        """Copy a file or folder, and what a table names in `columns`; return its path relative to the study."""
+    def add_table(self, path: Path, columns: Set[str]) -> str:
+        """Copy a table, and the files that it names in `columns` and in structs {bytes, path}; return as `add`."""
+        target = self.add(path)
+        path = path.expanduser()
+        if path.is_file() and (columns or path.suffix in _OF_STRUCTS):
+            for name in _files_named(path, columns):
+                self._copy(path.parent / name, Path(target).parent / name)
+        return target
+
+    def add(self, path: Path) -> str:
+        """Copy a file or folder; return its path relative to the study."""
         path = path.expanduser()
         if not path.exists():
             raise StudyError(f"{path} is not there: it cannot be sent along.")
         target = Path("files") / str(self._count) / path.name
         self._count += 1
         self._copy(path, target)
-        if path.is_file() and columns:
-            for name in _files_named(path, columns):
-                self._copy(path.parent / name, target.parent / name)
         return f"./{target}"
 
     def add_module(self, path: Path) -> None:
@@ -131,12 +139,13 @@ def _files_below(root: Path) -> Iterator[Path]:
 
 
 def _files_named(path: Path, columns: Set[str]) -> list[str]:
-    """Return the files that columns of a table name, relative to its folder.
+    """Return the files that a table names, in some columns and in its structs {bytes, path}, relative to its folder.
 
     :raises StudyError: for one that is not below the folder, or is not there.
     """
     table = read_table(path)
-    names = {name for column in columns & {*table.column_names} for name in _texts(table[column]) if name}
+    naming = {field.name for field in table.schema if field.name in columns or _is_of_structs(field.type)}
+    names = {name for column in naming for name in _texts(table[column]) if name}
     for name in sorted(names):
         if Path(name).is_absolute() or name.startswith("~") or ".." in Path(name).parts:
             raise StudyError(
@@ -148,12 +157,22 @@ def _files_named(path: Path, columns: Set[str]) -> list[str]:
     return sorted(names)
 
 
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _is_of_structs(kind: pa.DataType) -> bool:
+    if _is_list(kind):
+        return _is_of_structs(kind.value_type)
+    return pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
+
+
 def _texts(column: pa.ChunkedArray) -> list[str]:
     """Return the paths of a column: of texts, of structs whose bytes are elsewhere, or of lists of either."""
     kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    if _is_list(kind):
         return _texts(pc.list_flatten(column))
-    if pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}:
+    if _is_of_structs(kind):
         bare = pc.is_null(pc.struct_field(column, "bytes"))
         return _texts(pc.struct_field(column, "path").filter(bare))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -223,4 +242,6 @@ def _imports(source: Path) -> set[str]:
 
 
 def _is_path(source: str) -> bool:
-    return not source.startswith("hub:") and "://" not in source and bool(re.search(r"[./\\]", source))
+    if source.startswith("hub:") or "://" in source:
+        return False
+    return bool(re.search(r"[./\\]", source)) or (source not in EMBEDDED and Path(source).exists())

@@ -38,6 +38,26 @@ def test_nothing_is_sent_that_the_study_does_not_name(owned, tmp_path):
     assert str(tmp_path) not in (tmp_path / "sent" / "study.toml").read_text()
 
 
+def test_files_that_a_table_names_in_structs_and_a_folder_without_a_slash_go_along(
+    tiny_study, tmp_path, monkeypatch
+):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.png").write_bytes(b"pixels")
+    struct = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    pictures = pa.array(
+        [{"bytes": None, "path": "a.png"}, {"bytes": b"here", "path": "elsewhere.png"}], struct
+    )
+    pq.write_table(pa.table({"picture": pictures, "en": ["one", "two"]}), data / "t.parquet")
+    of_table = tiny_study.replace(dataset={"source": str(data / "t.parquet")})
+    pack(changed(of_table, store="s3://bucket/store"), tmp_path / "sent")
+    assert [path.read_bytes() for path in (tmp_path / "sent" / "files").rglob("*.png")] == [b"pixels"]
+    monkeypatch.chdir(tmp_path)
+    of_folder = tiny_study.replace(dataset={"source": "data"})
+    pack(changed(of_folder, store="s3://bucket/store"), tmp_path / "again")
+    assert {path.name for path in (tmp_path / "again" / "files").rglob("*.*")} >= {"a.png", "t.parquet"}
+
+
 def test_weights_go_along_without_what_is_hidden_in_their_folder(tiny_study, tiny_bert, tmp_path):
     weights = tmp_path / "bert"
     weights.mkdir()
