@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,11 +89,13 @@ class Fleet:
         there: Resources,
         leaving: Replica | None = None,
         late: Collection[int] = (),
+        cores_of: Callable[[int], float] = lambda model: 0.0,
     ) -> int | None:
         """Return the model that another actor helps most, or None where none has room or is worth it.
 
         :param pending: shards that nobody has taken, by model.
         :param leaving: an actor whose place is free.
+        :param cores_of: the cores that Ray is told of a model that runs on cores.
         :param late: models of which an actor has had a shard for far longer than the others took.
         :raises StudyError: for a model that asks for more GPUs than any node has, where none is to come.
         """
@@ -122,7 +124,7 @@ class Fleet:
             return None
         first = order[0]
         self._refuse_impossible(first, there)
-        return first if self._has_room(self.gpus_of(first, there), others, there) else None
+        return first if self._has_room(first, others, there, cores_of) else None
 
     def loaded(self, replica: Replica) -> None:
         """Note that an actor has loaded its model."""
@@ -147,11 +149,15 @@ class Fleet:
         rate = statistics.median(rates) if rates else 1.0
         return shards * self._shard_s.get(model, self._costs[model] * rate)
 
-    def _has_room(self, gpus: float, others: Sequence[Replica], there: Resources) -> bool:
+    def _has_room(
+        self, model: int, others: Sequence[Replica], there: Resources, cores_of: Callable[[int], float]
+    ) -> bool:
+        gpus = self.gpus_of(model, there)
         # An actor that waits for a place is what an autoscaler goes by; it goes when this process does.
         if not self.on_gpus(there):
             cores = max(there.cpus, self._run.ask_cpus or 0)
-            return len(others) < max(1, int(cores / self._run.threads))
+            told = sum(replica.cores for replica in others) + cores_of(model)
+            return not others or (told <= cores and len(others) < int(cores / self._run.threads))
         if not there.gpus and self._run.ask_gpus is None:
             return True  # each model asks for its own
         taken = sum(replica.gpus for replica in others)

@@ -27,7 +27,7 @@ from ray import ObjectRef
 
 from platonic_ray.engine import cluster, remote
 from platonic_ray.engine.attempts import Attempt, late_shards, late_tasks
-from platonic_ray.engine.context import Context, event_of, facts_of, label
+from platonic_ray.engine.context import MOST_ATTEMPTS, Context, event_of, facts_of, label
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.failures import Failure, Loss, classify
 from platonic_ray.engine.fleet import Fleet, Replica
@@ -78,6 +78,7 @@ class Scheduler:
         self._took: defaultdict[type, deque[float]] = defaultdict(lambda: deque(maxlen=99))
         self._live: deque[tuple[Embed, int]] = deque()
         self._live_bytes = 0
+        self._late: Counter[Task] = Counter()
         self._context_ref = ray.put(context)
 
     @property
@@ -118,9 +119,11 @@ class Scheduler:
         while (model := self._next_model()) is not None:
             gpus, pieces = self.fleet.gpus_of(model, there), self.losses.pieces(model)
             cpus = self._cores_of(model)
+            if pieces and not gpus:  # what ran out of memory has a node alone
+                cpus = max(cpus, there.node_cpus)
             environment, renewed = self.losses.renewed_environment()
             actor = remote.ModelActor.options(
-                num_cpus=max(cpus, there.node_cpus) if pieces and not gpus else cpus,
+                num_cpus=cpus,
                 num_gpus=gpus,
                 scheduling_strategy="SPREAD",
                 runtime_env=renewed,
@@ -140,7 +143,7 @@ class Scheduler:
     def _next_model(self, leaving: Replica | None = None) -> int | None:
         left = Counter(self.graph.pending_embeds()) + Counter(task.model for task in self.losses.suspects)
         late = {task.model for task in self._late_shards()}
-        return self.fleet.next_model(left, self.machines.resources, leaving, late)
+        return self.fleet.next_model(left, self.machines.resources, leaving, late, self._cores_of)
 
     def _late_shards(self) -> list[Embed]:
         return late_shards(self.replicas, self.fleet.shard_s) if self.machines.several else []
@@ -208,6 +211,9 @@ class Scheduler:
             self._send(task, tuple(slots), refs)
         if self._sent_cores() < self.machines.resources.cpus and self.machines.several:
             for task in late_tasks(self.running.values(), self._took, self.graph):
+                if self._late[task] == MOST_ATTEMPTS:
+                    continue  # its first attempt goes on, and whatever else was begun has failed
+                self._late[task] += 1
                 # From the store: what its first attempt was handed may be what it waits for.
                 self.events.add("late", **facts_of(self.plan, task))
                 self._send(task, (), [])

@@ -32,6 +32,18 @@ def test_the_longest_starts_first_and_its_place_goes_to_the_next_longest() -> No
     assert some.next_model({0: 4, 3: 4}, machine(), leaving=some.replicas[0]) == 0
 
 
+def test_models_whose_memory_takes_more_cores_wait_for_those_before_them() -> None:
+    some, pending = fleet([1, 1, 1]), {0: 4, 1: 4, 2: 4}
+    there = machine(cpus=8)
+    while (model := some.next_model(pending, there, cores_of=lambda model: 3.0)) is not None:
+        some.replicas.append(Replica(model, None, None, cores=3.0))
+    assert [replica.model for replica in some.replicas] == [0, 1]  # three would be told nine cores
+    lone = fleet([1])
+    assert (
+        lone.next_model({0: 4}, machine(cpus=2), cores_of=lambda model: 3.0) == 0
+    )  # or nothing would ever begin
+
+
 def test_what_was_measured_counts_before_what_was_guessed() -> None:
     some = fleet([10, 10, 10])
     some.embedded(0, 1.0)  # so ten of a cost take a second
