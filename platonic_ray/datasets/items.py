@@ -41,6 +41,10 @@ class Shard:
         return content if self.counts is None else digest({"items": content, "counts": list(self.counts)})
 
 
+UNREAD = ("does not exist", "cannot be read (")
+"""What is said of files that are not there, or fail: they may be read another time."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """A sample that no model can use in a view, and why."""
@@ -49,6 +53,11 @@ class Problem:
     id: str
     view: str
     reason: str
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it is of the sample's content, and not of a file that could not be read this time."""
+        return not any(why in self.reason for why in UNREAD)
 
     def __str__(self) -> str:
         return f"row {self.row} (id {self.id}), {self.view}: {self.reason}"

@@ -40,6 +40,8 @@ def _problems(opened: Dataset, views: Sequence[str], store: Store) -> list[Probl
         except CorruptArtifactError:
             store.discard("checks", key)
     problems = opened.problems(views)
+    if not all(bad.lasting for bad in problems):
+        return problems  # the fingerprint says nothing of files that could not be read this time
     parts = {_PART: _table(problems)} if problems else {}
     store.put("checks", key, parts, {"views": list(views), "samples": len(opened)})
     return problems

@@ -22,7 +22,9 @@ from support import (
 )
 
 import platonic_ray as pr
+from platonic_ray.datasets import open_dataset
 from platonic_ray.engine.assemble import labels_of
+from platonic_ray.engine.checked import checked
 from platonic_ray.engine.embedding import ModelRunner
 from platonic_ray.engine.prepare import prepare
 from platonic_ray.engine.work import perform
@@ -30,6 +32,7 @@ from platonic_ray.errors import DataError, StudyError
 from platonic_ray.metrics import get_metric, score_tables
 from platonic_ray.plan import KernelTile
 from platonic_ray.store import Store
+from platonic_ray.study import DatasetEntry
 
 
 def test_scores_equal_those_of_features_in_memory(small_study):
@@ -263,6 +266,24 @@ class TestBadSamples:
         monkeypatch.setattr("platonic_ray.datasets.base.fault_of", lambda *_: pytest.fail("decoded again"))
         assert found() == first
         assert "s401" in first if on_bad_sample == "refuse" else first == (3, 70, 401)
+
+
+def test_a_file_that_cannot_be_read_once_is_no_bad_sample_for_ever(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(3):
+        Image.new("RGB", (8, 8), (20 * number, 40, 90)).save(pictures / f"{number}.png")
+    described = [{"file_name": f"{number}.png", "caption": f"picture {number}"} for number in range(3)]
+    (pictures / "metadata.jsonl").write_text("\n".join(map(json.dumps, described)))
+    store = Store.open(str(tmp_path / "store"))
+    views = ["image"]
+
+    opened = open_dataset(DatasetEntry(source=str(pictures)), 0)
+    opened.fingerprint(views)  # while all is there
+    (pictures / "1.png").rename(tmp_path / "away")
+    assert checked(opened, views, "drop", store)[1] == (1,)
+    (tmp_path / "away").rename(pictures / "1.png")
+    assert checked(open_dataset(DatasetEntry(source=str(pictures)), 0), views, "drop", store)[1] == ()
 
 
 def test_a_seeded_draw_takes_that_many_samples(small_study):
