@@ -171,7 +171,8 @@ def sweep(filesystem: fs.FileSystem, root: str, *, before: float) -> None:
     """
     for info in _listed(filesystem, root, below=True):
         if _TEMPORARY.search(info.base_name) and written_at(info) < before:
-            remove(filesystem, info.path)
+            with contextlib.suppress(StoreError):  # another user's, perhaps: it is in nobody's way
+                remove(filesystem, info.path)
 
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp$")

@@ -152,9 +152,10 @@ class Store:
     def _sweep(self) -> None:
         """Remove what killed writers left behind, once a day: to look for it takes a walk through the store."""
         swept, day_ago = f"{self._root}/.swept", time.time() - _DAY_S
-        if not objects.is_object_store(self._fs) and files.written(self._fs, swept) < day_ago:
-            files.sweep(self._fs, self._root, before=day_ago)
-            self.write(swept, b"")
+        with contextlib.suppress(StoreError):  # a store that can be used is one without it
+            if not objects.is_object_store(self._fs) and files.written(self._fs, swept) < day_ago:
+                files.sweep(self._fs, self._root, before=day_ago)
+                self.write(swept, b"")
 
     def exists(self) -> bool:
         """Whether there is a store of this format, without making one."""

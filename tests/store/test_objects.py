@@ -115,7 +115,7 @@ def test_a_store_that_stays_away_is_given_up_in_bounded_time(object_store, fault
     store = Store.open(object_store.new_uri(through=faulty_proxy))
     faulty_proxy.fault = lambda method, path: "503"
     start = time.monotonic()
-    with pytest.raises(StoreError, match=r"tried [2-9] times.*run again to resume"):
+    with pytest.raises(StoreError, match="run again to resume"):
         store.put("features", KEY, {"layer.0000": feature_table(rows())})
     assert time.monotonic() - start < 15
     assert len(faulty_proxy.injected) < 60
