@@ -45,6 +45,8 @@ DENSE_IDS = 2**22
 DENSE_VALUES = 2**15
 """The same where values are wanted and loops are compiled: tiles give values as they are, of faster products."""
 
+_FEW = 1024  # rows
+
 
 def tile_neighbors(
     queries: Tensor,
@@ -253,9 +255,9 @@ def _joined(
 ) -> Sweep:
     """Return a search over the rows of a and then those of b, of which the first `queries` are queries."""
     cut, width = a.shape
-    # Blocks that end where a does are read without a copy.
-    block = cut
-    while block > block_rows_of(width) and block % 2 == 0:
+    # Blocks that end where a does are read without a copy; of few rows it would be many, and a copy is nothing.
+    block = cut if cut >= _FEW else block_rows_of(width)
+    while block > block_rows_of(width) and block % 2 == 0 and block > _FEW:
         block //= 2
 
     def read(start: int, stop: int) -> Tensor:

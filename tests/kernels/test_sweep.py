@@ -132,6 +132,18 @@ def test_a_tile_that_serves_both_sides_finds_what_two_searches_find(similarity, 
             assert same(found, alone.ids.numpy(), alone.values.numpy())
 
 
+def test_a_few_queries_are_searched_in_a_few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.from_numpy(np.random.default_rng(0).standard_normal((40_003, 4)).astype("f4"))
+    multiplied = []
+    multiply = sweep.Sweep._multiply
+    monkeypatch.setattr(sweep.Sweep, "_multiply", lambda *given: multiplied.append(1) or multiply(*given))
+    ids = torch.arange(40_003)
+    found = tile_neighbors(rows[:3], rows[3:], ids[:3], ids[3:], 5, TieRule(DIGEST))
+    assert len(multiplied) <= 2 * -(-40_000 // sweep.TILE["cpu"]) + 2
+    dense = (rows[:3].double() @ rows[3:].double().T).topk(6).indices + 3
+    assert torch.equal(found.ids, dense)
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=300),
