@@ -9,6 +9,18 @@ from contextlib import contextmanager
 
 
 @contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Have SIGTERM do afterwards what it does now, whatever is put in place meanwhile."""
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if here and before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def sigterm_interrupts() -> Iterator[threading.Event]:
     """Let SIGTERM raise `KeyboardInterrupt` meanwhile; afterwards it does what it did before.
 

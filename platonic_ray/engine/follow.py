@@ -83,6 +83,8 @@ def run_status(store: Store, run: str | None = None, *, study: str | None = None
         raise StoreError(f"The store {store.uri} holds no run {run!r}. Its last: {', '.join(runs[-5:])}.")
     name = run or (runs[-1] if study is None else _last_of(store, runs, study))
     events = store.events(name)
+    if not events:
+        raise StoreError(f"The run {name} has said nothing yet: it has just begun, or was killed at once.")
     first, last = events[0], events[-1]
     done = Counter("Embed" if event["event"] == "shard" else event["event"] for event in events)
     # By the clock of the store: the driver's may be minutes off.
@@ -106,7 +108,8 @@ def run_status(store: Store, run: str | None = None, *, study: str | None = None
 
 def _last_of(store: Store, runs: list[str], study: str) -> str:
     for name in reversed(runs):
-        if store.events(name, segments=1)[0].get("study") == study:
+        said = store.events(name, segments=1)
+        if said and said[0].get("study") == study:
             return name
     raise StoreError(f"The store {store.uri} holds no run of a study {study!r}. `--all` shows what it holds.")
 

@@ -36,7 +36,7 @@ from platonic_ray.plan import (
     needed,
 )
 from platonic_ray.results import Result
-from platonic_ray.signals import sigterm_interrupts
+from platonic_ray.signals import sigterm_interrupts, sigterm_kept
 from platonic_ray.store import CorruptArtifactError, Store
 from platonic_ray.study import Study
 
@@ -244,9 +244,9 @@ def _on_ray(
     from platonic_ray.engine.scheduler import Scheduler
     from platonic_ray.engine.sharing import Sharing, local_paths
 
-    with _stopping(events):
+    with _stopping(events), sigterm_kept():  # connecting to Ray replaces the handler
         started_here = cluster.connect()
-    with sigterm_interrupts() as told:  # anew: connecting to Ray replaces the handler
+    with sigterm_interrupts() as told:
         try:
             with _stopping(events):
                 events.listeners.append(Counters(summary.reused).add)

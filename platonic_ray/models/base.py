@@ -245,15 +245,14 @@ def load(spec: ModelSpec, *, corpus: Iterable[Any] | None = None, device: str = 
 
 
 def check_rows(spec: ModelSpec, dataset: Dataset, view: str) -> None:
-    """Make sure that a model whose items are rows of a file has those of a dataset.
+    """Make sure that a model whose items are rows of a file, paired by position, has as many as a dataset's source.
 
-    :raises DataError: as `rows_of`; if rows are paired by position and it has not as many as the dataset's
-        source; or if its file cannot be read.
+    Where they are paired by id, `rows_of` looks for those of the samples that are left.
+
+    :raises DataError: if it has not, or if its file cannot be read.
     """
     found, rows = _module(spec).count_rows(spec), dataset.source_items(view)
-    if _module(spec).ids(spec) is not None:
-        rows_of(spec, dataset, view)
-    elif found != rows:
+    if _module(spec).ids(spec) is None and found != rows:
         raise DataError(
             f"Model {spec.name!r}: {spec.file} has features of {found} samples; the dataset has {rows} rows. "
             "Rows are paired by position, so both need the same number, in the same order. (A table with a column "
