@@ -175,8 +175,13 @@ def _normal(drawn: np.random.Generator, *shape: int) -> np.ndarray:
 
 def _low_rank(drawn: np.random.Generator, n: int, width: int) -> np.ndarray:
     """A low-rank part, noise, and an offset common to all rows."""
-    part = _normal(drawn, n, _RANK) @ _normal(drawn, _RANK, width) / np.float32(_RANK**0.5)
-    return part + np.float32(0.3) * _normal(drawn, n, width) + _normal(drawn, width)
+    rows = _normal(drawn, n, _RANK) @ _normal(drawn, _RANK, width)
+    rows /= np.float32(_RANK**0.5)  # in place: of a million rows each array is gigabytes
+    noise = _normal(drawn, n, width)
+    noise *= np.float32(0.3)
+    rows += noise
+    rows += _normal(drawn, width)
+    return rows
 
 
 def _anisotropic(cosine: float) -> Callable[[np.random.Generator, int, int], np.ndarray]:
