@@ -11,6 +11,7 @@ import platonic_ray as pr
 from platonic_ray.cli import end_as_job, status_of
 from platonic_ray.engine.events import EventLog
 from platonic_ray.errors import DataError
+from platonic_ray.signals import sigterm_kept
 from platonic_ray.store import Store
 
 
@@ -52,6 +53,13 @@ def test_a_run_in_one_process_that_is_told_to_end_says_so_and_keeps_what_it_fini
     assert "What was finished is in the store" in capsys.readouterr().err
     assert events_of(tiny_study)[-1]["event"] == "stopped"
     assert len(Store(tiny_study.run.store).keys("features")) == 1
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_handler_that_a_library_replaces_comes_back(handler):
+    """Ray sets one of its own whenever it is connected, which ends the process in the middle of what it writes."""
+    with sigterm_kept():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     assert signal.getsignal(signal.SIGTERM) is handler
 
 

@@ -111,20 +111,10 @@ print(json.dumps({**told, "after": there(), "gone": time.monotonic() - end}))
 """
 
 
-def test_machines_come_for_a_study_and_go_after_it(environment, samples, tmp_path, tiny_undisturbed):
-    study = changed(
-        make_tiny_study(samples, engine="ray", store=str(tmp_path / "store")),
-        **{"device": "gpu", "ask_gpus": 3, "wait_s": 300, "price_per_hour": 3600.0},
-    )
+def driven(environment, study, out, resource):
+    """What a driver tells of how much of a resource there was before, during and after the study."""
     ran = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            DRIVER,
-            json.dumps(study.model_dump(mode="json")),
-            str(tmp_path / "result"),
-            "GPU",
-        ],
+        [sys.executable, "-c", DRIVER, json.dumps(study.model_dump(mode="json")), str(out), resource],
         env=environment,
         capture_output=True,
         text=True,
@@ -132,7 +122,15 @@ def test_machines_come_for_a_study_and_go_after_it(environment, samples, tmp_pat
         timeout=350,
     )
     assert ran.returncode == 0, ran.stderr
-    told = json.loads(ran.stdout.strip().splitlines()[-1])
+    return json.loads(ran.stdout.strip().splitlines()[-1])
+
+
+def test_machines_come_for_a_study_and_go_after_it(environment, samples, tmp_path, tiny_undisturbed):
+    study = changed(
+        make_tiny_study(samples, engine="ray", store=str(tmp_path / "store")),
+        **{"device": "gpu", "ask_gpus": 3, "wait_s": 300, "price_per_hour": 3600.0},
+    )
+    told = driven(environment, study, tmp_path / "result", "GPU")
     # Two models, and a third actor for what they leave: as many machines as the study says may be asked for.
     assert (told["before"], told["most"], told["after"]) == (0, 3, 0)
     assert score_bytes(pr.load(tmp_path / "result")) == tiny_undisturbed
@@ -158,23 +156,7 @@ def test_tiles_ask_for_as_many_cores_as_the_study_says(environment, samples, tmp
     assert committed(study, "features")
     assert not committed(study, "kernels")
     asking = changed(study, engine="ray", ask_cpus=3, wait_s=300)
-    ran = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            DRIVER,
-            json.dumps(asking.model_dump(mode="json")),
-            str(tmp_path / "result"),
-            "CPU",
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=350,
-    )
-    assert ran.returncode == 0, ran.stderr
-    told = json.loads(ran.stdout.strip().splitlines()[-1])
+    told = driven(environment, asking, tmp_path / "result", "CPU")
     assert (told["before"], told["most"], told["after"]) == (0, 3, 0)
     here = pr.align(changed(study, store=str(tmp_path / "here")), quiet=True)
     assert score_bytes(pr.load(tmp_path / "result")) == score_bytes(here)

@@ -268,13 +268,18 @@ class TestBadSamples:
         assert "s401" in first if on_bad_sample == "refuse" else first == (3, 70, 401)
 
 
+def write_pictures(folder: Path, count: int) -> Path:
+    """Write a folder of images that a table beside them describes."""
+    folder.mkdir()
+    for number in range(count):
+        Image.new("RGB", (8, 8), (20 * number, 40, 90)).save(folder / f"{number}.png")
+    described = [{"file_name": f"{number}.png", "caption": f"picture {number}"} for number in range(count)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, described)))
+    return folder
+
+
 def test_a_file_that_cannot_be_read_once_is_no_bad_sample_for_ever(tmp_path):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    for number in range(3):
-        Image.new("RGB", (8, 8), (20 * number, 40, 90)).save(pictures / f"{number}.png")
-    described = [{"file_name": f"{number}.png", "caption": f"picture {number}"} for number in range(3)]
-    (pictures / "metadata.jsonl").write_text("\n".join(map(json.dumps, described)))
+    pictures = write_pictures(tmp_path / "pictures", 3)
     store = Store.open(str(tmp_path / "store"))
     views = ["image"]
 
@@ -328,12 +333,7 @@ def test_the_callers_number_of_threads_comes_back(small_study):
 
 def test_a_process_reads_no_samples_but_those_of_its_shards(tmp_path):
     """A dataset may be larger than what any one process could read in an hour."""
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    for number in range(12):
-        Image.new("RGB", (8, 8), (20 * number, 40, 90)).save(pictures / f"{number}.png")
-    described = [{"file_name": f"{number}.png", "caption": f"picture {number}"} for number in range(12)]
-    (pictures / "metadata.jsonl").write_text("\n".join(map(json.dumps, described)))
+    pictures = write_pictures(tmp_path / "pictures", 12)
     study = pr.Study.from_dict(
         {
             "shard_rows": 4,
