@@ -95,8 +95,8 @@ class Fleet:
 
         :param pending: shards that nobody has taken, by model.
         :param leaving: an actor whose place is free.
-        :param cores_of: the cores that Ray is told of a model that runs on cores.
         :param late: models of which an actor has had a shard for far longer than the others took.
+        :param cores_of: the cores that Ray is told of a model that runs on cores.
         :raises StudyError: for a model that asks for more GPUs than any node has, where none is to come.
         """
         others = [replica for replica in self.replicas if replica is not leaving]
