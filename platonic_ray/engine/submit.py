@@ -87,13 +87,19 @@ def submit_study(
         f"Its log: `ray job logs --follow {at}`. To stop it: `ray job stop {at}`. Its result, when it has ended: "
         f"`platonic-ray fetch {uri} --job {job}`."
     )
-    with tempfile.TemporaryDirectory() as folder:
-        pack(study, Path(folder))
-        _send(client, job, f"{python} jobs/align.py study.toml --out result", folder, study.name)
-    say(f"Submitted as {job}. Ctrl-C stops following it, not the job: `ray job stop {at}` does.")
+    sent = False
     try:
+        with tempfile.TemporaryDirectory() as folder:
+            pack(study, Path(folder))
+            _send(client, job, f"{python} jobs/align.py study.toml --out result", folder, study.name)
+            sent = True
+        say(f"Submitted as {job}. Ctrl-C stops following it, not the job: `ray job stop {at}` does.")
         info = _followed(client, job, say)
     except KeyboardInterrupt:
+        if not sent:
+            raise KeyboardInterrupt(
+                f"Interrupted while the study was sent: `ray job list` says whether {job} is there."
+            ) from None
         raise KeyboardInterrupt(f"No longer following {job}, which goes on. {ways}") from None
     except _AwayError as error:
         raise RunError(f"{error} The job {job} may go on without it. {ways}") from None
@@ -120,10 +126,6 @@ def _send(client: JobSubmissionClient, job: str, entrypoint: str, folder: str, n
                 entrypoint=entrypoint, submission_id=job, runtime_env=environment, metadata={"study": name}
             )
             return
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"Interrupted while the study was sent: `ray job list` says whether {job} is there."
-            ) from None
         except Exception as error:
             if "No available agent" not in str(error) or time.monotonic() > until:
                 raise RunError(f"The cluster did not take the job: {_first_line(error)}") from None

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from processes import end
 from support import changed, committed, events_of, make_tiny_study, score_bytes
 
 import platonic_ray as pr
@@ -81,8 +81,7 @@ def environment(tmp_path, request):
             time.sleep(0.5)
         yield {**environment, "RAY_ADDRESS": f"{host}:{port}"}
     finally:
-        head.send_signal(signal.SIGTERM)
-        head.wait(60)
+        end(head)
         log.close()
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from cut_connections import CutConnections
 from ray.job_submission import JobSubmissionClient
+from processes import end
 from support import changed, make_owned_study, score_bytes
 
 import platonic_ray as pr
@@ -116,8 +117,7 @@ def head(tmp_path_factory, object_store):
         assert time.monotonic() < until, log.read()
         time.sleep(0.5)
     yield address, environment
-    process.terminate()
-    process.wait(30)
+    end(process)
     log.close()
     shutil.rmtree(folder, ignore_errors=True)
 

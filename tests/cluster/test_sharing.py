@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+from processes import end
 from support import changed
 
 import platonic_ray as pr
@@ -43,8 +44,7 @@ def private(tmp_path_factory):
         time.sleep(0.2)
     yield folder
     ray.shutdown()
-    node.terminate()
-    node.wait(30)
+    end(node)
     node.stdout.close()
     cluster.shutdown()
 
