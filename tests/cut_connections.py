@@ -51,10 +51,7 @@ class CutConnections:
         if what != "silent":
             threading.Thread(target=_copy, args=(near, far), daemon=True).start()
         if what is not None:
-            while b"\r\n\r\n" not in (head := far.recv(65536)):
-                near.sendall(head)
-            near.sendall(head)
-            near.sendall(far.recv(65536))
+            near.sendall(_first_piece(far))
             if what == "closed":
                 near.sendall(_CLOSING_FRAME)
             self.done.append(what)
@@ -68,6 +65,23 @@ class CutConnections:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)  # closing alone says nothing while another thread reads
             end.close()
+
+
+def _first_piece(far: socket.socket) -> bytes:
+    """Read the head of an answer and one whole WebSocket frame (RFC 6455, section 5.2), which may come in parts."""
+    read = b""
+    while True:
+        head, ended, rest = read.partition(b"\r\n\r\n")
+        if ended and len(rest) >= 2:
+            size, after = rest[1] & 127, 2
+            if size > 125:
+                after = 4 if size == 126 else 10
+                size = int.from_bytes(rest[2:after], "big")
+            if len(rest) >= after + size:
+                return head + ended + rest[: after + size]
+        if not (more := far.recv(65536)):
+            return read
+        read += more
 
 
 def _copy(source: socket.socket, sink: socket.socket) -> None:

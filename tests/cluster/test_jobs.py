@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cut_connections import CutConnections
-from ray.job_submission import JobSubmissionClient
 from processes import end
+from ray.job_submission import JobSubmissionClient
 from support import changed, make_owned_study, score_bytes
 
 import platonic_ray as pr

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 from processes import end
+from ray.cluster_utils import Cluster
 from support import changed
 
 import platonic_ray as pr
