@@ -35,7 +35,7 @@ def fetch(uri: str) -> Path:
         filesystem, path = fs.FileSystem.from_uri(uri)
     except (pa.ArrowException, OSError) as error:
         raise StudyError(
-            f"dataset.source: {uri} cannot be opened: {_first_line(error)}. Give a path, or a URI that "
+            f"{uri} cannot be opened: {_first_line(error)}. Give a path, or a URI that "
             "pyarrow knows (s3://, gs://, file://)."
         ) from None
     if isinstance(filesystem, fs.LocalFileSystem):
@@ -43,7 +43,7 @@ def fetch(uri: str) -> Path:
     try:
         info = filesystem.get_file_info(path)
         if info.type == fs.FileType.NotFound:
-            raise DataError(f"There is no dataset at {uri}.")
+            raise DataError(f"There is nothing at {uri}.")
         whole = info.type == fs.FileType.File
         files = [info] if whole else filesystem.get_file_info(fs.FileSelector(path, recursive=True))
         files = [file for file in files if file.type == fs.FileType.File]
@@ -59,7 +59,7 @@ def fetch(uri: str) -> Path:
                     with filesystem.open_input_stream(file.path) as source, local.open("wb") as copy:
                         shutil.copyfileobj(source, copy, 1 << 20)
     except OSError as error:
-        raise DataError(f"The dataset {uri} cannot be fetched: {_first_line(error)}.") from None
+        raise DataError(f"{uri} cannot be fetched: {_first_line(error)}.") from None
     return target / info.base_name if whole else target
 
 

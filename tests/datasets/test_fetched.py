@@ -77,7 +77,7 @@ def test_a_fetch_that_fails_leaves_nothing_and_says_what_was_asked_for(
     object_store: ObjectStore, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = object_store.new_uri() + "/captions.parquet"
-    with pytest.raises(DataError, match=f"There is no dataset at {uri}"):
+    with pytest.raises(DataError, match=f"There is nothing at {uri}"):
         opened(uri)
     pq.write_table(TABLE, tmp_path / "captions.parquet")
     upload(object_store, tmp_path / "captions.parquet", uri)
