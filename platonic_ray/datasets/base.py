@@ -18,13 +18,13 @@ import pyarrow as pa
 from platonic_ray.ahead import ahead, cores
 from platonic_ray.datasets.columns import Kind, is_list
 from platonic_ray.datasets.items import Problem, Shard, encoded, fault_of
+from platonic_ray.datasets.values import item_of
 from platonic_ray.digest import digest, digest_items
 from platonic_ray.errors import DataError, StudyError
 
 CHUNK_ROWS = 256
 _DECODED_ROWS = 8  # that a thread checks before it takes others
 _MOST_DECODERS = 16  # each holds a decoded file
-_FILES = {"image": "an image file", "audio": "an audio file", "video": "a video file"}
 
 
 class Dataset:
@@ -365,7 +365,7 @@ class Dataset:
             for row, value in enumerate(values, at):
                 if view == self._view_expanded and value:
                     value = value[self._items_at[row]]
-                yield row, *self._item(value, kind)
+                yield row, *item_of(value, kind, self._folder)
 
     def _expanded_of(self, rows: Sequence[int]) -> tuple[str, list[int]] | None:
         if self._view_expanded is None:
@@ -381,36 +381,6 @@ class Dataset:
 
     def _source_counts(self, view: str) -> list[int]:
         return [len(value) if value.is_valid else 0 for value in self._table.column(view)]
-
-    def _item(self, value: Any, kind: Kind) -> tuple[Any, str]:
-        """Return a column's value as an item, or a list of items, and ""; or None and why there is none."""
-        if not isinstance(value, list):
-            item, reason = (value, "") if kind == "text" else self._encoded_file(value, kind)
-            return item, reason or ("missing (null)" if item is None else "")
-        items = []
-        for number, one in enumerate(value, 1):
-            item, reason = self._item(one, kind)
-            if item is None:
-                return None, f"item {number} of {len(value)}: {reason}"
-            items.append(item)
-        return (items, "") if items else (None, "an empty list of items")
-
-    def _encoded_file(self, value: Any, kind: Kind) -> tuple[bytes | None, str]:
-        """Return the value of a column of files as encoded bytes, or None and why there are none."""
-        if isinstance(value, dict):
-            value = value["bytes"] if value["bytes"] is not None else value["path"]
-        if value is None or isinstance(value, bytes):
-            return value, ""
-        path = (self._folder or Path()) / Path(value).expanduser()
-        if not value.strip():
-            return None, f"empty path of {_FILES[kind]}"
-        try:
-            return path.read_bytes(), ""
-        except FileNotFoundError:
-            return None, f"{kind} file {path} does not exist"
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            return None, f"{kind} file {path} cannot be read ({why})"
 
 
 def _first_repeated(names: Sequence[str]) -> str | None:
