@@ -1,24 +1,42 @@
 """Fixtures of many tests: samples, a tiny model on disk, and a small study of both."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from object_store import FaultyProxy, ObjectStore
-from support import make_small_study, make_tiny_study, score_bytes, write_samples, write_tiny_bert
+from support import (
+    make_light_study,
+    make_small_study,
+    make_tiny_study,
+    score_bytes,
+    write_samples,
+    write_tiny_bert,
+)
 
 import platonic_ray as pr
+from platonic_ray.engine.follow import fetch_result
+from platonic_ray.store import Store
 from platonic_ray.study import Study
 
 # A machine that is busy with other work makes no test fail.
-settings.register_profile("patient", deadline=None)
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-# Clusters of the tests keep idle workers, as a run's own Ray does: to start one takes seconds of CPU.
-os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+# Clusters of the tests keep idle workers, as a run's own Ray does: to start one takes seconds of CPU. What Ray gives
+# its own processes to begin in is meant for machines that do nothing else.
+for name, value in {
+    "idle_worker_killing_time_threshold_ms": "60000",
+    "agent_register_timeout_ms": "180000",
+    "worker_register_timeout_seconds": "180",
+    "raylet_start_wait_time_s": "180",
+    "gcs_server_port_wait_time_s": "180",
+}.items():
+    os.environ.setdefault(f"RAY_{name}", value)
 
 
 # Folders whose tests share clusters: each folder is for one worker, of the two that there are.
@@ -58,6 +76,19 @@ def small_study(samples, tiny_bert, tmp_path) -> Study:
 
 
 @pytest.fixture
+def finished_study(finished_store, small_study) -> Study:
+    """The small study, in a store of its own that has all of it: for tests of what comes after that."""
+    shutil.copytree(finished_store, str(small_study.run.store))
+    return small_study
+
+
+@pytest.fixture
+def light_study(samples, tmp_path) -> Study:
+    """The light study, to be run in this process into a store of its own."""
+    return make_light_study(samples, engine="local", store=str(tmp_path / "store"))
+
+
+@pytest.fixture
 def tiny_study(samples, tmp_path) -> Study:
     """A study of a second, to be run in this process into a store of its own."""
     return make_tiny_study(samples, engine="local", store=str(tmp_path / "store"))
@@ -71,12 +102,24 @@ def tiny_undisturbed(samples, tmp_path_factory) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(samples, tiny_bert, tmp_path_factory) -> bytes:
-    """The bytes of the small study's scores, from a run in this process that nothing disturbs."""
+def light_undisturbed(samples, tmp_path_factory) -> bytes:
+    """The bytes of the light study's scores, from a run in this process that nothing disturbs."""
     store = str(tmp_path_factory.mktemp("undisturbed") / "store")
-    return score_bytes(
-        pr.align(make_small_study(samples, tiny_bert, engine="local", store=store), quiet=True)
-    )
+    return score_bytes(pr.align(make_light_study(samples, engine="local", store=store), quiet=True))
+
+
+@pytest.fixture(scope="session")
+def finished_store(samples, tiny_bert, tmp_path_factory) -> str:
+    """The store of a run of the small study in this process, which nothing disturbs; nobody writes to it."""
+    store = str(tmp_path_factory.mktemp("undisturbed") / "store")
+    pr.align(make_small_study(samples, tiny_bert, engine="local", store=store), quiet=True)
+    return store
+
+
+@pytest.fixture(scope="session")
+def undisturbed(finished_store) -> bytes:
+    """The bytes of the scores of that run."""
+    return score_bytes(fetch_result(Store(finished_store)))
 
 
 @pytest.fixture(scope="session")

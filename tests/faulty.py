@@ -2,7 +2,8 @@
 
 A text is an order and a path: "kill P" and "stall P" end or stall the process that meets them first (who it
 was is noted at P), "kill always" every process, "wait P" waits until P is there, "few N" says that memory
-serves N items at a time, and "hoard N" takes more and more of it for more items. Any other text is a text.
+serves N items at a time, "hoard N" takes more and more of it for more items, and "spoil P" is a text whose
+features are NaN until P is there. Any other text is a text.
 """
 
 from __future__ import annotations
@@ -44,10 +45,15 @@ def obey(order: str, items: int = 1) -> None:
             time.sleep(0.5)
 
 
+_SPOILED = 256
+
+
 class Net(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.table = torch.nn.Embedding(256, 6)
+        self.table = torch.nn.Embedding(_SPOILED + 1, 6)
+        with torch.no_grad():
+            self.table.weight[_SPOILED] = torch.nan
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return self.table(ids)
@@ -56,7 +62,14 @@ class Net(torch.nn.Module):
 def batch(items: list[str]) -> torch.Tensor:
     for item in items:
         obey(item, len(items))
-    return torch.tensor([[ord(letter) % 256 for letter in item[-8:].ljust(8)] for item in items])
+    return torch.tensor([_letters(item) for item in items])
+
+
+def _letters(item: str) -> list[int]:
+    verb, _, path = item.partition(" ")
+    if verb == "spoil" and not Path(path).exists():
+        return [_SPOILED] * 8
+    return [ord(letter) % 256 for letter in item[-8:].ljust(8)]
 
 
 def build():

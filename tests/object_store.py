@@ -14,6 +14,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
+from processes import free_ports, wait_until
 from pyarrow import fs
 
 CREDENTIALS = {
@@ -29,23 +30,14 @@ class ObjectStore:
     bucket = "platonic-tests"
 
     def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": "1000"},
         )
-        until = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                break
-            except OSError:
-                assert time.monotonic() < until, "moto did not start"
-                time.sleep(0.05)
+        wait_until(self._answers, lambda: "moto did not start")
         self.files = fs.S3FileSystem(
             endpoint_override=f"127.0.0.1:{self.port}",
             scheme="http",
@@ -54,6 +46,14 @@ class ObjectStore:
             allow_bucket_creation=True,
         )
         self.files.create_dir(self.bucket)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, "moto ended"
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except OSError:
+            return False
+        return True
 
     @property
     def environment(self) -> dict[str, str]:

@@ -193,6 +193,17 @@ def make_small_study(samples: Path, tiny_bert: Path, **run: object) -> Study:
     )
 
 
+def make_light_study(samples: Path, **run: object) -> Study:
+    """The small study with plain networks in place of BERT, whose library takes a process seconds to import.
+
+    For runs that start many processes. (The networks are those of `faulty`, which no sample here tells anything.)
+    """
+    own = {"kind": "module", "weights": "faulty:build", "layers": ["table"]}
+    small = make_small_study(samples, samples, **run)
+    models = [{**own, "name": f"net-{view}", "view": view} for view in ("en", "de")]
+    return small.replace(models=[*models, *(model.model_dump() for model in small.models[2:])])
+
+
 def make_tiny_study(samples: Path, **run: object) -> Study:
     """200 samples in 4 shards and one block; two floors: TF-IDF and pixels. A second or two of work."""
     return Study.from_dict(

@@ -1,4 +1,4 @@
-"""Killed and run again: the scores are byte for byte those of an undisturbed run."""
+"""Killed and run again: the scores are byte for byte those of an light_undisturbed run."""
 
 import contextlib
 import json
@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE_S, wait_until, with_tests
 from support import changed, committed, events_of, score_bytes
 
 import platonic_ray as pr
@@ -31,20 +32,11 @@ def start_driver(study):
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, json.dumps(study.model_dump(mode="json"))],
         start_new_session=True,
+        env=with_tests(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def wait_for(condition, seconds=300):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not happen in time")
 
 
 def descendants(pid, name):
@@ -90,10 +82,12 @@ def assert_nothing_whole_was_made_again(study, done):
 
 
 @pytest.mark.parametrize("shards", [3, *(pytest.param(late, marks=pytest.mark.slow) for late in (17, 31))])
-def test_a_killed_driver_goes_on_from_the_last_committed_shard(small_study, tmp_path, shards, undisturbed):
-    study = changed(small_study, engine="ray", store=str(tmp_path / "killed"))
+def test_a_killed_driver_goes_on_from_the_last_committed_shard(
+    light_study, tmp_path, shards, light_undisturbed
+):
+    study = changed(light_study, engine="ray", store=str(tmp_path / "killed"))
     driver = start_driver(study)
-    wait_for(lambda: shards_done(study) >= shards)
+    wait_until(lambda: shards_done(study) >= shards)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     driver.stderr.close()
@@ -101,14 +95,14 @@ def test_a_killed_driver_goes_on_from_the_last_committed_shard(small_study, tmp_
     assert shards <= len(done)
     engine = "ray" if shards == 31 else "local"
     result = pr.align(changed(study, engine=engine), quiet=True)
-    assert score_bytes(result) == undisturbed
+    assert score_bytes(result) == light_undisturbed
     assert_nothing_whole_was_made_again(study, done)
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_never_change_a_byte(small_study, tmp_path, undisturbed):
+def test_kills_at_random_moments_never_change_a_byte(light_study, tmp_path, light_undisturbed):
     """Workers and drivers in turn, each after some progress, so that every life has something to lose."""
-    study = changed(small_study, engine="ray", store=str(tmp_path / "killed"))
+    study = changed(light_study, engine="ray", store=str(tmp_path / "killed"))
     rng = random.Random(7)
 
     def progress():
@@ -130,39 +124,39 @@ def test_kills_at_random_moments_never_change_a_byte(small_study, tmp_path, undi
         driver = start_driver(study)
         for victim in ("worker", "driver"):
             before = progress()
-            wait_for(lambda b=before, d=driver: progress() > b or d.poll() is not None)
+            wait_until(lambda b=before, d=driver: progress() > b or d.poll() is not None)
             time.sleep(rng.random())
             if driver.poll() is None:
-                wait_for(lambda d=driver, v=victim: strike(d, v))
+                wait_until(lambda d=driver, v=victim: strike(d, v))
                 kills += 1
         driver.wait()
         # It was killed, or the run was over before its turn came.
         assert driver.returncode in (-signal.SIGKILL, 0), driver.stderr.read()
         driver.stderr.close()
     assert kills >= 2
-    assert score_bytes(pr.align(changed(study, engine="local"), quiet=True)) == undisturbed
+    assert score_bytes(pr.align(changed(study, engine="local"), quiet=True)) == light_undisturbed
 
 
 @pytest.mark.slow
-def test_a_run_whose_ray_is_lost_whole_goes_on(small_study, tmp_path, undisturbed):
-    study = changed(small_study, engine="ray", store=str(tmp_path / "lost"))
+def test_a_run_whose_ray_is_lost_whole_goes_on(light_study, tmp_path, light_undisturbed):
+    study = changed(light_study, engine="ray", store=str(tmp_path / "lost"))
     driver = start_driver(study)
-    wait_for(lambda: shards_done(study) >= 2)
+    wait_until(lambda: shards_done(study) >= 2)
     (raylet,) = [
         pid for pid in descendants(driver.pid, "") if "raylet/raylet" in command_of(pid).split("\0")[0]
     ]
     os.kill(raylet, signal.SIGKILL)
-    driver.communicate(timeout=120)
+    driver.communicate(timeout=PATIENCE_S)
     assert driver.returncode != 0  # Ray ends a driver whose node has died
     done = committed(study, "features")
     assert len(done) >= 2
-    assert score_bytes(pr.align(changed(study, engine="local"), quiet=True)) == undisturbed
+    assert score_bytes(pr.align(changed(study, engine="local"), quiet=True)) == light_undisturbed
     assert_nothing_whole_was_made_again(study, done)
 
 
 @pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
-def test_an_interrupted_run_ends_cleanly_and_goes_on(small_study, tmp_path, how, undisturbed):
-    study = changed(small_study, engine="ray", store=str(tmp_path / "stopped"))
+def test_an_interrupted_run_ends_cleanly_and_goes_on(light_study, tmp_path, how, light_undisturbed):
+    study = changed(light_study, engine="ray", store=str(tmp_path / "stopped"))
     file = tmp_path / "study.json"
     file.write_text(json.dumps(study.model_dump(mode="json")))
     script = (
@@ -176,14 +170,15 @@ def test_an_interrupted_run_ends_cleanly_and_goes_on(small_study, tmp_path, how,
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env=with_tests(),
     )
-    wait_for(lambda: shards_done(study) >= 2)
+    wait_until(lambda: shards_done(study) >= 2)
     os.kill(driver.pid, how)
-    _, said = driver.communicate(timeout=60)
+    _, said = driver.communicate(timeout=PATIENCE_S)
     assert driver.returncode == 130, said
     assert "goes on from there" in said
     assert "Traceback" not in said
     done = committed(study, "features")
     assert len(done) >= 2
-    assert score_bytes(pr.align(changed(study, engine="local"), quiet=True)) == undisturbed
+    assert score_bytes(pr.align(changed(study, engine="local"), quiet=True)) == light_undisturbed
     assert_nothing_whole_was_made_again(study, done)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from processes import end
+from processes import PATIENCE_S, end, free_ports
 from support import changed, committed, events_of, make_tiny_study, score_bytes
 
 import platonic_ray as pr
@@ -25,9 +24,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 def environment(tmp_path, request):
     """A head without cores, whose autoscaler starts raylets as they are asked for: of an imagined GPU, by default."""
     offers = getattr(request, "param", {"CPU": 2, "GPU": 1})
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     host = ray.util.get_node_ip_address()
     node = {"resources": {"CPU": 0, "GPU": 0, "object_store_memory": 100 * 2**20}, "node_config": {}}
     worker = {
@@ -74,7 +71,7 @@ def environment(tmp_path, request):
         stderr=log,
     )
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + PATIENCE_S
         while "Ray runtime started" not in (said := (tmp_path / "head.log").read_text()):
             assert head.poll() is None, said
             assert time.monotonic() < until, said

@@ -46,11 +46,13 @@ def small(study, store, gpus, **run):
 
 
 def test_each_model_sees_one_gpu_alone_and_small_ones_share_it_by_fractions(two_gpus, small_study, tmp_path):
-    study = small(small_study, tmp_path / "ray", 0.5, engine="ray")
+    floors = [model.model_dump() for model in small_study.models[2:]]
+    floors.append({**floors[0], "name": "tfidf-de", "view": "de"})
+    study = small(small_study.replace(models=floors), tmp_path / "ray", 0.5, engine="ray")
     pr.align(study, quiet=True)
     first = {event["model"]: event["gpus"] for event in loads(study)}
-    assert Counter(first.values()) == {"0": 2, "1": 2}
-    assert len({event["pid"] for event in loads(study)}) == 4
+    assert sorted(Counter(first.values()).items()) in ([("0", 1), ("1", 2)], [("0", 2), ("1", 1)])
+    assert len({event["pid"] for event in loads(study)}) == 3
 
 
 def test_the_longest_model_comes_first_and_one_process_takes_them_all(two_gpus, small_study, tmp_path):

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cut_connections import CutConnections
-from processes import end
+from processes import PATIENCE_S, end, free_ports, wait_until
 from ray.job_submission import JobSubmissionClient
 from support import changed, make_owned_study, score_bytes
 
@@ -84,18 +83,14 @@ def test_the_job_script_fails_with_the_statuses_of_the_command_line(tiny_study, 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory, object_store):
     """A Ray head with its dashboard, on free ports, that asks for a token: its Jobs API and an environment."""
-    ports = []
-    for _ in range(3):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
+    ports = free_ports(3)
     # A job joins the cluster that was started last in its head's folder: another head's must not be it.
     folder = tempfile.mkdtemp(prefix="ray-")  # short, for the names of sockets
     token = f"planted-{uuid.uuid4().hex}"
     # A busy machine may need longer to end a job than the three seconds that Ray gives it.
     environment = {
         **os.environ,
-        **{"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_JOB_STOP_WAIT_TIME_S": "60"},
+        **{"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_JOB_STOP_WAIT_TIME_S": "180"},
     }
     log = (tmp_path_factory.mktemp("head") / "log").open("w+")
     process = subprocess.Popen(
@@ -111,11 +106,17 @@ def head(tmp_path_factory, object_store):
         env=environment,
     )
     address = f"http://127.0.0.1:{ports[1]}"
-    until = time.monotonic() + 90
-    while ray_job(address, environment, "list").returncode:
+
+    def answers():
         log.seek(0)
-        assert time.monotonic() < until, log.read()
-        time.sleep(0.5)
+        assert process.poll() is None, log.read()
+        try:
+            client_of((address, environment)).list_jobs()
+        except (ConnectionError, RuntimeError):
+            return False
+        return True
+
+    wait_until(answers, log.read, every_s=0.2)
     yield address, environment
     end(process)
     log.close()
@@ -250,7 +251,7 @@ def test_ctrl_c_ends_the_following_and_says_how_the_job_is_followed_and_stopped(
         found for line in process.stderr if (found := re.findall(r"^Submitted as (\S+)\. Ctrl-C", line))
     )
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, said
     assert f"No longer following {job}, which goes on" in said
     assert f"ray job stop --address {address} {job}" in said
@@ -299,12 +300,11 @@ def test_ray_job_stop_ends_a_job_with_what_it_finished_kept(head, object_store, 
             cut.address, headers={"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"}
         )
         following = beside.submit(submit._followed, through, job, said.append)
-        until = time.monotonic() + 120
-        while not (stalls.exists() and store.keys("features")):
-            assert time.monotonic() < until, client.get_job_logs(job)
-            time.sleep(0.1)
+        wait_until(
+            lambda: stalls.exists() and store.keys("features"), lambda: client.get_job_logs(job), every_s=0.1
+        )
         ran = ray_job(address, environment, "stop", job)
-        assert following.result(timeout=120).status == "STOPPED"
+        assert following.result(timeout=PATIENCE_S).status == "STOPPED"
         assert cut.done == ["silent"]
     assert said == client.get_job_logs(job).splitlines()
     assert ran.returncode == 0, ran.stderr
@@ -357,18 +357,15 @@ def test_a_job_that_is_told_to_end_does_so_soon_and_says_how_to_go_on(tmp_path, 
         stderr=subprocess.PIPE,
         text=True,
     )
-    until = time.monotonic() + 120
-    while not (stalls.exists() and store.keys("features")):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    wait_until(lambda: stalls.exists() and store.keys("features"))
     sent = time.time()
     process.send_signal(signal.SIGTERM)
-    said, errors = process.communicate(timeout=60)
+    said, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, errors
     assert said.strip().endswith("stopped: submit the same job again to go on")
     assert "Traceback" not in errors
     last = store.events(store.runs()[-1])[-1]
     assert (last["event"], last["error"]) == ("stopped", "KeyboardInterrupt")
     print(f"{job}: the log says so {last['time'] - sent:.2f} s after SIGTERM")
-    # Meant to be within two seconds; four times that is left to a machine that is busy with other work.
-    assert last["time"] - sent < 8
+    # Meant to be within two seconds, on a machine that does nothing else. A spot machine is given half a minute.
+    assert last["time"] - sent < 30

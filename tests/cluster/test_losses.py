@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from support import changed, committed, dense_features, events_of, score_bytes
 
 import platonic_ray as pr
-from platonic_ray.engine import watching
+from platonic_ray.engine import attempts, watching
 from platonic_ray.errors import DataError, RunError
 
 pytestmark = pytest.mark.cluster
@@ -84,16 +84,30 @@ def test_a_model_and_a_task_that_are_killed_once_are_replaced(cluster, tmp_path)
 
 
 def test_a_sample_that_kills_every_process_is_named_and_the_rest_is_finished(cluster, tmp_path):
-    study = study_of(tmp_path / "s", [("text0", 37, "kill always")], models=2)
+    study = study_of(tmp_path / "s", [("text0", 37, "kill always")])
     with pytest.raises(
         DataError, match=r"Sample 'row37' ends the process of model 'text0' every time \(3 tries"
     ):
         pr.align(study, quiet=True)
     assert len(lost(study)) == 3
     assert len(shards_of(study, "text0")) == 3
-    assert len(committed(study, "features")) == 11
-    assert len(committed(study, "neighbors")) == 2  # of the two models that have all their shards
+    assert len(committed(study, "features")) == 7
+    assert len(committed(study, "neighbors")) == 1  # of the model that has all its shards
     assert events_of(study)[-1]["event"] == "stopped"
+
+
+def test_an_error_of_the_data_reaches_the_caller_and_keeps_what_was_finished(cluster, tmp_path):
+    marker = str(tmp_path / "mended")
+    study = study_of(tmp_path / "s", [("text0", 70, f"spoil {marker}")])
+    with pytest.raises(DataError, match=r"Model 'text0', layer 'table': .*'row70'"):
+        pr.align(study, quiet=True)
+    assert events_of(study)[-1]["event"] == "stopped"
+    kept = committed(study, "features")
+    assert kept
+    expected = in_this_process(study, tmp_path, [marker])
+    assert score_bytes(pr.align(study, quiet=True)) == expected
+    assert kept <= committed(study, "features")
+    assert events_of(study)[0]["found"]["Embed"] >= len(kept)
 
 
 def test_a_metric_that_workers_cannot_import_ends_the_run_at_once(cluster, tmp_path, monkeypatch):
@@ -128,17 +142,16 @@ def test_what_never_fits_into_memory_is_given_up_after_three_tries(cluster, tmp_
     assert len(shards_of(study, "tfidf")) == 4
 
 
-def test_a_shard_and_a_task_that_stall_are_done_elsewhere(cluster, tmp_path):
+def test_a_shard_and_a_task_that_stall_are_done_elsewhere(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(attempts, "STRAGGLER_S", 3.0)
     markers = [str(tmp_path / name) for name in ("shard", "task")]
     # The first shard has told how long one takes when the second stalls; so have two of three scores.
     study = study_of(tmp_path / "s", [("text0", 31, f"stall {markers[0]}")], order=f"stall {markers[1]}")
-    start = time.monotonic()
-    result = pr.align(study, quiet=True)
-    assert time.monotonic() - start < 600  # either would have taken an hour
+    result = pr.align(study, quiet=True)  # either would have taken an hour
     assert all(Path(marker).exists() for marker in markers)
     assert not lost(study)
     late = {event["task"].partition("[")[0] for event in events_of(study) if event["event"] == "late"}
-    assert late == {"embed", "score"}
+    assert late >= {"embed", "score"}  # on a busy machine others may be, too
     assert score_bytes(result) == in_this_process(study, tmp_path, markers)
 
 

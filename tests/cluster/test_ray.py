@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import sys
-import time
 import urllib.request
 from collections import Counter
 from pathlib import Path
@@ -12,19 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+from processes import wait_until
 from support import (
     changed,
-    committed,
     events_of,
+    make_light_study,
     make_mixed_study,
-    make_small_study,
     score_bytes,
-    write_broken_bert,
 )
 
 import platonic_ray as pr
-from platonic_ray.engine import attempts, planning
 from platonic_ray.engine import cluster as cluster_module
+from platonic_ray.engine import planning
 from platonic_ray.engine.calibration import write_study
 from platonic_ray.engine.fleet import Fleet
 from platonic_ray.engine.scheduler import Scheduler
@@ -37,26 +35,34 @@ def on_ray(study, store):
     return changed(study, engine="ray", store=str(store))
 
 
+def floors_of(study, samples):
+    """The light study of its two floors, which load at once, and so many of its samples."""
+    return study.replace(
+        dataset={**study.dataset.model_dump(), "samples": samples},
+        models=[model.model_dump() for model in study.models[2:]],
+        metrics=[{"name": "mutual_knn", "k": 5}, {"name": "cka"}],
+        null={"permutations": 0},
+    )
+
+
 @pytest.fixture(scope="module")
-def ran(cluster, samples, tiny_bert, tmp_path_factory):
-    """The small study, run once on the cluster: the study, its result, its events."""
-    study = on_ray(make_small_study(samples, tiny_bert), tmp_path_factory.mktemp("ran") / "store")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attempts, "STRAGGLER_S", 3600.0)  # what is begun again reads the store
-        result = pr.align(study, quiet=True)
+def ran(cluster, samples, tmp_path_factory):
+    """The light study, run once on the cluster: the study, its result, its events."""
+    study = on_ray(make_light_study(samples), tmp_path_factory.mktemp("ran") / "store")
+    result = pr.align(study, quiet=True)
     return study, result, events_of(study)
 
 
-def test_a_run_on_ray_equals_the_run_in_this_process(ran, small_study, undisturbed):
+def test_a_run_on_ray_equals_the_run_in_this_process(ran, light_study, light_undisturbed):
     _, distributed, _ = ran
-    assert undisturbed == score_bytes(distributed)
+    assert light_undisturbed == score_bytes(distributed)
 
 
 @pytest.mark.slow
-def test_kernels_on_the_median_distance_are_those_of_the_run_in_this_process(cluster, small_study, tmp_path):
-    study = small_study.replace(
-        dataset={**small_study.dataset.model_dump(), "samples": 300},
-        models=[model.model_dump() for model in small_study.models[2:]],
+def test_kernels_on_the_median_distance_are_those_of_the_run_in_this_process(cluster, light_study, tmp_path):
+    study = light_study.replace(
+        dataset={**light_study.dataset.model_dump(), "samples": 300},
+        models=[model.model_dump() for model in light_study.models[2:]],
         metrics=[{"name": "cka", "kernel": "rbf"}, {"name": "distance_correlation"}, {"name": "rsa"}],
     )
     distributed = on_ray(study, tmp_path / "ray")
@@ -80,7 +86,7 @@ def test_products_of_ranges_of_rows_are_those_of_the_run_in_this_process(cluster
 
 
 def test_tasks_and_models_meant_for_a_larger_node_that_has_gone_are_sent_again(
-    cluster, small_study, tmp_path, monkeypatch
+    cluster, light_study, tmp_path, monkeypatch
 ):
     asked, of_models = Counter(), set()
     there = cluster_module.cores_for
@@ -94,12 +100,7 @@ def test_tasks_and_models_meant_for_a_larger_node_that_has_gone_are_sent_again(
 
     monkeypatch.setattr(cluster_module, "cores_for", more_than_any_node_has)
     monkeypatch.setattr(planning, "weight_bytes_of", lambda prepared: (7, 9))
-    study = small_study.replace(
-        dataset={**small_study.dataset.model_dump(), "samples": 60},
-        models=[model.model_dump() for model in small_study.models[2:]],
-        metrics=[{"name": "mutual_knn", "k": 5}],
-        null={"permutations": 0},
-    )
+    study = floors_of(light_study, 60)
     distributed = on_ray(study, tmp_path / "ray")
     assert score_bytes(pr.align(distributed, quiet=True)) == score_bytes(pr.align(study, quiet=True))
     assert all(asked[caller] > 2 for caller in ("_send", "_cores_of"))
@@ -107,11 +108,11 @@ def test_tasks_and_models_meant_for_a_larger_node_that_has_gone_are_sent_again(
 
 
 @pytest.mark.slow
-def test_layers_that_one_half_chose_are_those_of_the_run_in_this_process(cluster, small_study, tmp_path):
-    study = small_study.replace(
+def test_layers_that_one_half_chose_are_those_of_the_run_in_this_process(cluster, light_study, tmp_path):
+    study = light_study.replace(
         choose_layers="held-out",
-        dataset={**small_study.dataset.model_dump(), "samples": 120},
-        models=[model.model_dump() for model in small_study.models[2:]],
+        dataset={**light_study.dataset.model_dump(), "samples": 120},
+        models=[model.model_dump() for model in light_study.models[2:]],
         metrics=[{"name": "mutual_knn", "k": 5}, {"name": "cka"}],
         null={"permutations": 9},
     )
@@ -154,10 +155,7 @@ def test_a_run_says_what_it_did_and_where_its_time_went(ran):
 def test_objects_that_memory_has_no_room_for_are_counted_as_spilled(cluster):
     before, size = cluster_module.spilled_bytes(), 90 * 2**20
     held = [ray.put(np.zeros(size, np.uint8)) for _ in range(4)]  # the head's object store has 200 MiB
-    until = time.monotonic() + 60
-    while cluster_module.spilled_bytes() - before < size and time.monotonic() < until:
-        time.sleep(0.2)
-    assert cluster_module.spilled_bytes() - before >= size
+    wait_until(lambda: cluster_module.spilled_bytes() - before >= size, every_s=0.2)
     assert len(held) == 4
 
 
@@ -168,16 +166,15 @@ def test_what_a_run_counts_can_be_read_by_prometheus(cluster, ran):
         f"platonic_ray_{name}"
         for name in ("samples_total", "tiles_total", "bytes_total", "task_seconds_bucket")
     }
-    until = time.monotonic() + 60
-    missing = wanted
-    while missing and time.monotonic() < until:
+
+    def all_told():
         told = ""
         for port in ports:
             with contextlib.suppress(OSError):
-                told += urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=5).read().decode()
-        missing = {name for name in wanted if name not in told}
-        time.sleep(0.5)
-    assert not missing
+                told += urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=30).read().decode()
+        return told if all(name in told for name in wanted) else None
+
+    told = wait_until(all_told, every_s=0.5)
     assert "ray_platonic_ray_tiles_total{" in told
     assert 'kind="KernelTile"' in told
 
@@ -196,12 +193,7 @@ def test_no_process_that_held_a_model_is_left_behind(ran):
     _, _, events = ran
     loaded = [event["pid"] for event in events if event["event"] == "model_loaded"]
     assert loaded
-    for _ in range(100):
-        alive = [pid for pid in loaded if os.path.exists(f"/proc/{pid}")]
-        if not alive:
-            break
-        time.sleep(0.1)
-    assert not alive
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in loaded))
 
 
 def test_a_finished_study_starts_nothing(ran, capsys):
@@ -212,20 +204,20 @@ def test_a_finished_study_starts_nothing(ran, capsys):
 
 
 @pytest.mark.slow
-def test_what_one_engine_finished_the_other_goes_on_with(cluster, ran, small_study, tmp_path):
-    three = small_study.replace(models=[model.model_dump() for model in small_study.models[:3]])
+def test_what_one_engine_finished_the_other_goes_on_with(cluster, ran, light_study, tmp_path):
+    three = light_study.replace(models=[model.model_dump() for model in light_study.models[:3]])
     store = tmp_path / "shared"
     pr.align(changed(three, store=str(store)), quiet=True)
-    study = on_ray(small_study, store)
+    study = on_ray(light_study, store)
     assert score_bytes(pr.align(study, quiet=True)) == score_bytes(ran[1])
     assert {e["task"] for e in events_of(study) if e["event"] == "shard"} == {
         f"embed[pixels, {shard}]" for shard in range(10)
     }
 
 
-def test_a_damaged_shard_is_found_by_all_its_readers_and_made_once(cluster, ran, tmp_path):
-    study = on_ray(ran[0], tmp_path / "damaged")
-    shutil.copytree(ran[0].run.store, study.run.store)
+def test_a_damaged_shard_is_found_by_all_its_readers_and_made_once(cluster, light_study):
+    study = floors_of(light_study, 600)  # three blocks: several tiles read each shard
+    whole = pr.align(study, quiet=True)
     store = Path(study.run.store)
     for folder in ("results", "scores", "neighbors", "kernels"):
         shutil.rmtree(store / folder)
@@ -233,7 +225,7 @@ def test_a_damaged_shard_is_found_by_all_its_readers_and_made_once(cluster, ran,
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 4
     shard.write_bytes(data)
-    assert score_bytes(pr.align(study, quiet=True)) == score_bytes(ran[1])
+    assert score_bytes(pr.align(on_ray(study, study.run.store), quiet=True)) == score_bytes(whole)
     assert sum(event["event"] == "shard" for event in events_of(study)) == 1
 
 
@@ -279,28 +271,10 @@ def test_asking_for_machines_that_never_come_harms_nothing(cluster, ran, tmp_pat
     assert set(states) == {"DEAD"}
 
 
-def test_row_sums_and_a_users_own_metric_are_those_of_this_process(ran, small_study):
+def test_row_sums_and_a_users_own_metric_are_those_of_this_process(cluster, light_study, tmp_path):
     metrics = [{"name": "cknna_paper", "k": 6}, {"name": "own_metrics:UNSHARED", "k": 6}]
-    distributed, local = (
-        pr.align(study.replace(metrics=metrics, null={"permutations": 0}), quiet=True)
-        for study in (ran[0], small_study)
-    )
+    study = floors_of(light_study, 300).replace(metrics=metrics)  # of two blocks
+    distributed = pr.align(on_ray(study, tmp_path / "ray"), quiet=True)
+    local = pr.align(study, quiet=True)
     assert distributed.metrics == ("cknna_paper", "unshared")
     assert score_bytes(distributed) == score_bytes(local)
-
-
-def test_an_error_of_the_data_reaches_the_caller_and_keeps_what_was_finished(
-    cluster, ran, small_study, tmp_path
-):
-    models = [model.model_dump() for model in small_study.models]
-    models[1]["weights"] = str(write_broken_bert(tmp_path / "broken"))
-    models[1]["view"] = "en"
-    study = on_ray(small_study.replace(models=models), tmp_path / "ray")
-    with pytest.raises(pr.PlatonicRayError, match=r"Model 'bert-de', layer"):
-        pr.align(study, quiet=True)
-    assert events_of(study)[-1]["event"] == "stopped"
-    kept = committed(study, "features")
-    models[1] = small_study.models[1].model_dump()
-    mended = on_ray(small_study.replace(models=models), tmp_path / "ray")
-    assert score_bytes(pr.align(mended, quiet=True)) == score_bytes(ran[1])
-    assert kept <= committed(study, "features")

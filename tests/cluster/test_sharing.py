@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from processes import end
-from ray.cluster_utils import Cluster
+from processes import PATIENCE_S, end, start_cluster
 from support import changed
 
 import platonic_ray as pr
@@ -23,10 +22,7 @@ pytestmark = pytest.mark.cluster
 def private(tmp_path_factory):
     """A folder that the driver has; the one other node of the cluster has an empty one in its place."""
     folder = tmp_path_factory.mktemp("private")
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 * 2**20},
-    )
+    cluster = start_cluster()
     start = "mount -t tmpfs tmpfs $PRIVATE && exec $PYTHON -m ray.scripts.scripts start --address=$ADDRESS --block"
     node = subprocess.Popen(
         ["unshare", "--mount", "--map-root-user", "sh", "-c", f"{start} --num-cpus=1 --disable-usage-stats"],
@@ -36,7 +32,7 @@ def private(tmp_path_factory):
         text=True,
     )
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    until = time.monotonic() + 90
+    until = time.monotonic() + PATIENCE_S
     while ray.cluster_resources().get("CPU", 0) < 1:
         if node.poll() is not None and "unshare" in (said := node.stdout.read()):
             pytest.skip(f"no mount namespace here: {said[:80]}")
@@ -66,6 +62,7 @@ def test_samples_that_another_node_does_not_see_are_refused(private, tiny_study,
         pr.align(study, quiet=True)
 
 
+@pytest.mark.slow  # as every other run of several nodes is
 def test_a_store_that_every_node_sees_is_taken(private, tiny_study, tmp_path):
     study = changed(tiny_study, engine="ray", store=str(tmp_path / "store"))
     pr.align(study, quiet=True)

@@ -22,9 +22,11 @@ from platonic_ray.store import Store
 pytestmark = pytest.mark.cluster
 
 DRIVER = """
-import json, sys
+import json, signal, sys
 import platonic_ray as pr
+handler = signal.getsignal(signal.SIGTERM)
 pr.align(pr.Study.from_dict(json.loads(sys.argv[1])), quiet=True).save(sys.argv[2])
+assert signal.getsignal(signal.SIGTERM) is handler  # Ray has its own, and a run has
 """
 
 

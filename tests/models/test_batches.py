@@ -63,7 +63,7 @@ def test_items_are_made_ready_in_order_by_another_thread_and_one_ahead() -> None
 
     ready = ready_ahead(prepare, range(5))
     assert next(ready) == 0
-    assert second.wait(5), "the second is made while the caller has the first"
+    assert second.wait(120), "the second is made while the caller has the first"
     assert made == [0, 1]  # and no third, which nobody has room for
     assert list(ready) == [-1, -2, -3, -4]
     assert threading.get_ident() not in threads

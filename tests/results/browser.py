@@ -41,7 +41,7 @@ def open_page(driver: Any, page: Path) -> None:
 
     driver.get(page.resolve().as_uri())
     ready = "return document.documentElement.dataset.ready === 'true'"
-    WebDriverWait(driver, 20, poll_frequency=0.05).until(lambda found: found.execute_script(ready))
+    WebDriverWait(driver, 120, poll_frequency=0.05).until(lambda found: found.execute_script(ready))
 
 
 def complaints(driver: Any) -> list[str]:

@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 from browser import CHROMIUM, DRIVER, complaints, open_browser, open_page
 from PIL import Image
+from processes import wait_until
 
 from platonic_ray.cli import main
 from platonic_ray.errors import StudyError
@@ -242,10 +243,9 @@ def test_a_pair_shows_examples_of_what_both_models_find(opened):
         False,
     ]
     assert f"seen {HOSTILE}" in cards[0].text
-    widths = opened.execute_script(
-        "return [...document.querySelectorAll('#neighbors .query img')].map((i) => i.naturalWidth)"
-    )
-    assert widths[0] == 8
+    # It is there at once, and decoded when the browser comes to it.
+    width = "return document.querySelector('#neighbors .query img').naturalWidth"
+    assert wait_until(lambda: opened.execute_script(width)) == 8
     assert opened.execute_script("return window.planted") is None
 
 

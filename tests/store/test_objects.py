@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import ray
+from processes import PATIENCE_S
 from pyarrow import fs
 from support import changed, committed, events_of, score_bytes
 
@@ -70,7 +71,7 @@ def test_an_upload_of_many_parts_is_whole_or_not_there_for_a_reader_while_writer
         )
         assert process.stdout.readline() == "ready\n"
         known = len(seen)
-        until = time.monotonic() + 30
+        until = time.monotonic() + PATIENCE_S
         while len(seen) == known and time.monotonic() < until:
             manifest = reader.manifest("features", KEY)
             if manifest is not None:
@@ -117,7 +118,7 @@ def test_a_store_that_stays_away_is_given_up_in_bounded_time(object_store, fault
     start = time.monotonic()
     with pytest.raises(StoreError, match="run again to resume"):
         store.put("features", KEY, {"layer.0000": feature_table(rows())})
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 50  # of the minute that it is patient where nothing is said
     assert len(faulty_proxy.injected) < 60
 
 
@@ -187,7 +188,7 @@ def test_the_segments_of_a_long_log_are_read_several_at_a_time(object_store, fau
             asked.add(path.partition("?")[0])
             if len(asked) > 1:
                 two.set()
-            if not two.wait(20):
+            if not two.wait(120):
                 alone.append(path)
 
     faulty_proxy.fault = wait_for_another
@@ -213,12 +214,13 @@ def test_a_flipped_byte_in_the_bucket_is_found_and_made_again(object_store, tiny
     assert sum(event["event"] == "shard" for event in events_of(study)) == 1
 
 
-def test_a_study_runs_through_ray_on_a_bucket_that_fails_now_and_then(
-    object_store, faulty_proxy, tiny_study, tiny_undisturbed
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_study_runs_on_a_bucket_that_fails_now_and_then(
+    object_store, faulty_proxy, tiny_study, tiny_undisturbed, engine
 ):
     requests = itertools.count(1)
     faulty_proxy.fault = lambda method, path: "503" if next(requests) % 10 == 0 else None
-    study = changed(tiny_study, engine="ray", store=object_store.new_uri(through=faulty_proxy))
+    study = changed(tiny_study, engine=engine, store=object_store.new_uri(through=faulty_proxy))
     handler = signal.getsignal(signal.SIGTERM)
     try:
         assert score_bytes(pr.align(study, quiet=True)) == tiny_undisturbed

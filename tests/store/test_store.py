@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from processes import PATIENCE_S
 
 from platonic_ray.errors import StoreError
 from platonic_ray.store import (
@@ -252,7 +253,7 @@ def test_a_reader_never_sees_a_half_written_artifact_while_writers_are_killed(tm
         )
         assert process.stdout.readline() == "ready\n"
         # However busy the machine: a writer has written before it is killed, at some moment of its work.
-        before, end = len(seen), time.monotonic() + 60
+        before, end = len(seen), time.monotonic() + PATIENCE_S
         until = None
         while until is None or time.monotonic() < until:
             assert time.monotonic() < end
