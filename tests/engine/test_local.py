@@ -35,9 +35,9 @@ from platonic_ray.store import Store
 from platonic_ray.study import DatasetEntry
 
 
-def test_scores_equal_those_of_features_in_memory(small_study):
-    result = pr.align(small_study, quiet=True)
-    features = dense_features(small_study)
+def test_scores_equal_those_of_features_in_memory(finished_study):
+    result = pr.align(finished_study, quiet=True)
+    features = dense_features(finished_study)
     for pair in score_tables(features, metrics=["cka", "unbiased_cka"]):
         table = result.layers_matrix(pair.x, pair.y, pair.metric.name).values
         np.testing.assert_array_equal(table, pair.scores)
@@ -96,9 +96,9 @@ KNN += ["cknna", "cknna_paper"]
 
 
 @pytest.mark.parametrize("block_rows", [256, 512])
-def test_neighbor_metrics_are_those_of_the_same_neighbors_in_memory(small_study, block_rows):
+def test_neighbor_metrics_are_those_of_the_same_neighbors_in_memory(finished_study, block_rows):
     metrics = [get_metric(name, k=7) for name in KNN] + [get_metric("lcs_knn", k=3, normalized=False)]
-    study = changed(small_study, block_rows=block_rows)
+    study = changed(finished_study, block_rows=block_rows)
     study = study.replace(metrics=[metric.key for metric in metrics], null={"permutations": 0})
     result = pr.align(study, quiet=True)
     features = dense_features(study)
@@ -115,9 +115,11 @@ def test_neighbor_metrics_are_those_of_the_same_neighbors_in_memory(small_study,
 
 
 @pytest.mark.parametrize("block_rows", [512, 1024])
-def test_the_size_of_blocks_changes_no_byte(small_study, tmp_path, block_rows):
-    one = pr.align(small_study, quiet=True)
-    other = pr.align(changed(small_study, store=str(tmp_path / "other"), block_rows=block_rows), quiet=True)
+def test_the_size_of_blocks_changes_no_byte(finished_study, tmp_path, block_rows):
+    one = pr.align(finished_study, quiet=True)
+    other = pr.align(
+        changed(finished_study, store=str(tmp_path / "other"), block_rows=block_rows), quiet=True
+    )
     assert score_bytes(one) == score_bytes(other)
 
 
@@ -129,9 +131,9 @@ def test_a_finished_study_computes_nothing_when_it_is_run_again(small_study, cap
     assert len(Store(small_study.run.store).runs()) == 1
 
 
-def test_a_damaged_shard_is_made_again(small_study):
-    whole = pr.align(small_study, quiet=True)
-    store = Path(small_study.run.store)
+def test_a_damaged_shard_is_made_again(finished_study):
+    whole = pr.align(finished_study, quiet=True)
+    store = Path(finished_study.run.store)
     for folder in ("results", "scores", "neighbors", "kernels"):
         for manifest in (store / folder).rglob("manifest.json"):
             manifest.unlink()
@@ -139,47 +141,47 @@ def test_a_damaged_shard_is_made_again(small_study):
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 4
     shard.write_bytes(data)
-    again = pr.align(small_study, quiet=True)
-    made = [event for event in events_of(small_study) if event["event"] == "shard"]
+    again = pr.align(finished_study, quiet=True)
+    made = [event for event in events_of(finished_study) if event["event"] == "shard"]
     assert len(made) == 1
     assert score_bytes(whole) == score_bytes(again)
 
 
-def test_a_damaged_neighbor_block_and_damaged_sums_are_made_again(small_study):
-    whole = pr.align(small_study, quiet=True)
-    store = Path(small_study.run.store)
+def test_a_damaged_neighbor_block_and_damaged_sums_are_made_again(finished_study):
+    whole = pr.align(finished_study, quiet=True)
+    store = Path(finished_study.run.store)
     for folder in ("results", "scores"):
         for manifest in (store / folder).rglob("manifest.json"):
             manifest.unlink()
     for kind in ("neighbors", "kernels"):
         part = sorted((store / kind).rglob("*.arrow"))[1]
         part.write_bytes(part.read_bytes()[:-200])
-    again = pr.align(small_study, quiet=True)
+    again = pr.align(finished_study, quiet=True)
     assert score_bytes(whole) == score_bytes(again)
-    events = [event["event"] for event in events_of(small_study)]
+    events = [event["event"] for event in events_of(finished_study)]
     assert "shard" not in events
     assert events.count("KernelTile") == 1
 
 
-def test_the_first_layer_is_the_embedding_and_all_layers_are_there(small_study):
-    result = pr.align(small_study, quiet=True)
+def test_the_first_layer_is_the_embedding_and_all_layers_are_there(finished_study):
+    result = pr.align(finished_study, quiet=True)
     bert = result.layers.filter(model="bert-en")
     assert bert["layer_name"][0] == "embedding"
     assert bert.height == 4
-    features = dense_features(small_study)["bert-en"]
+    features = dense_features(finished_study)["bert-en"]
     assert [layer.shape for layer in features] == [(600, 32)] * 4
 
 
-def test_features_in_the_store_are_the_models_own(small_study):
+def test_features_in_the_store_are_the_models_own(finished_study):
     from platonic_ray.datasets import open_dataset
     from platonic_ray.models import load, resolve
 
-    pr.align(small_study, quiet=True)
-    entry = small_study.models[0]
+    pr.align(finished_study, quiet=True)
+    entry = finished_study.models[0]
     model = load(resolve(entry))
-    dataset = open_dataset(small_study.dataset, small_study.seed)
+    dataset = open_dataset(finished_study.dataset, finished_study.seed)
     expected = model.embed(dataset.read("en", 0, 64)).layers
-    stored = dense_features(small_study)["bert-en"]
+    stored = dense_features(finished_study)["bert-en"]
     for layer, rows in enumerate(expected):
         np.testing.assert_allclose(stored[layer][:64], rows, atol=1e-6)
 
@@ -298,12 +300,12 @@ def test_a_seeded_draw_takes_that_many_samples(small_study):
     assert not one.scores["score"].equals(two.scores["score"])
 
 
-def test_the_seed_of_ties_enters_the_keys_of_neighbors(small_study):
-    pr.align(small_study, quiet=True)
-    before = committed(small_study, "neighbors"), committed(small_study, "features")
-    pr.align(small_study.replace(seed=5), quiet=True)
-    assert committed(small_study, "features") == before[1]
-    assert len(committed(small_study, "neighbors")) == 2 * len(before[0])
+def test_the_seed_of_ties_enters_the_keys_of_neighbors(finished_study):
+    pr.align(finished_study, quiet=True)
+    before = committed(finished_study, "neighbors"), committed(finished_study, "features")
+    pr.align(finished_study.replace(seed=5), quiet=True)
+    assert committed(finished_study, "features") == before[1]
+    assert len(committed(finished_study, "neighbors")) == 2 * len(before[0])
 
 
 def test_one_model_under_two_names_agrees_with_itself_and_survives_an_interruption(small_study):
@@ -319,15 +321,15 @@ def test_one_model_under_two_names_agrees_with_itself_and_survives_an_interrupti
     assert score_bytes(pr.align(study, quiet=True)) == score_bytes(result)
 
 
-def test_a_result_from_the_store_says_what_was_asked_this_time(small_study):
-    pr.align(small_study, quiet=True)
-    again = pr.align(small_study.replace(name="other"), quiet=True)
+def test_a_result_from_the_store_says_what_was_asked_this_time(finished_study):
+    pr.align(finished_study, quiet=True)
+    again = pr.align(finished_study.replace(name="other"), quiet=True)
     assert again.provenance["study"]["name"] == "other"
 
 
-def test_the_callers_number_of_threads_comes_back(small_study):
+def test_the_callers_number_of_threads_comes_back(tiny_study):
     before = torch.get_num_threads()
-    pr.align(changed(small_study, threads=before + 1), quiet=True)
+    pr.align(changed(tiny_study, threads=before + 1), quiet=True)
     assert torch.get_num_threads() == before
 
 

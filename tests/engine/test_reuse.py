@@ -44,6 +44,12 @@ def small(small_study):
     return small_study.replace(null={"permutations": 19, "metrics": ["mutual_knn", "rank_knn"]})
 
 
+@pytest.fixture
+def finished(finished_study):
+    """The same, of which all but its nulls is in the store."""
+    return finished_study.replace(null={"permutations": 19, "metrics": ["mutual_knn", "rank_knn"]})
+
+
 def test_an_added_model_computes_itself_and_its_pairs_alone(small, capsys) -> None:
     pr.align(without(small, "pixels"), quiet=True)
     others = committed(small, "scores")
@@ -84,21 +90,23 @@ def test_an_added_model_permutes_the_kernels_of_its_pairs_alone(small_study, tmp
     assert set(committed(study, "permuted")) == others | new
 
 
-def test_removing_and_renaming_models_computes_nothing(small) -> None:
-    pr.align(small, quiet=True)
-    fewer = without(small, "bert-de")
+def test_removing_and_renaming_models_computes_nothing(finished) -> None:
+    pr.align(finished, quiet=True)
+    fewer = without(finished, "bert-de")
     models = [model.model_dump() for model in fewer.models]
     models[0]["name"] = "renamed / <b>, עברית"
     result = pr.align(fewer.replace(models=models), quiet=True)
-    assert computed(small) == set()
+    assert computed(finished) == set()
     assert result.matrix("cka").rows == ("renamed / <b>, עברית", "tfidf", "pixels")
 
 
-def test_an_added_metric_embeds_nothing_and_keeps_neighbors(small) -> None:
-    pr.align(small, quiet=True)
-    metrics = [{"name": metric.name, **metric.options} for metric in small.metrics]
-    pr.align(small.replace(metrics=[*metrics, {"name": "jaccard_knn", "k": 5}, {"name": "rsa"}]), quiet=True)
-    tasks = computed(small)
+def test_an_added_metric_embeds_nothing_and_keeps_neighbors(finished) -> None:
+    pr.align(finished, quiet=True)
+    metrics = [{"name": metric.name, **metric.options} for metric in finished.metrics]
+    pr.align(
+        finished.replace(metrics=[*metrics, {"name": "jaccard_knn", "k": 5}, {"name": "rsa"}]), quiet=True
+    )
+    tasks = computed(finished)
     assert not models_of(tasks, "embed")
     assert not models_of(tasks, "neighbors")
     assert any(task.startswith("kernels[correlation") for task in tasks)
@@ -142,15 +150,15 @@ def test_the_size_of_every_network_and_the_cost_of_the_run_are_recorded(small) -
     assert pr.align(small.replace(null={"permutations": 0}), quiet=True).provenance["cost"] is None
 
 
-def test_scores_that_were_damaged_are_made_again(small) -> None:
-    whole = pr.align(small, quiet=True)
-    store = Store(small.run.store)
-    for key in committed(small, "results"):
+def test_scores_that_were_damaged_are_made_again(finished_study) -> None:
+    whole = pr.align(finished_study, quiet=True)
+    store = Store(finished_study.run.store)
+    for key in committed(finished_study, "results"):
         store.discard("results", key)
-    damaged = sorted(Path(small.run.store, "scores").rglob("*.arrow"))[0]
+    damaged = sorted(Path(finished_study.run.store, "scores").rglob("*.arrow"))[0]
     damaged.write_bytes(damaged.read_bytes()[:-9])
-    assert score_bytes(pr.align(small, quiet=True)) == score_bytes(whole)
-    assert len([task for task in computed(small) if task.startswith("score[")]) == 1
+    assert score_bytes(pr.align(finished_study, quiet=True)) == score_bytes(whole)
+    assert len([task for task in computed(finished_study) if task.startswith("score[")]) == 1
 
 
 def test_a_study_goes_on_from_what_another_store_has_of_it(small, tmp_path, capsys) -> None:

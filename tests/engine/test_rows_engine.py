@@ -14,6 +14,12 @@ from platonic_ray.store import Store
 NAMES = [metric.name for metric in metrics() if metric.family == "rows"]
 
 
+@pytest.fixture
+def three_models(finished_study):
+    """The small study of two networks and one of the floors, whose features are there."""
+    return finished_study.replace(models=[finished_study.models[at].model_dump() for at in (0, 1, 3)])
+
+
 def in_memory(study, chosen):
     features, digests = dense_features(study), tie_digests(study)
     return score_tables(features, metrics=chosen, digests=digests, recipe=study.recipe)
@@ -22,10 +28,10 @@ def in_memory(study, chosen):
 @pytest.mark.parametrize(
     ("layers", "recipe"), [("last", "huh2024"), ([0, -1], "l2"), ("best:mutual_knn", "huh2024")]
 )
-def test_scores_are_those_of_the_same_features_in_memory(small_study, layers, recipe):
+def test_scores_are_those_of_the_same_features_in_memory(three_models, layers, recipe):
     chosen = [get_metric("mutual_knn", k=7), *(get_metric(name, layers=layers) for name in NAMES)]
     chosen.append(get_metric("rsa", correlation="spearman", layers=layers, pairs=9000))
-    study = small_study.replace(metrics=[metric.key for metric in chosen], recipe=recipe)
+    study = three_models.replace(metrics=[metric.key for metric in chosen], recipe=recipe)
     result = pr.align(study, quiet=True)
     for table in in_memory(study, chosen):
         found = result.layers_matrix(table.x, table.y, table.metric.name).values
@@ -36,9 +42,9 @@ def test_scores_are_those_of_the_same_features_in_memory(small_study, layers, re
     assert sum((text or "").startswith(NOT_ASKED) for text in said) == (12 if layers == [0, -1] else 15)
 
 
-def test_two_metrics_of_one_state_share_it_and_all_layers_can_be_asked_for(small_study):
+def test_two_metrics_of_one_state_share_it_and_all_layers_can_be_asked_for(three_models):
     chosen = [get_metric("procrustes", layers="all"), get_metric("angular_procrustes", layers="last")]
-    study = small_study.replace(metrics=[metric.key for metric in chosen])
+    study = three_models.replace(metrics=[metric.key for metric in chosen])
     result = pr.align(study, quiet=True)
     for table in in_memory(study, chosen):
         found = result.layers_matrix(table.x, table.y, table.metric.name).values
@@ -49,8 +55,8 @@ def test_two_metrics_of_one_state_share_it_and_all_layers_can_be_asked_for(small
     assert "procrustes(layers=all)" not in " ".join(of_cost)
 
 
-def test_a_shard_that_is_damaged_under_a_state_is_made_again(small_study):
-    study = small_study.replace(metrics=["procrustes"])
+def test_a_shard_that_is_damaged_under_a_state_is_made_again(three_models):
+    study = three_models.replace(metrics=["procrustes"])
     whole = pr.align(study, quiet=True)
     store = Store(study.run.store)
     for kind in ("results", "scores"):
@@ -65,14 +71,14 @@ def test_a_shard_that_is_damaged_under_a_state_is_made_again(small_study):
     assert score_bytes(whole) == score_bytes(again)
 
 
-def test_the_size_of_blocks_changes_no_byte_of_the_rows_family(small_study, tmp_path):
-    study = small_study.replace(metrics=NAMES)
+def test_the_size_of_blocks_changes_no_byte_of_the_rows_family(three_models, tmp_path):
+    study = three_models.replace(metrics=NAMES)
     one = pr.align(study, quiet=True)
     other = pr.align(changed(study, store=str(tmp_path / "other"), block_rows=1024), quiet=True)
     assert score_bytes(one) == score_bytes(other)
 
 
-def test_best_layers_of_a_metric_that_the_study_lacks_are_refused_before_any_work(small_study):
-    study = small_study.replace(metrics=["cka", {"name": "procrustes", "layers": "best:mutual_knn"}])
+def test_best_layers_of_a_metric_that_the_study_lacks_are_refused_before_any_work(three_models):
+    study = three_models.replace(metrics=["cka", {"name": "procrustes", "layers": "best:mutual_knn"}])
     with pytest.raises(StudyError, match="best:mutual_knn"):
         pr.align(study, quiet=True)

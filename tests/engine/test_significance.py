@@ -95,8 +95,8 @@ def test_too_few_permutations_are_noted_and_none_are_none():
         pr.table(models, k=3, permutations=-1)
 
 
-def test_a_study_sets_its_scores_against_their_null(small_study):
-    result = pr.align(small_study, quiet=True)
+def test_a_study_sets_its_scores_against_their_null(finished_study):
+    result = pr.align(finished_study, quiet=True)
     assert result.pairs("cycle_knn").height == 4 + 2 * 6  # both orders, each with its own null
     for metric in ("cycle_knn", "rank_knn", "cka", "unbiased_cka"):
         rows = result.pairs(metric)
@@ -117,7 +117,7 @@ def test_a_study_sets_its_scores_against_their_null(small_study):
     # What is in memory has the same null of kernels, to the last bit.
     features = {
         name: [torch.from_numpy(layer) for layer in stack]
-        for name, stack in dense_features(small_study).items()
+        for name, stack in dense_features(finished_study).items()
     }
     table = pr.table(features, metric=["cka", "unbiased_cka"], permutations=19)
     for metric in ("cka", "unbiased_cka"):
@@ -125,8 +125,8 @@ def test_a_study_sets_its_scores_against_their_null(small_study):
             assert table.pairs(metric)[name].equals(result.pairs(metric)[name], null_equal=True)
 
 
-def test_permuted_kernels_that_are_lost_are_made_again(small_study):
-    study = small_study.replace(metrics=[{"name": "unbiased_cka"}], null={"permutations": 30})
+def test_permuted_kernels_that_are_lost_are_made_again(finished_study):
+    study = finished_study.replace(metrics=[{"name": "unbiased_cka"}], null={"permutations": 30})
     first = pr.align(study, quiet=True)
     plan = prepare(study, Store(study.run.store)).context.plan
     (part,) = plan.permuted
@@ -141,11 +141,11 @@ def test_permuted_kernels_that_are_lost_are_made_again(small_study):
     assert [event["event"] for event in events_of(study)].count("PermutedKernel") == 1
 
 
-def test_another_null_is_another_result_of_the_same_scores(small_study):
-    small_study = small_study.replace(metrics=[{"name": "mutual_knn", "k": 7}])
-    first = pr.align(small_study.replace(null={"permutations": 0}), quiet=True)
+def test_another_null_is_another_result_of_the_same_scores(finished_study):
+    finished_study = finished_study.replace(metrics=[{"name": "mutual_knn", "k": 7}])
+    first = pr.align(finished_study.replace(null={"permutations": 0}), quiet=True)
     assert first.provenance["null"] is None
-    other = pr.align(small_study.replace(null={"permutations": 30, "alpha": 0.2}), quiet=True)
+    other = pr.align(finished_study.replace(null={"permutations": 30, "alpha": 0.2}), quiet=True)
     assert other.provenance["null"]["counts"]["mutual_knn(k=7)"] == 30
     assert first.scores.equals(other.scores)
     assert score_bytes(first) != score_bytes(other)
