@@ -19,7 +19,8 @@ import platonic_ray as pr
 from bench.neighbors import peak_bytes
 from platonic_ray.kernels import overlap_counts
 from platonic_ray.kernels.collect import candidate_bytes
-from platonic_ray.kernels.sweep import BLOCK_BYTES, PAIRS, TILE
+from platonic_ray.kernels.factors import TILE
+from platonic_ray.kernels.sweep import BLOCK_BYTES, PAIRS
 
 _TRIED = (16384, 49152)  # rows of the searches that say what one of all rows will take
 _PASSED = 65536  # and of the pass of kernels

@@ -18,10 +18,17 @@ import torch
 from torch import Tensor
 
 from platonic_ray.kernels.compiled import native
-from platonic_ray.kernels.frame import Framed, made_in, rounded_down
+from platonic_ray.kernels.frame import Framed, rounded_down
 
 MOST_IN_HEAP = 64
 """The most neighbors of a query that a heap is kept of."""
+
+
+class Format(Protocol):
+    """What proposals come from: `factors` are rounded to one dtype, products and scores `made` in another."""
+
+    factors: torch.dtype
+    made: torch.dtype
 
 
 class Candidates(Protocol):
@@ -50,11 +57,11 @@ class Candidates(Protocol):
         the queries `[g] int64` that were given up, which have none."""
 
 
-def candidates_for(framed: Framed, ids: Tensor, queries: int, keep: int, dtype: torch.dtype) -> Candidates:
-    """Return empty candidates, for proposals from factors of a dtype."""
+def candidates_for(framed: Framed, ids: Tensor, queries: int, keep: int, proposals: Format) -> Candidates:
+    """Return empty candidates, for proposals from factors of a format."""
     if ids.device.type == "cpu" and native() is not None:
-        return NativeCandidates(framed, ids, queries, keep, dtype)
-    return TorchCandidates(framed, ids, queries, keep, dtype)
+        return NativeCandidates(framed, ids, queries, keep, proposals)
+    return TorchCandidates(framed, ids, queries, keep, proposals)
 
 
 def room_for(keep: int) -> int:
@@ -70,26 +77,26 @@ def candidate_bytes(keep: int) -> int:
 class NativeCandidates:
     """Candidates in flat arrays, filtered by compiled loops."""
 
-    def __init__(self, framed: Framed, ids: Tensor, queries: int, keep: int, dtype: torch.dtype) -> None:
+    def __init__(self, framed: Framed, ids: Tensor, queries: int, keep: int, proposals: Format) -> None:
         room = room_for(keep)
-        margin, share = framed.frame.margin(framed.norms[:queries], dtype)
+        margin, share = framed.frame.margin(framed.norms[:queries], proposals.factors, proposals.made)
         self._heap = np.full((queries, keep if keep <= MOST_IN_HEAP else 0), -np.inf, np.float32)
         self._threshold = np.full(queries, -np.inf, np.float32)
         self._count = np.zeros(queries, np.int32)
         self._score = np.empty((queries, room), np.float32)
         self._column = np.empty((queries, room), np.int32)
-        self._state = (share, margin.numpy(), self._heap, self._threshold, self._count, self._score)
-        self._keep, self._about = keep, (framed.biases.float().numpy(), ids.numpy(), keep)
+        self._keep = keep
+        self._bounds = share, margin.numpy(), self._heap, self._threshold, self._count, self._score
+        self.state = framed.biases.float().numpy(), ids.numpy(), keep, *self._bounds, self._column
+        """What the compiled loops take of it all, last."""
 
     def offer_rows(self, tile: Tensor, start: int, stop: int, row: int, col: int) -> None:
         # A part of the tile, so that what is converted is what is looked at.
         part = tile[start:stop].float().numpy()
-        native().offer_rows(part, 0, stop - start, row + start, col, *self._about, *self._state, self._column)
+        native().offer_rows(part, 0, stop - start, row + start, col, *self.state)
 
     def offer_columns(self, tile: Tensor, start: int, stop: int, row: int, col: int) -> None:
-        native().offer_columns(
-            tile.float().numpy(), start, stop, row, col, *self._about, *self._state, self._column
-        )
+        native().offer_columns(tile.float().numpy(), start, stop, row, col, *self.state)
 
     def full(self, rows: range) -> bool:
         return bool((self._count[rows.start : rows.stop] < 0).all())
@@ -98,7 +105,7 @@ class NativeCandidates:
         return int((self._count < 0).sum())
 
     def take(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        native().tighten(start, stop, self._keep, *self._state)
+        native().tighten(start, stop, self._keep, *self._bounds)
         count = self._count[start:stop]
         held = np.arange(self._score.shape[1]) < count[:, None]
         held &= self._score[start:stop] >= self._threshold[start:stop, None]
@@ -114,10 +121,12 @@ class TorchCandidates:
     On a GPU this has been tested for its results on CPU tensors only, and not been timed.
     """
 
-    def __init__(self, framed: Framed, ids: Tensor, queries: int, keep: int, dtype: torch.dtype) -> None:
+    def __init__(self, framed: Framed, ids: Tensor, queries: int, keep: int, proposals: Format) -> None:
         self._keep, self._room, self._ids = keep, room_for(keep), ids
-        made = made_in(dtype)
-        self._margin, self._share = framed.frame.margin(framed.norms[:queries], dtype)
+        made = proposals.made
+        self._margin, self._share = framed.frame.margin(
+            framed.norms[:queries], proposals.factors, proposals.made
+        )
         self._bias = framed.biases.to(made)
         device = ids.device
         self._threshold = torch.full((queries,), -torch.inf, dtype=made, device=device)

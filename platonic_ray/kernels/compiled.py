@@ -34,6 +34,21 @@ def integer_products():  # type: ignore[no-untyped-def]
     return products
 
 
+@cache
+def matrix_units():  # type: ignore[no-untyped-def]
+    """Return the products on matrix units where this processor has them and the system lets us, else None."""
+    if native() is None:
+        return None
+    from llvmlite.binding import get_host_cpu_features
+
+    features = get_host_cpu_features()
+    if not (features.get("amx-tile") and features.get("amx-bf16")):
+        return None
+    from platonic_ray.kernels import matrix_units as units
+
+    return units if units.permitted() else None
+
+
 def loops_for(rows: Tensor, size: int):  # type: ignore[no-untyped-def]
     """Return the compiled loops where they can read rows and `size` numbers make them pay, else None."""
     return native() if rows.device.type == "cpu" and rows.is_contiguous() and size >= LEAST else None

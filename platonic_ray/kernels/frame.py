@@ -22,7 +22,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -35,7 +34,7 @@ SUM_COLUMNS = 512
 
 _BIAS_COLUMNS = 256  # the same of a bias
 _IEEE = ("none", "ieee")
-_U32, _U16 = 2.0**-24, 2.0**-9  # unit roundoff of float32 and of bfloat16
+_U32, _U16 = 2.0**-24, 2.0**-8  # unit roundoff of float32 and of bfloat16
 _LARGEST_INTEGER = 32767  # then no sum of products of `integers`, whole or in part, reaches 2³¹
 _UNDERFLOW = 2.0**-90  # far above what D operations can lose to underflow where norms are in range
 _SUMS_BELOW = 1e24  # of 2⁴⁰ such numbers float32 still holds the sum
@@ -48,7 +47,8 @@ class Frame:
 
     `center` `[D] float32` is that of scaled rows, `center_norm` an upper bound on its norm; `widest` is the
     largest norm of centered gallery rows, `shift` is subtracted from every bias (what is the same for all
-    orders nothing), and `highest` is the largest magnitude of a bias thereafter.
+    orders nothing), and `highest` is the largest magnitude of a bias thereafter. No centered row of the gallery is
+    further from itself in bfloat16 than `rounding` times its norm.
     """
 
     euclidean: bool
@@ -58,6 +58,7 @@ class Frame:
     widest: float
     shift: float
     highest: float
+    rounding: float
 
     def centered(self, rows: Tensor) -> Tensor:
         """Return rows `[r, D] float32` less the center."""
@@ -67,7 +68,7 @@ class Frame:
         """Return what proposals must reach `[c]` to be possible, where `keep` proposals are `reached` or more.
 
         Let e bound the error of the products, u the roundoff of `dtype`. A proposal is the score in
-        which the product, the bias and their sum were each rounded to `dtype`. Each step is monotone,
+        which the product, the bias and their sum were each rounded to `dtype`, or to `made`. Each step is monotone,
         so that only numbers near the threshold matter: with |bias| ≤ B and K what is reached, `keep` rows
         have a score of K − e − u (2.1 |K| + 2.1 B) at least, and a row that has it is proposed with that
         less e + u (1.1 |K| + 2.2 B + 3 e) at least.
@@ -78,10 +79,16 @@ class Frame:
         threshold = reached - fixed - share * reached.abs() if share else reached - fixed
         return rounded_down(threshold, dtype)
 
-    def margin(self, norms: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
-        """Return (m `[c] float64`, s): the threshold is K − m − s |K| where K is reached."""
+    def margin(
+        self, norms: Tensor, dtype: torch.dtype, made: torch.dtype | None = None
+    ) -> tuple[Tensor, float]:
+        """Return (m `[c] float64`, s): the threshold is K − m − s |K| where K is reached.
+
+        :param dtype: of the factors of products.
+        :param made: of the products and of what is reached; by default that of the factors.
+        """
         error = self.error(norms, dtype)
-        u = roundoff(dtype)
+        u = roundoff(made or dtype)
         return 2 * error + u * (4.5 * self.highest + 4 * error), 3.5 * u
 
     def reach(self, norms: Tensor, largest: Tensor, dtype: torch.dtype) -> Tensor:
@@ -95,8 +102,10 @@ class Frame:
             return self._integer_error(norms) + self._common(norms)
         # Factors: centered in float32, then rounded. A matrix product of float32 rounds its factors
         # to bfloat16 or TF32 where the user has allowed it.
-        coarse = dtype == torch.bfloat16 or not plain_float32(self.center.device.type)
-        factor = (_U16 if coarse else 0.0) + 2 * _U32
+        if dtype == torch.bfloat16:
+            factor = self.rounding + 2 * _U32
+        else:
+            factor = (0.0 if plain_float32(self.center.device.type) else _U16) + 2 * _U32
         products = norms * self.widest
         # Twice the operations, since tensor cores cut off where a CPU rounds.
         sums = _gamma(2 * (self.center.shape[0] + 8)) * (1.01 * products + self.highest)
@@ -154,7 +163,7 @@ class Framed:
 
 
 def measure(
-    blocks: Callable[[], Iterable[Tensor]], similarity: Literal["inner", "euclidean"]
+    blocks: Callable[[], Iterable[Tensor]], similarity: Literal["inner", "euclidean"], low: bool = False
 ) -> Framed | None:
     """Return the frame of rows that are read block by block; None if they are not fit for float32.
 
@@ -162,6 +171,7 @@ def measure(
 
     :param blocks: gives `[r, D] float32` blocks of all rows, in order, each time it is called: two or
         three times.
+    :param low: whether factors may be of bfloat16: then what that does to the rows is measured too.
     """
     total, count, largest = None, 0, 0.0
     for rows in blocks():
@@ -174,15 +184,18 @@ def measure(
     # Half of the largest entry's power of two, so that no difference reaches two.
     for scale in (1.0, 2.0 ** -(int(torch.frexp(torch.tensor(largest).double()).exponent) + 1)):
         center = (total / count * scale).float()
-        norms, biases = zip(*(_measured(rows, center, scale, similarity) for rows in blocks()), strict=True)
+        measured = (_measured(rows, center, scale, similarity, low) for rows in blocks())
+        norms, biases, rounding = zip(*measured, strict=True)
         every = torch.cat(norms)
         if in_range(every):
-            return framed(center, scale, every, torch.cat(biases), similarity)
+            return framed(center, scale, every, torch.cat(biases), similarity, max(rounding))
     return None
 
 
-def framed(center: Tensor, scale: float, norms: Tensor, biases: Tensor, similarity: str) -> Framed:
-    """Return the frame of rows whose norms and biases about a center are known."""
+def framed(
+    center: Tensor, scale: float, norms: Tensor, biases: Tensor, similarity: str, rounding: float = _U16
+) -> Framed:
+    """Return the frame of rows whose norms and biases about a center are known, and what bfloat16 does to them."""
     shift = float(biases.mean())
     biases = biases - shift
     frame = Frame(
@@ -193,6 +206,7 @@ def framed(center: Tensor, scale: float, norms: Tensor, biases: Tensor, similari
         widest=float(norms.amax()),
         shift=shift,
         highest=float(biases.abs().amax()),
+        rounding=rounding,
     )
     return Framed(frame, norms, biases)
 
@@ -234,16 +248,14 @@ def bias_of(parts: Iterable[tuple[Tensor, Tensor]], similarity: str) -> Tensor:
 
 
 def fast_bfloat16(device: str) -> bool:
-    """Return whether products of bfloat16 are faster there than those of float32, and add up in it."""
+    """Return whether torch's products of bfloat16 are faster there than those of float32, and add up in it.
+
+    Not on a CPU: there products that are made in bfloat16, and read again, take longer than `matrix_units` do.
+    """
     if device == "cuda":
         reduced = torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
         return not reduced and torch.cuda.is_bf16_supported(including_emulation=False)
-    return device == "cpu" and _has_units()
-
-
-def made_in(factors: torch.dtype) -> torch.dtype:
-    """Return the dtype that products of factors are made in."""
-    return torch.float32 if factors == torch.int16 else factors
+    return False
 
 
 def roundoff(dtype: torch.dtype) -> float:
@@ -273,21 +285,22 @@ def scaled(rows: Tensor, scale: float) -> Tensor:
     return (rows.double() * scale).float()
 
 
-def _measured(rows: Tensor, center: Tensor, scale: float, similarity: str) -> tuple[Tensor, Tensor]:
-    squares = torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device)
+def _measured(
+    rows: Tensor, center: Tensor, scale: float, similarity: str, low: bool
+) -> tuple[Tensor, Tensor, float]:
+    squares, lost = (torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device) for _ in range(2))
     parts = []
     for start in range(0, rows.shape[1], SUM_COLUMNS):
         columns = slice(start, start + SUM_COLUMNS)
         part = centered(rows[:, columns], center[columns], scale)
         squares += torch.linalg.vector_norm(part, dim=1).double().square_()
+        if low:  # the difference is exact
+            lost += torch.linalg.vector_norm(part - part.bfloat16(), dim=1).double().square_()
         parts.append((part, center[columns]))
-    return upper_norms(squares, rows.shape[1]), bias_of(parts, similarity)
-
-
-@cache
-def _has_units() -> bool:
-    units = torch.cpu.get_capabilities()
-    return bool(units.get("avx512_bf16") or units.get("amx_bf16"))
+    norms, width = upper_norms(squares, rows.shape[1]), rows.shape[1]
+    # No rounding loses more than its roundoff, and of D entries hardly all lose as much.
+    rounding = min(_U16, float((upper_norms(lost, width) / norms).clamp(max=_U16).amax())) if low else _U16
+    return norms, bias_of(parts, similarity), rounding
 
 
 def _gamma(operations: int) -> float:

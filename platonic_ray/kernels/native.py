@@ -17,9 +17,14 @@ A row's candidates live in flat arrays of fixed size, none of them ever grows:
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from llvmlite import binding, ir
+from numba import njit, types
+from numba.extending import intrinsic
 
-_RUN = 64  # proposals that are compared before any is looked at
+RUN = 64
+"""Proposals that are compared before any is looked at, the bits of a number."""
+
+_LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # of them at a time
 _ROOM = 0.75  # a row is given up if more of its candidates than this share are possible still
 _HALVINGS = 40  # of the range of a row's scores; float32 has no finer steps then
 _MORE = 64  # the part of the `keep` best by which their worst may be missed
@@ -111,46 +116,99 @@ def _make_room(r, keep, share, margin, heap, threshold, count, score, column):  
     return held
 
 
+def _possible(of_rows: bool):  # type: ignore[no-untyped-def]
+    """Return what marks the proposals of a run that reach their threshold: `possible(products, bias, threshold)`.
+
+    All are addresses, of `RUN` products, and of as many biases and one threshold, or, if not `of_rows`, of one bias
+    and as many thresholds. In the 64 bits that are returned the lowest is of the first. Written for LLVM: of
+    compiled Python it makes neither a comparison of 16 numbers nor bits of its outcome.
+    """
+    floats, bits = ir.VectorType(ir.FloatType(), _LANES), ir.IntType(64)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        products, bias, threshold = arguments
+
+        def each(address, lane, every):  # type: ignore[no-untyped-def]
+            if every:
+                at = builder.inttoptr(address, ir.FloatType().as_pointer())
+                one = builder.insert_element(
+                    ir.Constant(floats, ir.Undefined), builder.load(at), ir.Constant(ir.IntType(32), 0)
+                )
+                lanes = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), None)
+                return builder.shuffle_vector(one, one, lanes)
+            at = builder.add(address, ir.Constant(address.type, 4 * lane))
+            return builder.load(builder.inttoptr(at, floats.as_pointer()), align=4)
+
+        found = ir.Constant(bits, 0)
+        for lane in range(0, RUN, _LANES):
+            score = builder.fadd(each(products, lane, False), each(bias, lane, not of_rows))
+            reaches = builder.fcmp_ordered(">=", score, each(threshold, lane, of_rows))
+            part = builder.zext(builder.bitcast(reaches, ir.IntType(_LANES)), bits)
+            found = builder.or_(found, builder.shl(part, ir.Constant(bits, lane)))
+        return found
+
+    @intrinsic
+    def possible(context, products, bias, threshold):  # type: ignore[no-untyped-def]
+        return types.uint64(types.intp, types.intp, types.intp), generate
+
+    return possible
+
+
+possible_of_row, possible_of_columns = _possible(True), _possible(False)
+
+
+@intrinsic
+def _lowest(context, bits):  # type: ignore[no-untyped-def]
+    """Return the place of the lowest bit that is set, of one that is not zero."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), generate
+
+
 @compiled
-def _take(  # type: ignore[no-untyped-def]
-    run, r, of_rows, c, of_columns, bias, ids, keep, share, margin, heap, threshold, count, score, column
+def take(  # type: ignore[no-untyped-def]
+    found,
+    run,
+    r,
+    of_rows,
+    c,
+    of_columns,
+    bias,
+    ids,
+    keep,
+    share,
+    margin,
+    heap,
+    threshold,
+    count,
+    score,
+    column,
 ):
     """Keep what of a run of products `[j]` is possible: of queries r + j · of_rows, and rows c + j · of_columns.
 
     One call a run, for a call takes as long as ten candidates.
+
+    :param found: bits of those that reached their threshold when the run came; it may have risen since.
     """
     room = score.shape[1]
-    for j in range(run.shape[0]):
-        s = run[j] + bias[c]
-        if s >= threshold[r] and ids[r] != ids[c]:
-            held = count[r]
+    while found:
+        j = np.intp(_lowest(found))  # type: ignore[call-arg]
+        found &= found - np.uint64(1)
+        at, of = r + j * of_rows, c + j * of_columns
+        s = run[j] + bias[of]
+        if s >= threshold[at] and ids[at] != ids[of]:
+            held = count[at]
             if held == room:
-                held = _make_room(r, keep, share, margin, heap, threshold, count, score, column)
+                held = _make_room(at, keep, share, margin, heap, threshold, count, score, column)
             if held >= 0:
-                score[r, held] = s
-                column[r, held] = c
-                count[r] = held + 1
-                if heap.shape[1] and s > heap[r, 0]:
-                    _sift(heap[r], s)
-                    _raise(r, float(heap[r, 0]), share, margin, threshold)
-        r += of_rows
-        c += of_columns
-
-
-@compiled
-def _hits_in_row(products, bias, threshold):  # type: ignore[no-untyped-def]
-    hits = np.uint32(0)  # as wide as a float32, so that it vectorizes
-    for j in range(products.shape[0]):
-        hits = np.uint32(hits + np.uint32(products[j] + bias[j] >= threshold))
-    return hits
-
-
-@compiled
-def _hits_in_columns(products, bias, thresholds):  # type: ignore[no-untyped-def]
-    hits = np.uint32(0)
-    for j in range(products.shape[0]):
-        hits = np.uint32(hits + np.uint32(products[j] + bias >= thresholds[j]))
-    return hits
+                score[at, held] = s
+                column[at, held] = of
+                count[at] = held + 1
+                if heap.shape[1] and s > heap[at, 0]:
+                    _sift(heap[at], s)
+                    _raise(at, float(heap[at, 0]), share, margin, threshold)
 
 
 @compiled
@@ -176,12 +234,23 @@ def offer_rows(  # type: ignore[no-untyped-def]
     The tile's first cell is that of rows (row, col) of the search.
     """
     width = product.shape[1]
+    biases, thresholds = bias.ctypes.data, threshold.ctypes.data
     for i in range(first_row, last_row):
         r = row + i
-        for start in range(0, width, _RUN):
-            run, c = product[i, start : min(start + _RUN, width)], col + start
-            if _hits_in_row(run, bias[c : c + run.shape[0]], threshold[r]):
-                _take(run, r, 0, c, 1, bias, ids, keep, share, margin, heap, threshold, count, score, column)
+        at = product.ctypes.data + i * product.strides[0]
+        for start in range(0, width, RUN):
+            c = col + start
+            if width - start >= RUN:
+                found = possible_of_row(at + 4 * start, biases + 4 * c, thresholds + 4 * r)
+            else:
+                found = np.uint64(0)
+                for j in range(width - start):
+                    found |= np.uint64(product[i, start + j] + bias[c + j] >= threshold[r]) << np.uint64(j)
+            if found:
+                take(
+                    found, product[i, start:], r, 0, c, 1,
+                    bias, ids, keep, share, margin, heap, threshold, count, score, column,
+                )  # fmt: skip
 
 
 @compiled
@@ -203,12 +272,23 @@ def offer_columns(  # type: ignore[no-untyped-def]
     column,
 ):
     """Offer columns `first_col` … `last_col` − 1 of a tile to their queries, the tile's rows as gallery."""
+    biases, thresholds = bias.ctypes.data, threshold.ctypes.data
     for i in range(product.shape[0]):
         c = row + i
-        for start in range(first_col, last_col, _RUN):
-            run, r = product[i, start : min(start + _RUN, last_col)], col + start
-            if _hits_in_columns(run, bias[c], threshold[r : r + run.shape[0]]):
-                _take(run, r, 1, c, 0, bias, ids, keep, share, margin, heap, threshold, count, score, column)
+        at = product.ctypes.data + i * product.strides[0]
+        for start in range(first_col, last_col, RUN):
+            r = col + start
+            if last_col - start >= RUN:
+                found = possible_of_columns(at + 4 * start, biases + 4 * c, thresholds + 4 * r)
+            else:
+                found = np.uint64(0)
+                for j in range(last_col - start):
+                    found |= np.uint64(product[i, start + j] + bias[c] >= threshold[r + j]) << np.uint64(j)
+            if found:
+                take(
+                    found, product[i, start:], r, 1, c, 0,
+                    bias, ids, keep, share, margin, heap, threshold, count, score, column,
+                )  # fmt: skip
 
 
 @compiled

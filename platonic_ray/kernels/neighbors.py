@@ -1,7 +1,7 @@
 """Exact neighbors of prepared rows: which rows, in which order, on any device and in any blocks.
 
-Fast products propose: bfloat16 where the device has units for it, 16-bit integers where many samples meet
-on x86, else float32. A rigorous bound on the rounding (`frame`) says which rows could still be among the
+Fast products propose: bfloat16 where the device has matrix units for it, 16-bit integers where many samples
+meet on other x86, else float32. A rigorous bound on the rounding (`frame`) says which rows could still be among the
 nearest; where it leaves their order open, the canonical dot decides, and it alone. Equal values are
 ordered by the tie rule. So the result is a function of the prepared rows and of nothing else.
 

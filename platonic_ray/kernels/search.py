@@ -2,7 +2,7 @@
 
 A query passes through stages until one settles it:
 
-1. a product of bfloat16, then one of float32 for the queries that were left with too many candidates
+1. on GPUs a product of bfloat16, then one of float32 for the queries that were left with too many candidates
    (`frame` has their bounds); a row whose score is below the best `keep` by more than
    twice the error is out for good;
 2. candidates get a refined score; where twice its error parts two neighbors in the sorted list, their

@@ -1,38 +1,39 @@
 """The tile engine: the nearest rows of many queries, by one pass of tiles over rows of any number.
 
 A search is over a sequence of rows, read block by block: from memory, or from wherever `read` has them.
-Tiles of products go by, each made once and offered to the queries on both sides of it (`collect`); what
-is held is two blocks, a tile, and of every query its candidates, whatever the number of rows. When the
-tiles have gone by, every candidate gets its canonical value, and these decide: the bound on the error of
-a product (`frame`) says that no neighbor can be missing among the candidates. Products are of bfloat16 or of
-16-bit integers where these are fast (`integer_products`), else of float32; many rows that integers cannot
-part are gone over once more by float32. Queries with more near-ties than candidates have room for, and all
-if the rows are not fit for float32, go through `search` instead.
+Tiles of products go by, each made once and offered to the queries on both sides of it (`collect`), in rounds of
+which no two threads share a query (`rounds`); what is held is two blocks, a tile a thread, and of every query its
+candidates, whatever the number of rows. When the tiles have gone by, every candidate gets its canonical value, and
+these decide: the bound on the error of a product (`frame`) says that no neighbor can be missing among the
+candidates. Products are of bfloat16 or of 16-bit integers where these are fast (`factors`), else of float32; many
+rows that coarse factors cannot part are gone over once more by float32. Queries with more near-ties than candidates
+have room for, and all if the rows are not fit for float32, go through `search` instead.
 
-The bound on its time, of a gallery of N rows against itself: N² D / 2 multiply-adds of float32, half of
-what products without symmetry take (of integers, half as long at best); N²/2 cells that are read twice
-while they are in the cache; about N (k + 4) canonical dots; and of rows that are not in memory,
-(N / block)² / 2 blocks read twice, and all of them once more for every `PAIRS` candidates.
+The bound on its time, of a gallery of N rows against itself: N² D / 2 multiply-adds, half of what products without
+symmetry take, at the speed of the format's products; N²/2 cells that are looked at from two sides while they are in
+the cache; about N (k + 4) canonical dots; and of rows that are not in memory, (N / block)² / 2 blocks read twice, and
+all of them once more for every `PAIRS` candidates.
 
-Measured on CPUs without bfloat16 units (`jobs/benchmark.py neighbors`). What it does on others, and on a
-GPU, where torch merges the candidates of a tile, has been tested for its results and never timed.
+Measured on CPUs (`jobs/benchmark.py neighbors`). What it does on a GPU, where torch merges the candidates of a
+tile, has been tested for its results and never timed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from platonic_ray.kernels.collect import Candidates, candidates_for, room_for
-from platonic_ray.kernels.compiled import integer_products
 from platonic_ray.kernels.exhaustive import Similarity, cost_of, pair_values
-from platonic_ray.kernels.frame import fast_bfloat16, made_in, measure
+from platonic_ray.kernels.factors import TILE, ByTorch, Factors, fastest, pieces, rounds_low
+from platonic_ray.kernels.frame import measure
+from platonic_ray.kernels.rounds import rounds
 from platonic_ray.kernels.search import Search, padded
-from platonic_ray.kernels.threads import Spread, spreading
+from platonic_ray.kernels.threads import workers
 from platonic_ray.kernels.ties import TieRule
 from platonic_ray.kernels.topk import TopK, merge_neighbors
 
@@ -42,10 +43,7 @@ Read = Callable[[int, int], Tensor]
 BLOCK_BYTES = 64 * 2**20
 """Bytes of the rows that are read at a time; three times as many are held."""
 
-TILE = {"cpu": 2048, "cuda": 8192}  # rows and columns of a tile
-_CORNERS = 4  # parts that a tile on the diagonal is cut into, so that little of it is made twice
-_LONGER = 8  # times the usual norm: so much longer may the longest row be for integers to do
-_MOST_GIVEN_UP = 1 / 8  # of the queries, before integers are
+_MOST_GIVEN_UP = 1 / 8  # of the queries, before coarse factors are
 PAIRS = 2**23  # candidates that get their values, and are sorted, at a time
 
 
@@ -79,17 +77,18 @@ class Sweep:
         self._queries = ids.shape[0] if queries is None else queries
         self._block = block_rows or block_rows_of(width)
         device = ids.device.type
-        self._tile = tile_rows or TILE.get(device, 8192)
         self._threads = torch.get_num_threads() if device == "cpu" else 1
         every = range(ids.shape[0])
         self._measured = measure(
-            lambda: (self._read(s.start, s.stop) for s in self._blocks(every)), similarity
+            lambda: (self._read(s.start, s.stop) for s in self._blocks(every)),
+            similarity,
+            low=rounds_low(device),
         )
-        self._dtype = self._fastest(device)
+        self._tile = tile_rows
+        self._factors: Factors | None = None
         self._candidates: Candidates | None = None
         if self._measured is not None:
-            self._candidates = candidates_for(self._measured, ids, self._queries, keep, self._dtype)
-            self._buffer = torch.empty(self._tile**2, dtype=made_in(self._dtype), device=ids.device)
+            self._by(fastest(self._measured, device, tile_rows))
         self._added: list[tuple[range, range, bool]] = []
         self._place: Tensor | None = None
 
@@ -98,30 +97,54 @@ class Sweep:
 
         The same range twice are rows that are queries and gallery of each other.
         """
-        if self._candidates is None:
+        if self._measured is None:
             return
+        assert self._factors is not None
+        assert self._candidates is not None
         self._added.append((rows, columns, both))
         self._go_over(rows, columns, both)
-        if self._dtype == torch.int16 and self._candidates.given_up() > _MOST_GIVEN_UP * self._queries:
-            # Many rows that integers cannot part: to search each of them again would take longer than all of
+        coarse = self._factors.factors != torch.float32
+        if coarse and self._candidates.given_up() > _MOST_GIVEN_UP * self._queries:
+            # Many rows that coarse factors cannot part: to search each of them again would take longer than all of
             # it by float32 products.
-            assert self._measured is not None
-            self._dtype = torch.float32
-            self._candidates = candidates_for(
-                self._measured, self._ids, self._queries, self._keep, self._dtype
-            )
+            tile = self._tile or TILE.get(self._ids.device.type, 8192)
+            self._by(ByTorch(self._measured.frame, tile, torch.float32))
             for ranges in self._added:
                 self._go_over(*ranges)
 
+    def _by(self, factors: Factors) -> None:
+        """Begin, or begin again, with factors of a format."""
+        assert self._measured is not None
+        self._factors = factors
+        self._candidates = candidates_for(self._measured, self._ids, self._queries, self._keep, factors)
+
     def _go_over(self, rows: range, columns: range, both: bool) -> None:
-        with spreading(self._threads) as spread:
+        factors, candidates = self._factors, self._candidates
+        assert factors is not None
+        assert candidates is not None
+        with workers(self._threads) as run:
             for right in self._blocks(columns):
-                held = self._factor(right)
+                held = factors.of(self._read(right.start, right.stop), run)
                 # From near to far: rows next to each other are often alike, and early thresholds are worth most.
                 for left in reversed(self._blocks(rows)):
                     if rows != columns or left.start <= right.start:
-                        factor = held if left == right else self._factor(left)
-                        self._block_pair(left, factor, right, held, both, spread)
+                        same = left == right
+                        factor = held if same else factors.of(self._read(left.start, left.stop), run)
+                        first = left.start, right.start
+                        for pairs in rounds(left, right, self._threads, both):
+                            run(
+                                partial(
+                                    factors.offer,
+                                    factor,
+                                    held,
+                                    _within(a, left),
+                                    _within(b, right),
+                                    first,
+                                    both,
+                                    candidates,
+                                )
+                                for a, b in pairs
+                            )
 
     def nearest(
         self, queries: range, gallery: range, tally: Counter[str] | None = None
@@ -140,9 +163,9 @@ class Sweep:
         ids = torch.full(size, -1, dtype=torch.int64, device=device)
         values = torch.full(size, worst, dtype=torch.float64, device=device)
         lost = torch.arange(queries.start, queries.stop, device=device)
-        if self._candidates is not None:
+        if self._factors is not None and self._candidates is not None:
             given_up = []
-            for part in _pieces(queries, max(1, PAIRS // room_for(self._keep))):
+            for part in pieces(queries, max(1, PAIRS // room_for(self._keep))):
                 row, column, without = self._candidates.take(part.start, part.stop)
                 counts["pairs"] += row.shape[0]
                 settled, found, best = self._sorted(row, column, self._canonical(row, column))
@@ -150,71 +173,12 @@ class Sweep:
                 ids[at, : found.shape[1]], values[at, : found.shape[1]] = found, best
                 given_up.append(without)
             lost = torch.cat([lost[:0], *given_up])
-            counts[str(self._dtype).removeprefix("torch.")] += len(queries) - lost.shape[0]
+            counts[str(self._factors.factors).removeprefix("torch.")] += len(queries) - lost.shape[0]
         if lost.shape[0]:
             counts["again"] += lost.shape[0]
             again = self._again(lost, gallery)
             ids[lost - queries.start], values[lost - queries.start] = again.ids, again.values
         return ids, values
-
-    def _block_pair(
-        self, a: range, left: Tensor, b: range, right: Tensor, both: bool, spread: Spread
-    ) -> None:
-        for columns in _pieces(b, self._tile):
-            for rows in _pieces(a, self._tile):
-                if a != b or rows.start < columns.start:
-                    self._offer(rows, left[_at(rows, a)], columns, right[_at(columns, b)], both, spread)
-                elif rows == columns:
-                    corners = _pieces(rows, max(64, -(-len(rows) // _CORNERS)))
-                    for at, corner in enumerate(corners):
-                        part = left[_at(corner, a)]
-                        self._offer(corner, part, corner, part, False, spread)
-                        if at + 1 < len(corners):
-                            beyond = range(corner.stop, rows.stop)
-                            self._offer(corner, part, beyond, left[_at(beyond, a)], True, spread)
-
-    def _offer(
-        self, rows: range, left: Tensor, columns: range, right: Tensor, both: bool, spread: Spread
-    ) -> None:
-        assert self._candidates is not None
-        if self._candidates.full(rows) and (not both or self._candidates.full(columns)):
-            return
-        candidates, row, col = self._candidates, rows.start, columns.start
-        tile = self._buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
-
-        def make(start: int, stop: int) -> None:
-            self._multiply(left[start:stop], right, tile[start:stop])
-            candidates.offer_rows(tile, start, stop, row, col)
-
-        spread(make, len(rows))
-        if both:
-            spread(lambda start, stop: candidates.offer_columns(tile, start, stop, row, col), len(columns))
-
-    def _fastest(self, device: str) -> torch.dtype:
-        """Return the dtype of factors whose products take the least time."""
-        if fast_bfloat16(device):
-            return torch.bfloat16
-        if self._measured is None or device != "cpu" or integer_products() is None:
-            return torch.float32
-        # One unit serves all rows: it is too coarse where few are far longer than most.
-        norms = self._measured.norms
-        even = float(norms.amax()) <= _LONGER * float(norms.square().mean().sqrt())
-        return torch.int16 if even else torch.float32
-
-    def _factor(self, rows: range) -> Tensor:
-        """Return rows as factors of products."""
-        assert self._measured is not None
-        frame, read = self._measured.frame, self._read(rows.start, rows.stop)
-        return frame.integers(read) if self._dtype == torch.int16 else frame.centered(read).to(self._dtype)
-
-    def _multiply(self, left: Tensor, right: Tensor, out: Tensor) -> None:
-        """Put the products of factors into `out`, on one thread."""
-        if self._dtype != torch.int16:
-            torch.mm(left, right.T, out=out)
-            return
-        assert self._measured is not None
-        pairs = (side.numpy().view(np.int32) for side in (left, right))
-        integer_products()(*pairs, np.float32(self._measured.frame.unit**2), out.numpy())
 
     def _canonical(self, row: Tensor, column: Tensor) -> Tensor:
         """Return the canonical value `[p] float64` of every pair of rows."""
@@ -293,7 +257,7 @@ class Sweep:
         return self._read(start, min(start + self._block, self._ids.shape[0]))
 
     def _blocks(self, rows: range) -> list[range]:
-        return _pieces(rows, self._block)
+        return pieces(rows, self._block)
 
 
 def block_rows_of(width: int) -> int:
@@ -301,9 +265,5 @@ def block_rows_of(width: int) -> int:
     return max(64, BLOCK_BYTES // (4 * width))
 
 
-def _pieces(rows: range, size: int) -> list[range]:
-    return [range(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
-
-
-def _at(rows: range, block: range) -> slice:
-    return slice(rows.start - block.start, rows.stop - block.start)
+def _within(rows: range, block: range) -> range:
+    return range(rows.start - block.start, rows.stop - block.start)

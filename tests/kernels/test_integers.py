@@ -13,12 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import platonic_ray.kernels.sweep as sweep
 from platonic_ray.kernels import exact_neighbors, l2_normalize
 from platonic_ray.kernels.compiled import integer_products
 from platonic_ray.kernels.frame import measure
 
 from .dense_neighbors import dense
+from .formats import use
 from .test_neighbors import DIGEST
 from .test_sweep import CASES, make
 
@@ -96,8 +96,7 @@ def searched(rows: torch.Tensor) -> Counter[str]:
     tally: Counter[str] = Counter()
     found = exact_neighbors(rows, 10, DIGEST, tally=tally)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "integer_products", lambda: None)
-        patch.setattr(sweep, "fast_bfloat16", lambda device: False)
+        use(patch, "float32")
         expected = exact_neighbors(rows, 10, DIGEST)
     assert torch.equal(found.ids, expected.ids)
     assert torch.equal(found.values, expected.values)
@@ -105,17 +104,17 @@ def searched(rows: torch.Tensor) -> Counter[str]:
 
 
 @pytest.fixture
-def without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "fast_bfloat16", lambda device: False)
+def by_integers(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, "int16")
 
 
-@pytest.mark.usefixtures("without_bfloat16")
+@pytest.mark.usefixtures("by_integers")
 def test_integers_settle_usual_rows() -> None:
     rows = torch.randn(2200, 33, generator=torch.Generator().manual_seed(0))
     assert searched(l2_normalize(rows + 3))["int16"] > 2150
 
 
-@pytest.mark.usefixtures("without_bfloat16")
+@pytest.mark.usefixtures("by_integers")
 def test_clusters_that_integers_cannot_part_are_gone_over_once_more_by_float32() -> None:
     drawn = torch.Generator().manual_seed(0)
     centers = torch.randn(5, 64, generator=drawn).repeat_interleave(440, 0)
@@ -125,7 +124,7 @@ def test_clusters_that_integers_cannot_part_are_gone_over_once_more_by_float32()
     assert tally["float32"] > 2100
 
 
-@pytest.mark.usefixtures("without_bfloat16")
+@pytest.mark.usefixtures("by_integers")
 def test_rows_of_which_one_is_far_longer_than_the_others_are_left_to_float32() -> None:
     rows = torch.randn(2200, 8, generator=torch.Generator().manual_seed(0))
     rows[7] *= 1000

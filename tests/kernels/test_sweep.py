@@ -9,15 +9,14 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import platonic_ray.kernels.collect as collect
 import platonic_ray.kernels.exhaustive as exhaustive
-import platonic_ray.kernels.frame as frame
+import platonic_ray.kernels.factors as factors
 import platonic_ray.kernels.native as native
 import platonic_ray.kernels.neighbors as neighbors_module
-import platonic_ray.kernels.sweep as sweep
 from platonic_ray.kernels import (
     TieRule,
     TopK,
@@ -31,6 +30,7 @@ from platonic_ray.kernels import (
 )
 
 from .dense_neighbors import neighbors
+from .formats import FORMATS, use
 from .test_neighbors import DIGEST
 from .test_search import LARGER
 
@@ -67,6 +67,7 @@ def tiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(neighbors_module, "DENSE_VALUES", 0)
     if request.param == "torch":
         monkeypatch.setattr(collect, "native", lambda: None)
+        monkeypatch.setattr(factors, "matrix_units", lambda: None)
         monkeypatch.setattr(exhaustive, "loops_for", lambda rows, size: None)
     else:
         assert collect.native() is not None
@@ -83,24 +84,24 @@ def same(found: TopK, ids: np.ndarray, values: np.ndarray) -> bool:
     case=CASES,
     normalize=st.booleans(),
     k=st.integers(1, 12),
-    factors=st.sampled_from(["bfloat16", "int16", "float32"]),
+    name=st.sampled_from(FORMATS),
     heaps=st.booleans(),
+    threads=st.integers(1, 3),
     block=st.integers(3, 200),
     tile=st.integers(2, 200),
 )
 def test_tiles_of_any_size_find_what_a_dense_sort_finds(
-    similarity, case, normalize, k, factors, heaps, block, tile
+    similarity, case, normalize, k, name, heaps, threads, block, tile
 ) -> None:  # type: ignore[no-untyped-def]
+    assume(name != "matrix units" or factors.matrix_units() is not None)
     rows = make(case, normalize)
     k = min(k, len(rows) - 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sweep.TILE, "cpu", tile)
-        for module in (sweep, frame):
-            patch.setattr(module, "fast_bfloat16", lambda device: factors == "bfloat16")
+        patch.setitem(factors.TILE, "cpu", tile)
+        use(patch, name)
+        patch.setattr(torch, "get_num_threads", lambda: threads)
         if not heaps:
             patch.setattr(collect, "MOST_IN_HEAP", 0)
-        if factors == "float32":
-            patch.setattr(sweep, "integer_products", lambda: None)
         found = exact_neighbors(rows, k, DIGEST, similarity, block_rows=block)
     expected, values = neighbors(rows.numpy(), k + 1, DIGEST, similarity)
     if k + 1 == len(rows):  # nobody has one more neighbor
@@ -118,7 +119,7 @@ def test_a_tile_that_serves_both_sides_finds_what_two_searches_find(similarity, 
     ids, at = torch.arange(len(rows)) * 3 + 1, int(cut * len(rows))
     (a, b), (ids_a, ids_b) = (rows[:at], rows[at:]), (ids[:at], ids[at:])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sweep.TILE, "cpu", tile)
+        patch.setitem(factors.TILE, "cpu", tile)
         both = tile_neighbors_of_both(a, b, ids_a, ids_b, k, rule, similarity)
         overlapping = tile_neighbors(rows[: at + 1], b, ids[: at + 1], ids_b, k, rule, similarity)
     with pytest.MonkeyPatch.context() as patch:
@@ -135,11 +136,12 @@ def test_a_tile_that_serves_both_sides_finds_what_two_searches_find(similarity, 
 def test_a_few_queries_are_searched_in_a_few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.from_numpy(np.random.default_rng(0).standard_normal((40_003, 4)).astype("f4"))
     multiplied = []
-    multiply = sweep.Sweep._multiply
-    monkeypatch.setattr(sweep.Sweep, "_multiply", lambda *given: multiplied.append(1) or multiply(*given))
+    multiply = factors.ByTorch._multiply
+    use(monkeypatch, "float32")
+    monkeypatch.setattr(factors.ByTorch, "_multiply", lambda *given: multiplied.append(1) or multiply(*given))
     ids = torch.arange(40_003)
     found = tile_neighbors(rows[:3], rows[3:], ids[:3], ids[3:], 5, TieRule(DIGEST))
-    assert len(multiplied) <= 2 * -(-40_000 // sweep.TILE["cpu"]) + 2
+    assert len(multiplied) <= 2 * -(-40_000 // factors.TILE["cpu"]) + 2
     dense = (rows[:3].double() @ rows[3:].double().T).topk(6).indices + 3
     assert torch.equal(found.ids, dense)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import platonic_ray as pr
+import platonic_ray.kernels.factors as factors
 import platonic_ray.kernels.sweep as sweep
 from platonic_ray.errors import DataError, StudyError
 
@@ -26,7 +27,7 @@ def x() -> np.ndarray:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "BLOCK_BYTES", 4 * 9 * 100)
-    monkeypatch.setitem(sweep.TILE, "cpu", 37)
+    monkeypatch.setitem(factors.TILE, "cpu", 37)
 
 
 def equal(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.ndarray]) -> bool:

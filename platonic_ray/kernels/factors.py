@@ -1,0 +1,205 @@
+"""Rows as factors of fast products, in the format whose products take the least time, and how these are offered.
+
+A search makes each product once, on one thread, and offers it to the candidates of its queries (`collect`) while
+it is in the cache. Formats are bfloat16 on matrix units, which never store a product (`matrix_units`); 16-bit
+integers on x86 without them (`integer_products`); float32, and bfloat16 on GPUs, by torch.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from platonic_ray.kernels.collect import Candidates, NativeCandidates
+from platonic_ray.kernels.compiled import integer_products, matrix_units
+from platonic_ray.kernels.frame import Frame, Framed, fast_bfloat16
+from platonic_ray.kernels.threads import Run
+
+TILE = {"cpu": 2048, "cuda": 8192}
+"""Rows and columns of products that are stored at a time."""
+
+_CORNERS = 4  # parts that a tile on the diagonal is cut into, so that little of it is made twice
+_LONGER = 8  # times the usual norm: so much longer may the longest row be for integers to do
+_PACKED = 512  # rows that become panels at a time
+
+
+class Factors(Protocol):
+    """A format of factors. `factors` says what they are rounded to, `made` what their products are made in."""
+
+    factors: torch.dtype
+    made: torch.dtype
+
+    def of(self, rows: Tensor, run: Run) -> Any:
+        """Return rows `[r, D] float32` of a block as factors."""
+
+    def offer(
+        self,
+        left: Any,
+        right: Any,
+        rows: range,
+        columns: range,
+        first: tuple[int, int],
+        both: bool,
+        to: Candidates,
+    ) -> None:
+        """Offer the products of some rows of a block with some of another to candidates.
+
+        :param rows: of the block `left`, `columns` of the block `right`. Equal ones of one block are rows with
+            themselves, of which every two are offered to each other once.
+        :param first: the places in the search of the blocks' first rows.
+        :param both: whether the columns are queries too.
+        """
+
+
+def fastest(framed: Framed, device: str, tile: int | None = None) -> Factors:
+    """Return the format whose products take the least time there."""
+    frame, tile = framed.frame, tile or TILE.get(device, 8192)
+    if device == "cpu" and matrix_units() is not None:
+        return OnMatrixUnits(frame)
+    if fast_bfloat16(device):
+        return ByTorch(frame, tile, torch.bfloat16)
+    if device == "cpu" and integer_products() is not None:
+        # One unit serves all rows: it is too coarse where few are far longer than most.
+        norms = framed.norms
+        if float(norms.amax()) <= _LONGER * float(norms.square().mean().sqrt()):
+            return Integers(frame, tile)
+    return ByTorch(frame, tile, torch.float32)
+
+
+def rounds_low(device: str) -> bool:
+    """Return whether factors are of bfloat16 there."""
+    return (device == "cpu" and matrix_units() is not None) or fast_bfloat16(device)
+
+
+class OnMatrixUnits:
+    """Panels of bfloat16: products are in float32, filtered where they are made."""
+
+    factors, made = torch.bfloat16, torch.float32
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame, self._units = frame, matrix_units()
+
+    def of(self, rows: Tensor, run: Run) -> Any:
+        panels = self._units.Panels(*rows.shape)
+
+        def fill(start: int) -> None:
+            panels.fill(start, self._frame.centered(rows[start : start + _PACKED]).to(torch.bfloat16))
+
+        run(partial(fill, start) for start in range(0, rows.shape[0], _PACKED))
+        return panels
+
+    def offer(
+        self,
+        left: Any,
+        right: Any,
+        rows: range,
+        columns: range,
+        first: tuple[int, int],
+        both: bool,
+        to: Candidates,
+    ) -> None:
+        if _done(rows, columns, first, both, to):
+            return
+        assert isinstance(to, NativeCandidates)
+        block = torch.empty(self._units.PANEL, 2 * self._units.PANEL)  # begins at a multiple of 64 bytes
+        self._units.offer_products(
+            left.left.numpy(),
+            right.right.numpy(),
+            block.numpy(),
+            (rows.start, rows.stop),
+            (columns.start, columns.stop),
+            first,
+            both,
+            left is right and rows == columns,
+            self._units.PALETTE,
+            *to.state,
+        )
+
+
+class _Stored:
+    """Products that are made tile by tile, in memory."""
+
+    made: torch.dtype
+
+    def __init__(self, frame: Frame, tile: int) -> None:
+        self._frame, self._tile = frame, tile
+
+    def _multiply(self, left: Tensor, right: Tensor, out: Tensor) -> None:
+        """Put the products of factors into `out`."""
+        raise NotImplementedError
+
+    def offer(
+        self,
+        left: Tensor,
+        right: Tensor,
+        rows: range,
+        columns: range,
+        first: tuple[int, int],
+        both: bool,
+        to: Candidates,
+    ) -> None:
+        cells = min(len(rows), self._tile) * min(len(columns), self._tile)
+        buffer = torch.empty(cells, dtype=self.made, device=left.device)
+        alike = left is right and rows == columns
+
+        def offer(some: range, others: range, mutual: bool) -> None:
+            if _done(some, others, first, mutual, to):
+                return
+            tile = buffer[: len(some) * len(others)].view(len(some), len(others))
+            self._multiply(left[some.start : some.stop], right[others.start : others.stop], tile)
+            row, col = first[0] + some.start, first[1] + others.start
+            to.offer_rows(tile, 0, len(some), row, col)
+            if mutual:
+                to.offer_columns(tile, 0, len(others), row, col)
+
+        for others in pieces(columns, self._tile):
+            for some in pieces(rows, self._tile):
+                if not alike or some.start < others.start:
+                    offer(some, others, both)
+                elif some == others:
+                    for corner in pieces(some, max(64, -(-len(some) // _CORNERS))):
+                        offer(corner, corner, False)
+                        if beyond := range(corner.stop, some.stop):
+                            offer(corner, beyond, True)
+
+
+class Integers(_Stored):
+    """16-bit integers, whose sums are exact."""
+
+    factors, made = torch.int16, torch.float32
+
+    def of(self, rows: Tensor, run: Run) -> Tensor:
+        return self._frame.integers(rows)
+
+    def _multiply(self, left: Tensor, right: Tensor, out: Tensor) -> None:
+        pairs = (side.numpy().view(np.int32) for side in (left, right))
+        integer_products()(*pairs, np.float32(self._frame.unit**2), out.numpy())
+
+
+class ByTorch(_Stored):
+    """Products of torch's, made in the format of their factors."""
+
+    def __init__(self, frame: Frame, tile: int, factors: torch.dtype) -> None:
+        super().__init__(frame, tile)
+        self.factors = self.made = factors
+
+    def of(self, rows: Tensor, run: Run) -> Tensor:
+        return self._frame.centered(rows).to(self.factors)
+
+    def _multiply(self, left: Tensor, right: Tensor, out: Tensor) -> None:
+        torch.mm(left, right.T, out=out)
+
+
+def pieces(rows: range, size: int) -> list[range]:
+    """Cut rows into pieces of a size, the last of which may be smaller."""
+    return [range(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
+
+
+def _done(rows: range, columns: range, first: tuple[int, int], both: bool, to: Candidates) -> bool:
+    """Return whether no query there is still looked for."""
+    sides = [(rows, first[0]), (columns, first[1])] if both else [(rows, first[0])]
+    return all(to.full(range(at + side.start, at + side.stop)) for side, at in sides)

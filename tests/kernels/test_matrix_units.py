@@ -1,0 +1,155 @@
+"""Products of bfloat16 on matrix units: what they are, to whom they are offered, and the bound that they keep."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from platonic_ray.kernels import exact_neighbors, l2_normalize
+from platonic_ray.kernels.compiled import matrix_units
+from platonic_ray.kernels.factors import OnMatrixUnits
+from platonic_ray.kernels.frame import measure
+
+from .dense_neighbors import dense
+from .formats import use
+from .test_neighbors import DIGEST
+from .test_sweep import CASES, make
+
+pytestmark = pytest.mark.skipif(matrix_units() is None, reason="this processor has no matrix units")
+
+
+class Recorder:
+    """Candidates that keep every product they are offered, in place of the compiled loops' own."""
+
+    def __init__(self, count: int) -> None:
+        keep = count + 1
+        self.score = np.full((count, 2 * count + 2), np.nan, np.float32)
+        self.column = np.zeros((count, 2 * count + 2), np.int32)
+        self.count = np.zeros(count, np.int32)
+        empty = np.full((count, 0), -np.inf, np.float32)
+        low = np.full(count, -np.inf, np.float32)
+        bias, ids = np.zeros(count, np.float32), np.arange(count)
+        bounds = 0.0, np.zeros(count), empty, low, self.count, self.score
+        self.state = bias, ids, keep, *bounds, self.column
+
+    def offered(self) -> dict[tuple[int, int], float]:
+        rows = range(len(self.count))
+        pairs = [(r, int(self.column[r, at])) for r in rows for at in range(self.count[r])]
+        assert len(pairs) == len(set(pairs))
+        return {(r, int(self.column[r, at])): self.score[r, at] for r in rows for at in range(self.count[r])}
+
+
+PARTS = st.tuples(st.integers(0, 3), st.integers(1, 140))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32),
+    width=st.integers(1, 100) | st.just(1030),
+    sizes=st.tuples(st.integers(1, 140), st.integers(1, 140)),
+    rows=PARTS,
+    columns=PARTS,
+    way=st.sampled_from(["rows alone", "both", "with themselves"]),
+)
+def test_every_product_is_offered_once_and_is_that_of_rounded_rows(
+    seed, width, sizes, rows, columns, way
+) -> None:  # type: ignore[no-untyped-def]
+    units, drawn = matrix_units(), torch.Generator().manual_seed(seed)
+    m, n = (sizes[0], sizes[0]) if way == "with themselves" else sizes
+    x, y = (torch.randn(size, width, generator=drawn).bfloat16() for size in (m, n))
+    y = x if way == "with themselves" else y
+    left, right = units.Panels(m, width), units.Panels(n, width)
+    for panels, given_rows in ((left, x), (right, y)):
+        for start in range(0, len(given_rows), 64):
+            panels.fill(start, given_rows[start : start + 64])
+    top = 32 * rows[0] if 32 * rows[0] < m else 0, min(m, 32 * rows[0] + rows[1])
+    first = (0, 0 if way == "with themselves" else m)
+    across = top if way == "with themselves" else (0, min(n, columns[1]))
+    candidates = Recorder(m if way == "with themselves" else m + n)
+    block = torch.empty(units.PANEL, 2 * units.PANEL)
+    both = way != "rows alone"
+    alike = way == "with themselves"
+    units.offer_products(
+        left.left.numpy(), right.right.numpy(), block.numpy(), top, across, first, both, alike,
+        units.PALETTE, *candidates.state,
+    )  # fmt: skip
+    exact = (x.double() @ y.double().T).numpy()
+    size = (x.double().abs() @ y.double().abs().T).numpy()
+    expected = {}
+    for i in range(*top):
+        for j in range(*across):
+            if alike:
+                expected |= {(i, j): (i, j)} if i != j else {}
+            else:
+                expected[i, m + j] = (i, j)
+                if both:
+                    expected[m + j, i] = (i, j)
+    offered = candidates.offered()
+    assert offered.keys() == expected.keys()
+    for pair, (i, j) in expected.items():
+        assert abs(offered[pair] - exact[i, j]) <= 2 * (width + 8) * 2.0**-24 * size[i, j]
+
+
+@pytest.mark.parametrize("similarity", ["inner", "euclidean"])
+@settings(deadline=None, max_examples=60)
+@given(case=CASES, normalize=st.booleans())
+def test_scores_are_within_their_bound_of_canonical_values(similarity, case, normalize) -> None:  # type: ignore[no-untyped-def]
+    rows = make(case, normalize)
+    measured = measure(lambda: [rows], similarity, low=True)
+    if measured is None:
+        return
+    frame = measured.frame
+    low = frame.centered(rows).bfloat16().double()
+    scores = (low @ low.T).float().double() + measured.biases.float()
+    canonical = torch.from_numpy(dense(rows.numpy(), similarity)) * frame.scale**2
+    canonical = canonical if similarity == "inner" else -canonical / 2
+    # What all rows of the gallery have in common is left out of a score: compare differences.
+    off = scores - canonical
+    assert ((off - off[:, :1]).abs() <= 2 * frame.error(measured.norms, torch.bfloat16)[:, None]).all()
+
+
+def searched(rows: torch.Tensor, name: str, k: int = 10) -> tuple[torch.Tensor, Counter[str]]:
+    tally: Counter[str] = Counter()
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, name)
+        found = exact_neighbors(rows, k, DIGEST, tally=tally)
+    return torch.cat([found.ids, found.values.view(torch.int64)], 1), tally
+
+
+@pytest.mark.parametrize("width", [7, 384])
+def test_usual_rows_are_settled_with_few_values_a_row(width: int) -> None:
+    rows = l2_normalize(torch.randn(2500, width, generator=torch.Generator().manual_seed(0)) + 2)
+    found, tally = searched(rows, "matrix units")
+    assert tally["bfloat16"] > 2450
+    assert tally["pairs"] < 2500 * 25
+    assert torch.equal(found, searched(rows, "float32")[0])
+
+
+def test_clusters_that_bfloat16_cannot_part_are_gone_over_once_more_by_float32() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    centers = torch.randn(5, 64, generator=drawn).repeat_interleave(440, 0)
+    rows = centers + 1e-3 * torch.randn(2200, 64, generator=drawn)
+    found, tally = searched(rows, "matrix units")
+    assert tally["bfloat16"] == 0
+    assert tally["float32"] > 2100
+    assert torch.equal(found, searched(rows, "float32")[0])
+
+
+def test_what_a_processor_may_not_do_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix_units(), "permitted", lambda: False)
+    matrix_units.cache_clear()
+    try:
+        assert matrix_units() is None
+        rows = torch.randn(2100, 8, generator=torch.Generator().manual_seed(0))
+        tally: Counter[str] = Counter()
+        exact_neighbors(rows, 3, DIGEST, tally=tally)
+        assert tally["bfloat16"] == 0
+        assert measure(lambda: [rows], "inner") is not None
+    finally:
+        matrix_units.cache_clear()
+    assert OnMatrixUnits.made == torch.float32
