@@ -102,7 +102,7 @@ class Chaos:
         self.nodes.end(graceful=True)
         self.s3.close()
         try:
-            wait_for(lambda: not self.nodes.left_behind(), "the end of all processes", 30)
+            wait_for(lambda: not self.nodes.left_behind(), "the end of all processes")
         except TimeoutError:
             self.broken.append(f"processes were left behind: {self.nodes.left_behind()}")
         if left := sorted(path.name for path in self.temporary.iterdir() if path.name != "ray"):
@@ -145,7 +145,7 @@ class Chaos:
         reader.ended.set()
         reader.join(60)
         try:
-            wait_for(lambda: not self.nodes.models(), "the end of model processes", 30)
+            wait_for(lambda: not self.nodes.models(), "the end of model processes")
         except TimeoutError:
             self.broken.append(f"study {self.studies}: model processes were left behind")
         self._judge(uri, reader, of_study, expected)
