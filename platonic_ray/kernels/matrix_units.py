@@ -43,7 +43,7 @@ PANEL = 32
 _HALF = 16  # rows of a register; its columns are as many pairs of bfloat16, 64 bytes
 _REGISTER = 1024  # bytes
 _STEP = 2 * _REGISTER
-_NEAR = 2**20  # bytes of right panels that stay in L2 while left panels go by
+_NEAR = 2**19  # bytes of right panels that stay in L2 while left panels go by
 _LEFT, _RIGHT = 4, 6  # the first two registers of each factor; those of the sums are 0 to 3
 
 _BYTE, _INT, _VOID = ir.IntType(8), ir.IntType(64), ir.VoidType()
@@ -202,13 +202,13 @@ def _offer_block(  # type: ignore[no-untyped-def]
         found = possible_of_row(products, biases + 4 * col, thresholds + 4 * r)
         if found:
             take(
-                found, block[i], r, 0, col, 1,
+                found, block, i, 0, r, 0, col, 1,
                 bias, ids, keep, share, margin, heap, threshold, count, score, column,
             )  # fmt: skip
         found = possible_of_columns(products, biases + 4 * r, thresholds + 4 * col) if both else np.uint64(0)
         if found:
             take(
-                found, block[i], col, 1, r, 0,
+                found, block, i, 0, col, 1, r, 0,
                 bias, ids, keep, share, margin, heap, threshold, count, score, column,
             )  # fmt: skip
 

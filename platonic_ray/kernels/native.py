@@ -16,6 +16,9 @@ A row's candidates live in flat arrays of fixed size, none of them ever grows:
 
 from __future__ import annotations
 
+import zlib
+from pathlib import Path
+
 import numpy as np
 from llvmlite import binding, ir
 from numba import njit, types
@@ -30,8 +33,16 @@ _HALVINGS = 40  # of the range of a row's scores; float32 has no finer steps the
 _MORE = 64  # the part of the `keep` best by which their worst may be missed
 
 
+_SOURCE = zlib.crc32(Path(__file__).read_bytes())
+
+
 def compiled(function):  # type: ignore[no-untyped-def]
-    """Compile a function when it is first called, and keep it on disk where that can be written to."""
+    """Compile a function when it is first called, and keep it on disk where that can be written to.
+
+    What is kept has all in it that the function calls, and numba asks of the function's own file alone whether it
+    has changed. So this file's content is part of the name.
+    """
+    function.__qualname__ += f"_{_SOURCE:08x}"
     try:
         return njit(nogil=True, cache=True)(function)
     except RuntimeError:  # there is no folder that could be written to
@@ -39,21 +50,21 @@ def compiled(function):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _sift(heap, value):  # type: ignore[no-untyped-def]
-    """Put a value in place of the root of a binary heap whose root is the least."""
-    keep = heap.shape[0]
+def _sift(heap, r, value):  # type: ignore[no-untyped-def]
+    """Put a value in place of the root of row r's binary heap, whose root is the least."""
+    keep = heap.shape[1]
     at = 0
     while True:
         child = 2 * at + 1
         if child >= keep:
             break
-        if child + 1 < keep and heap[child + 1] < heap[child]:
+        if child + 1 < keep and heap[r, child + 1] < heap[r, child]:
             child += 1
-        if heap[child] >= value:
+        if heap[r, child] >= value:
             break
-        heap[at] = heap[child]
+        heap[r, at] = heap[r, child]
         at = child
-    heap[at] = value
+    heap[r, at] = value
 
 
 @compiled
@@ -170,7 +181,9 @@ def _lowest(context, bits):  # type: ignore[no-untyped-def]
 @compiled
 def take(  # type: ignore[no-untyped-def]
     found,
-    run,
+    products,
+    i,
+    start,
     r,
     of_rows,
     c,
@@ -186,9 +199,9 @@ def take(  # type: ignore[no-untyped-def]
     score,
     column,
 ):
-    """Keep what of a run of products `[j]` is possible: of queries r + j · of_rows, and rows c + j · of_columns.
+    """Keep what of products `[i, start + j]` is possible: of queries r + j · of_rows, and rows c + j · of_columns.
 
-    One call a run, for a call takes as long as ten candidates.
+    One call a run, for a call takes as long as ten candidates; and no part of an array is made, for that does too.
 
     :param found: bits of those that reached their threshold when the run came; it may have risen since.
     """
@@ -197,7 +210,7 @@ def take(  # type: ignore[no-untyped-def]
         j = np.intp(_lowest(found))  # type: ignore[call-arg]
         found &= found - np.uint64(1)
         at, of = r + j * of_rows, c + j * of_columns
-        s = run[j] + bias[of]
+        s = products[i, start + j] + bias[of]
         if s >= threshold[at] and ids[at] != ids[of]:
             held = count[at]
             if held == room:
@@ -207,7 +220,7 @@ def take(  # type: ignore[no-untyped-def]
                 column[at, held] = of
                 count[at] = held + 1
                 if heap.shape[1] and s > heap[at, 0]:
-                    _sift(heap[at], s)
+                    _sift(heap, at, s)
                     _raise(at, float(heap[at, 0]), share, margin, threshold)
 
 
@@ -248,7 +261,7 @@ def offer_rows(  # type: ignore[no-untyped-def]
                     found |= np.uint64(product[i, start + j] + bias[c + j] >= threshold[r]) << np.uint64(j)
             if found:
                 take(
-                    found, product[i, start:], r, 0, c, 1,
+                    found, product, i, start, r, 0, c, 1,
                     bias, ids, keep, share, margin, heap, threshold, count, score, column,
                 )  # fmt: skip
 
@@ -286,7 +299,7 @@ def offer_columns(  # type: ignore[no-untyped-def]
                     found |= np.uint64(product[i, start + j] + bias[c] >= threshold[r + j]) << np.uint64(j)
             if found:
                 take(
-                    found, product[i, start:], r, 1, c, 0,
+                    found, product, i, start, r, 1, c, 0,
                     bias, ids, keep, share, margin, heap, threshold, count, score, column,
                 )  # fmt: skip
 
