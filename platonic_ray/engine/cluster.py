@@ -1,9 +1,10 @@
 """Starting or joining Ray, and what it offers.
 
-Half a core is what Ray is told of each CPU model actor and each tile task, unless it takes more memory
-(`cores_for`): a model keeps a core busy, tiles come in short bursts, and a machine with two cores must be
-able to embed with two models and compute tiles at the same time. The scheduler itself never starts more
-models than there are cores.
+Half a core is what Ray is told of each CPU model actor, and a whole one of each other task (`cores_of_task`), unless
+it takes more memory (`cores_for`): a machine with two cores must be able to embed with two models and compute tiles
+at the same time, and when the models have gone no more tasks may run than there are cores: two on a core slow each
+other down, and each is a process more, which takes seconds of the cores to start. The scheduler itself never starts
+more models than there are cores.
 """
 
 from __future__ import annotations
@@ -101,8 +102,21 @@ def resources() -> Resources:
     )
 
 
+def cores_of_task(peak_bytes: float, there: Resources, models: int) -> float:
+    """Return the cores that Ray is told of a task that is no model, while so many model actors are there.
+
+    One, and half where a model may need the other half of a node's only core.
+
+    >>> one, two = (Resources(cpus, 0, cpus, 0, 0, core_bytes=2e9, least_cpus=cpus) for cpus in (1, 2))
+    >>> cores_of_task(0, one, models=1), cores_of_task(0, one, models=0), cores_of_task(0, two, models=2)
+    (0.5, 1.0, 1.0)
+    """
+    whole = there.least_cpus >= 2 or (there.least_cpus >= 1 and not models)
+    return max(1.0 if whole else HALF_CORE, cores_for(peak_bytes, there))
+
+
 def cores_for(peak_bytes: float, there: Resources) -> float:
-    """Return the cores that Ray is told of a task or model: half of one, or as many as have the memory that it takes.
+    """Return the cores that have the memory that a task or model takes, in halves.
 
     Memory goes by cores and not by Ray's own resource of that name, for which an autoscaler brings no node
     of a kind whose memory nobody has stated. At most half of the smallest node's cores: models may have the

@@ -14,6 +14,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -235,5 +236,11 @@ def made_by(device: str, threads: int) -> dict[str, Any]:
         "device_name": name,
         "threads": threads,
         "torch": torch.__version__,
-        "transformers": importlib.metadata.version("transformers"),
+        "transformers": _version("transformers"),
     }
+
+
+@cache
+def _version(package: str) -> str:
+    """Return the version of a package; to read it takes milliseconds, and each shard states it."""
+    return importlib.metadata.version(package)

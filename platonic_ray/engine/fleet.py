@@ -45,13 +45,21 @@ class Replica:
     task: Embed | None = None
     since: float = 0.0
     stream: ObjectRefGenerator | None = None
-    items: list[ObjectRef] = field(default_factory=list)
     searching: bool = False
     sample: str | None = None
 
+    @property
+    def awaited(self) -> ObjectRef | ObjectRefGenerator | None:
+        """What tells that something has come: the end of a stream of layers, the next id of a search.
+
+        Nothing can be done with layers before the last is there, and to wait for each takes the driver as long as
+        for a task.
+        """
+        return self.stream if self.stream is None or self.searching else self.stream.completed()
+
     def begin(self, task: Embed) -> None:
         """Stream a shard."""
-        self.task, self.items, self.since = task, [], time.monotonic()
+        self.task, self.since = task, time.monotonic()
         self.stream = self.actor.embed.remote(task.shard)
 
     def search(self, task: Embed) -> None:

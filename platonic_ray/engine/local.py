@@ -72,10 +72,10 @@ class LocalRunner:
     def _do(self, task: Task) -> dict[str, Any]:
         if isinstance(task, Embed):
             runner = self._runner(task.model)
-            clock = Clock()
-            *_, report = runner.embed(task.shard)
-            assert isinstance(report, dict)
-            return {**clock.spent(), **report}
+            with Clock() as clock:
+                *_, report = runner.embed(task.shard)
+                assert isinstance(report, dict)
+                return {**clock.spent(), **report}
         needs = self.graph.needs(task)
         given = {need: (self._partials[need],) for need in needs if need in self._partials}
         report, result = perform(self.context, task, given)

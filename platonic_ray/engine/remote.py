@@ -74,12 +74,12 @@ class _ModelActor:
     def embed(self, shard: int) -> Iterator[pa.Table | dict[str, Any]]:
         """Yield one Arrow table a layer, each already durable, and last what there is to report."""
         assert self._runner is not None
-        clock = Clock()
-        for item in self._runner.embed(shard):
-            if isinstance(item, pa.Table):
-                yield item
-            else:
-                yield {**clock.spent(), **item, **_where()}
+        with Clock() as clock:
+            for item in self._runner.embed(shard):
+                if isinstance(item, pa.Table):
+                    yield item
+                else:
+                    yield {**clock.spent(), **item, **_where()}
 
     @ray.method(num_returns="streaming")
     def embed_alone(self, shard: int) -> Iterator[str]:

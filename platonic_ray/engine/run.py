@@ -21,6 +21,7 @@ from platonic_ray.engine.answers import answer_job
 from platonic_ray.engine.assemble import asked, assemble, choices_of
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.examples import examples_of
+from platonic_ray.engine.footprint import Footprint
 from platonic_ray.engine.prepare import Prepared, prepare
 from platonic_ray.engine.progress import ProgressDisplay
 from platonic_ray.engine.reuse import Reuse
@@ -256,7 +257,9 @@ def _on_ray(
                 sharing.check()
                 expected = relative_costs(prepared), weight_bytes_of(prepared), peaks_of(prepared)
                 scheduler = Scheduler(prepared.context, graph, events, progress, sharing, *expected, told)
-                scores = scheduler.run()
+                with Footprint() as footprint:
+                    scores = scheduler.run()
+            summary.driver_bytes = footprint.peak_bytes
             events.add("driver", fetched_bytes=scheduler.fetched_bytes)
             machines = scheduler.machines
             machines.look(force=True)

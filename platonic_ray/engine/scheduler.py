@@ -242,7 +242,9 @@ class Scheduler:
         cores = (
             max(there.node_cpus, cluster.HALF_CORE)
             if pieces
-            else cluster.cores_for(self._peaks.get(name_of(self.plan, task), 0.0), there)
+            else cluster.cores_of_task(
+                self._peaks.get(name_of(self.plan, task), 0.0), there, len(self.replicas)
+            )
         )
         function = remote.run_task.options(
             name=label(self.plan, task),
@@ -272,7 +274,7 @@ class Scheduler:
         waiting: list[Any] = list(self.running)
         by_source: dict[Any, Replica] = {}
         for replica in self.replicas:
-            source = replica.loading or replica.stream
+            source = replica.loading or replica.awaited
             if source is not None:
                 by_source[source] = replica
         waiting += by_source
@@ -298,7 +300,7 @@ class Scheduler:
             elif owner.loading is not None:
                 self._model_loaded(owner)
             else:
-                self._block_streamed(owner)
+                self._streamed(owner)
 
     def _fetch(self, ref: ObjectRef) -> Any:
         """Bring a value into the driver, counting its bytes; every `ray.get` of a run is this one."""
@@ -318,21 +320,17 @@ class Scheduler:
         self.events.add("model_loaded", model=self.plan.models[replica.model].name, **report)
         self.progress.advance("models loaded")
 
-    def _block_streamed(self, replica: Replica) -> None:
-        """Take the next item of a stream: a layer's reference, a sample's id, the report, or the end."""
+    def _streamed(self, replica: Replica) -> None:
+        """Take a stream that has ended: a reference of each layer and the report; of a search, the next id."""
         assert replica.stream is not None
+        if not replica.searching:
+            self._stream_ended(replica)
+            return
         try:
-            item = next(replica.stream)
-            if replica.searching:
-                replica.sample = self._fetch(item)
-            else:
-                replica.items.append(item)
+            replica.sample = self._fetch(next(replica.stream))
         except StopIteration:
-            if replica.searching:
-                self._searched(replica, None)
-            else:
-                self._stream_ended(replica)
-        except Exception as error:  # of a search alone: streams of layers are fetched when they end
+            self._searched(replica, None)
+        except Exception as error:
             failure = classify(error, of_actor=True)
             if failure.loss is Loss.APPLICATION:
                 raise failure.error from None
@@ -350,23 +348,24 @@ class Scheduler:
         """A shard is done when its stream has ended, not when its report is there: Ray fails the
         objects of a stream whose actor goes before the end of it was noted.
         """
-        assert replica.task is not None
-        blocks = replica.items[:-1]
+        assert replica.task is not None and replica.stream is not None
         try:
+            items = list(replica.stream)
             # Of a stream that broke, the last item holds the error.
-            report = self._fetch(replica.items[-1]) if replica.items else None
+            report = self._fetch(items[-1]) if items else None
         except Exception as error:
             self._lose_replica(replica, classify(error, of_actor=True))
             return
+        blocks = items[:-1]
         if len(blocks) != replica.layers or not isinstance(report, dict):
-            ended = RunError(f"The stream of blocks ended after {len(replica.items)} items.")
+            ended = RunError(f"The stream of blocks ended after {len(items)} items.")
             self._lose_replica(replica, Failure(Loss.WORKER, ended))
             return
         task = replica.task
         for other in [r for r in self.replicas if r.task == task and r is not replica]:
             self._end(other)  # it was the later of two
         self.outputs[task] = tuple(blocks)
-        replica.task, replica.stream, replica.items = None, None, []
+        replica.task, replica.stream = None, None
         self.fleet.embedded(replica.model, report["end"] - report["start"])
         size = report["bytes_out"] or report.get("bytes_found", 0)
         self._live.append((task, size))

@@ -22,7 +22,8 @@ TILES = tuple(kind.__name__ for kind in TILE_TASKS)
 class Summary:
     """Adds up events. `core_s` and `node_s` are the seconds of cores and of nodes that there were, by
     the nodes' kind ("gpu", "cpu", "head"); None where nobody counted. `spilled_bytes` likewise. `peak_bytes` is the
-    most memory that any process of a task has had.
+    most memory that any process has had of its own while it did a task, `resident_bytes` the most with shared objects
+    and mapped files, `driver_bytes` the most of the driver's own (0 where tasks ran in it).
     """
 
     reused: int
@@ -34,11 +35,14 @@ class Summary:
     node_s: Mapping[str, float] | None = None
     spilled_bytes: int | None = None
     peak_bytes: int = 0
+    resident_bytes: int = 0
+    driver_bytes: int = 0
 
     def add(self, event: str, facts: Mapping[str, Any]) -> None:
         """Take an event into account."""
         self.counts[event] += 1
         self.peak_bytes = max(self.peak_bytes, facts.get("peak_bytes", 0))
+        self.resident_bytes = max(self.resident_bytes, facts.get("resident_bytes", 0))
         if event == "lost":
             self.losses[facts["loss"]] += 1
         if "start" in facts and "end" in facts:
@@ -89,6 +93,8 @@ class Summary:
             "shares": self.shares,
             "spilled_bytes": self.spilled_bytes,
             "peak_bytes": self.peak_bytes,
+            "resident_bytes": self.resident_bytes,
+            "driver_bytes": self.driver_bytes,
             "cost": self.cost(prices),
         }
 
@@ -107,8 +113,13 @@ class Summary:
         ]
         if (shares := self.shares) is not None and self.core_s is not None:
             went = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-            memory = f" The largest process had {self.peak_bytes / 2**30:.1f} GiB." if self.peak_bytes else ""
-            lines.append(f"Of {self.core_s:,.0f} core-seconds: {went}.{memory}")
+            lines.append(f"Of {self.core_s:,.0f} core-seconds: {went}.")
+        if self.peak_bytes:
+            driver = f", the driver {self.driver_bytes / 2**30:.2f}" if self.driver_bytes else ""
+            lines.append(
+                f"Memory: the largest worker had {self.peak_bytes / 2**30:.2f} GiB of its own "
+                f"({self.resident_bytes / 2**30:.2f} with shared objects and mapped files){driver}."
+            )
         if self.node_s is not None:
             nodes = " and ".join(
                 f"{seconds:,.0f} node-seconds {_OF_NODES[kind]}"

@@ -6,12 +6,11 @@ and commits what is durable before it returns.
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ import pyarrow as pa
 from platonic_ray.engine import features, products, rows, scores, tiles
 from platonic_ray.engine.context import Context, MissingInputError
 from platonic_ray.engine.features import Blocks
+from platonic_ray.engine.footprint import Footprint, resident_bytes
 from platonic_ray.plan import (
     Clamp,
     ColumnSums,
@@ -75,19 +75,34 @@ class TimedStore(Store):
 
 
 class Clock:
-    """What a process has spent since this was made."""
+    """What a process spends while this is open: `with Clock() as clock: …`."""
 
     def __init__(self) -> None:
         self._start, self._cpu = time.time(), time.process_time()
+        self._footprint = Footprint()
+
+    def __enter__(self) -> Clock:
+        self._footprint.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._footprint.__exit__(kind, error, trace)
 
     def spent(self) -> dict[str, float]:
-        """Return `start` and `end` (seconds since the epoch), `cpu_s` of the processor, and `peak_bytes`: the
-        most memory that the process has had so far, with what it read of shared objects.
+        """Return `start` and `end` (seconds since the epoch), `cpu_s` of the processor, `peak_bytes`, the most
+        private memory that the process has had meanwhile (`footprint`), and `resident_bytes`, the most that it has
+        had so far with what it read of shared objects and of files.
         """
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        cpu_s = time.process_time() - self._cpu
-        return {"start": self._start, "end": time.time(), "cpu_s": cpu_s, "peak_bytes": peak}
+        self._footprint.look()
+        return {
+            "start": self._start,
+            "end": time.time(),
+            "cpu_s": time.process_time() - self._cpu,
+            "peak_bytes": self._footprint.peak_bytes,
+            "resident_bytes": resident_bytes(),
+        }
 
 
 @lru_cache(maxsize=4)
@@ -109,9 +124,9 @@ def perform(context: Context, task: Task, given: Given) -> tuple[dict[str, Any],
     store = timed_store(context.store.uri)
     store.seconds = 0.0
     context = replace(context, store=store)
-    clock = Clock()
-    result, read = _DO[type(task)](context, task, given)
-    return {**clock.spent(), "store_s": store.seconds, **read}, result
+    with Clock() as clock:
+        result, read = _DO[type(task)](context, task, given)
+        return {**clock.spent(), "store_s": store.seconds, **read}, result
 
 
 def _clamp(context: Context, task: Clamp, given: Given) -> tuple[pa.Table, dict[str, int]]:

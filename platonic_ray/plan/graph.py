@@ -12,7 +12,16 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import count
 
-from platonic_ray.plan.tasks import Clamp, Embed, NeighborBlock, NeighborTile, RowState, Task
+from platonic_ray.plan.tasks import (
+    Clamp,
+    ColumnSums,
+    Embed,
+    KernelProducts,
+    NeighborBlock,
+    NeighborTile,
+    RowState,
+    Task,
+)
 
 
 class TaskGraph:
@@ -166,9 +175,10 @@ class TaskGraph:
 
 
 def _urgency(task: Task) -> int:
-    """Merges first (they free partial results) and clamps (tiles wait for them), then what else reads
-    one model (it frees features).
+    """Merges first (they free partial results), and what others wait for (clamps, sums of columns); with them the
+    products that end a chain of few and long tasks, which would leave cores idle if they came last; then what else
+    reads one model (it frees features).
     """
-    if isinstance(task, NeighborBlock | Clamp):
+    if isinstance(task, NeighborBlock | Clamp | ColumnSums | KernelProducts):
         return 0
     return 1 if isinstance(task, NeighborTile | RowState) else 2

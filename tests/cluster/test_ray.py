@@ -103,7 +103,7 @@ def test_tasks_and_models_meant_for_a_larger_node_that_has_gone_are_sent_again(
     study = floors_of(light_study, 60)
     distributed = on_ray(study, tmp_path / "ray")
     assert score_bytes(pr.align(distributed, quiet=True)) == score_bytes(pr.align(study, quiet=True))
-    assert all(asked[caller] > 2 for caller in ("_send", "_cores_of"))
+    assert all(asked[caller] > 2 for caller in ("cores_of_task", "_cores_of"))
     assert of_models == {7, 9}  # a model asks for the cores that have its memory
 
 
@@ -265,8 +265,8 @@ def test_asking_for_machines_that_never_come_harms_nothing(cluster, ran, tmp_pat
     study = changed(on_ray(ran[0], tmp_path / "asking"), ask_cpus=6)
     assert score_bytes(pr.align(study, quiet=True)) == score_bytes(ran[1])
     assert (
-        1.5 * ray.cluster_resources()["CPU"] < max(waiting) <= 6
-    )  # tiles ask for what is not there, all at once
+        1.5 * ray.cluster_resources()["CPU"] < max(waiting) < 7
+    )  # tiles ask for what is not there, all at once; each for a core at most
     states = [actor["State"] for actor in ray._private.state.actors().values()]
     assert set(states) == {"DEAD"}
 

@@ -31,11 +31,17 @@ def test_shares_of_the_cores_seconds_add_up_and_name_what_is_not_arithmetic():
     assert summary.read["bytes_from_store"] == 7
 
 
-def test_the_memory_of_the_largest_process_is_told():
-    summary = of(("shard", {"peak_bytes": 2**30}), ("Score", {"peak_bytes": 3 * 2**30}), ("shard", {}))
-    summary.core_s = 10.0
+def test_the_memory_of_the_largest_process_is_told_apart_from_what_it_shares():
+    summary = of(
+        ("shard", {"peak_bytes": 2**30, "resident_bytes": 5 * 2**30}),
+        ("Score", {"peak_bytes": 3 * 2**30, "resident_bytes": 4 * 2**30}),
+        ("shard", {}),
+    )
     assert summary.facts(None)["peak_bytes"] == 3 * 2**30
-    assert "The largest process had 3.0 GiB." in summary.lines("a-run", 1.0, None)[1]
+    told = "Memory: the largest worker had 3.00 GiB of its own (5.00 with shared objects and mapped files)"
+    assert f"{told}." in summary.lines("a-run", 1.0, None)
+    summary.driver_bytes = 2**29
+    assert f"{told}, the driver 0.50." in summary.lines("a-run", 1.0, None)
 
 
 def test_nodes_cost_the_price_of_their_hours():
