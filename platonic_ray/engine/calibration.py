@@ -29,7 +29,6 @@ from scipy.optimize import nnls
 
 from platonic_ray.ahead import cores
 from platonic_ray.digest import digest
-from platonic_ray.engine.cluster import HALF_CORE
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.local import LocalRunner
 from platonic_ray.engine.overheads import ray_costs
@@ -42,7 +41,7 @@ from platonic_ray.plan.workload import ModelShape, Workload
 from platonic_ray.store import Store, feature_table
 from platonic_ray.study import Study
 
-_VERSION = 3
+_VERSION = 4
 _TERMS = ("flops", "cells", "entries")
 
 
@@ -106,7 +105,7 @@ class Calibration:
             store_bytes_s=1e15,  # what tasks read and write is in what they were measured to take
             local_bytes_s=self.memory_bytes_s,
             dispatch_s=self.dispatch_s,
-            warm_s=self.warm_s / HALF_CORE,  # of so many processes a core
+            warm_s=self.warm_s,
             control_s=self.control_s,
             overlaps=False,
             measured=True,
@@ -117,7 +116,7 @@ class Calibration:
                 f"a store on this disk takes {self.store_write_bytes_s / 1e9:,.2f} GB/s and gives "
                 f"{self.store_read_bytes_s / 1e9:,.2f}, checksums included",
                 f"Ray starts in {self.ray_start_s:.1f} s; a task costs its driver {self.dispatch_s * 1e3:.2f} ms, and "
-                f"with Ray's other processes {self.control_s * 1e3:.1f} ms of the cores where all are busy",
+                f"a core that is busy {self.control_s * 1e3:.1f} ms: Ray's processes, and the wait for the next task",
                 f"a process loads what is compiled in {self.warm_s:.1f} s",
                 "cores do not slow each other down",
             ),
@@ -126,7 +125,7 @@ class Calibration:
 
 def without_ray(machine: Machine) -> Machine:
     """Return a calibrated machine as one process in it finds it."""
-    return replace(machine, control_s=0.0, warm_s=machine.warm_s * HALF_CORE)
+    return replace(machine, control_s=0.0)
 
 
 def calibrate(*, again: bool = False) -> Calibration:

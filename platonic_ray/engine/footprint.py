@@ -67,7 +67,9 @@ class Footprint:
 
 _open: set[Footprint] = set()
 _changing = threading.Condition()
-_watching: tuple[int, threading.Thread] | None = None  # a process that was forked has no thread of its parent's
+_watching: tuple[int, threading.Thread] | None = (
+    None  # a process that was forked has no thread of its parent's
+)
 
 
 def _watch(footprint: Footprint) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray import ObjectRef
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from platonic_ray.engine import cluster, remote
 from platonic_ray.engine.attempts import Attempt, late_shards, late_tasks
@@ -92,6 +93,8 @@ class Scheduler:
         :raises PlatonicRayError: the first error of the application (bad features, disk full, …), or,
             when everything else is done, what was lost too many times.
         """
+        self._start_models()
+        self._prepare_workers()
         try:
             while not self.graph.finished:
                 if self._told_to_end.is_set():
@@ -130,6 +133,20 @@ class Scheduler:
             ).remote(self._context_ref, model, pieces)
             loading = actor.describe.remote()
             self.replicas.append(Replica(model, actor, loading, gpus, cpus, environment, pieces))
+
+    def _prepare_workers(self) -> None:
+        """Have a process ready for every core, where each will do some tasks.
+
+        To start one takes seconds, and Ray would do it when a task is handed out: as models end and leave their cores
+        to tiles, these would be idle for so long.
+        """
+        nodes = {name: int(offers.get("CPU", 0)) for name, offers in cluster.nodes().items()}
+        if self.graph.count(TILES) < _TASKS_PER_CORE * sum(nodes.values()):
+            return
+        for name, cores in nodes.items():
+            there = NodeAffinitySchedulingStrategy(name, soft=True)
+            for _ in range(cores):
+                remote.get_ready.options(name="get ready", scheduling_strategy=there).remote()
 
     def _cores_of(self, model: int) -> float:
         """Return the cores that Ray is told of a model: what its threads take, or those that have its memory."""
@@ -348,7 +365,8 @@ class Scheduler:
         """A shard is done when its stream has ended, not when its report is there: Ray fails the
         objects of a stream whose actor goes before the end of it was noted.
         """
-        assert replica.task is not None and replica.stream is not None
+        assert replica.task is not None
+        assert replica.stream is not None
         try:
             items = list(replica.stream)
             # Of a stream that broke, the last item holds the error.

@@ -24,7 +24,7 @@ ID_BYTES = 16
 """An id and its similarity."""
 
 _FEW_BLOCKS = 4
-_USUAL_BLOCK = 4096
+_USUAL_BLOCK = 8192
 _MANY_BLOCKS = 16
 _PARTIAL_SHARE = 0.05  # of the bytes of the features: so much may products of ranges take in the store
 _COPIES = 2.5  # shards as they came, the rows prepared, and a block on its way from one to the other

@@ -36,8 +36,8 @@ class Machine:
 
     `memory_bytes` is a worker's, `host_bytes` the node's; `store_bytes_s` and `network_bytes_s` are the
     node's, shared by its workers; `local_bytes_s` is a worker's, from its node's memory. `dispatch_s` is
-    what the driver spends on a task, `control_s` what it and Ray's own processes take for it of cores that
-    workers have, `warm_s` what a worker's first task takes more than others. Where `overlaps`, bytes move
+    what the driver spends on a task, `control_s` what it, Ray's own processes and the wait for the next take of a
+    core that a worker has, `warm_s` what a worker's first task takes more than others. Where `overlaps`, bytes move
     while workers compute. `speeds` are by kind of task; a kind that is not there takes `default`.
     `measured` says whether the figures come from a calibration.
     """
