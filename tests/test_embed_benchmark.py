@@ -94,6 +94,6 @@ def test_a_loop_over_images_gives_the_same_features(jobs: Any, model: str) -> No
     )
     assert report["largest_relative_difference"] < 1e-4
     assert set(report["images_a_second"]) == {
-        *("ours", "loop", "tensors_in_memory"),
-        "preparing_alone_one_thread",
+        *("ours", "loop", "tensors_in_memory", "tensors_in_memory_side_by_side"),
+        *("preparing_one_thread", "model_one_thread"),
     }

@@ -1,8 +1,10 @@
 """Encoded images, embedded by the library and by a plain PyTorch `DataLoader` loop, in turns.
 
 Both sides prepare images by the same functions and compute on the same network; the loop may take
-the best of several batch sizes and numbers of worker processes. A third side has its tensors in
-memory already: what is left is the model's own time.
+the best of several batch sizes and numbers of worker processes. Two sides have their tensors in
+memory already, so that what is left is the model's own time: by a plain loop, all threads on each batch,
+and by the library's batches side by side. The bound is what the cores could do at best if none ever
+waited: the time that one thread alone takes to prepare an image and to run the model on it, shared by all.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from platonic_ray.datasets import decode_image
 from platonic_ray.models import load, resolve
+from platonic_ray.models.lanes import run_batches
 from platonic_ray.study import ModelEntry
 
 SHARD = 256
@@ -53,15 +56,16 @@ def time_images(network: str, count: int, repetitions: int) -> dict[str, Any]:
     images = photos(count)
     prepare, run = _parts(model)
     batch = model.budget
-    shape = {"model": network, "images": count, "image": list(_SIZE), "threads": torch.get_num_threads()}
+    threads = torch.get_num_threads()
+    shape = {"model": network, "images": count, "image": list(_SIZE), "threads": threads}
     tensors = torch.stack([prepare(image) for image in images])
-    some = images[: max(32, count // 4)]
+    some = images[: max(32, min(count // 4, 128))]
     tried = {}
     for size in _BATCHES:
         for workers in _WORKERS:
             tried[size, workers] = _timed(lambda s=size, w=workers: _loop(some, prepare, run, s, w))[0]  # type: ignore[misc]
     size, workers = min(tried, key=tried.__getitem__)
-    ours_s, loop_s, memory_s, alone_s = [], [], [], []
+    ours_s, loop_s, memory_s, beside_s, prepared_s, model_s = ([] for _ in range(6))
     for _ in range(repetitions):
         seconds, ours = _timed(lambda: _sharded(model, images))
         ours_s.append(seconds)
@@ -69,13 +73,20 @@ def time_images(network: str, count: int, repetitions: int) -> dict[str, Any]:
         loop_s.append(seconds)
         seconds, _ = _timed(lambda: _in_memory(tensors, run, batch))
         memory_s.append(seconds)
-        seconds, _ = _timed(lambda: [prepare(image) for image in images])
-        alone_s.append(seconds)
+        seconds, _ = _timed(lambda: _side_by_side(tensors, run, batch))
+        beside_s.append(seconds)
+        torch.set_num_threads(1)
+        seconds, _ = _timed(lambda: [prepare(image) for image in some])
+        prepared_s.append(seconds * count / len(some))
+        seconds, _ = _timed(lambda: _in_memory(tensors[: len(some)], run, batch))
+        model_s.append(seconds * count / len(some))
+        torch.set_num_threads(threads)
     middle = {
         name: statistics.median(seconds)
         for name, seconds in (
             *(("ours", ours_s), ("loop", loop_s), ("tensors_in_memory", memory_s)),
-            ("preparing_alone_one_thread", alone_s),
+            ("tensors_in_memory_side_by_side", beside_s),
+            *(("preparing_one_thread", prepared_s), ("model_one_thread", model_s)),
         )
     }
     widest = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(ours, theirs, strict=True))
@@ -88,6 +99,9 @@ def time_images(network: str, count: int, repetitions: int) -> dict[str, Any]:
         }},
         "ratio": middle["loop"] / middle["ours"],
         "beyond_tensors_in_memory": middle["ours"] / middle["tensors_in_memory"] - 1,
+        "beyond_tensors_side_by_side": middle["ours"] / middle["tensors_in_memory_side_by_side"] - 1,
+        "share_of_bound": (middle["preparing_one_thread"] + middle["model_one_thread"])
+        / threads / middle["ours"],
         "largest_relative_difference": widest,
     }  # fmt: skip
 
@@ -140,6 +154,11 @@ def _loop(
 
 def _in_memory(tensors: Tensor, run: Callable[[Tensor], Any], size: int) -> list[NDArray[np.float32]]:
     return _run(iter(tensors.split(size)), run)
+
+
+def _side_by_side(tensors: Tensor, run: Callable[[Tensor], Any], size: int) -> None:
+    batches = list(tensors.split(size))
+    run_batches(lambda batch: batch, lambda batch, _: run(batch), batches, "cpu", 0)
 
 
 def _run(batches: Iterator[Tensor] | DataLoader[Tensor], run: Any) -> list[NDArray[np.float32]]:

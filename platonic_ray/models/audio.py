@@ -28,7 +28,8 @@ import transformers
 from platonic_ray.datasets import audio_length, decode_audio
 from platonic_ray.errors import DataError, WeightsError
 from platonic_ray.models.base import Description, Features, ModelSpec, configuration, described
-from platonic_ray.models.batches import batches_by_length, ready_ahead
+from platonic_ray.models.batches import batches_by_length
+from platonic_ray.models.lanes import run_batches, runs_side_by_side
 from platonic_ray.models.pooling import pool_tokens
 from platonic_ray.models.pretrained import explained, load_network, random_network, states_of
 from platonic_ray.models.weights import locate
@@ -43,6 +44,7 @@ class AudioModel:
     def __init__(self, spec: ModelSpec, network: Any, extractor: Any, device: str) -> None:
         self._name = spec.name
         self._network = network.eval().to(device)
+        self._side_by_side = runs_side_by_side(network)
         self._extractor = extractor
         self._device = device
         self._poolings = spec.poolings
@@ -75,15 +77,18 @@ class AudioModel:
         exact = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
+        batches = self._batches([min(length, self._most) for length in lengths])
+        held = int(self.budget * self.held) * self._network.dtype.itemsize if self._side_by_side else None
         with exact:
-            batches = self._batches([min(length, self._most) for length in lengths])
-            ready = ready_ahead(
+            run_batches(
                 lambda batch: [decode_audio(items[index], self._rate)[: self._most] for index in batch],
-                batches,
+                lambda batch, waves: rows.put(batch, self._pooled(waves)),
+                batches[
+                    ::-1
+                ],  # the longest first: what is left at the end, when one core has no more, is short
                 self._device,
+                held,
             )
-            for batch, waves in zip(batches, ready, strict=True):
-                rows.put(batch, self._pooled(waves))
         return Features(rows.features(), truncated)
 
     def _batches(self, lengths: Sequence[int]) -> list[list[int]]:

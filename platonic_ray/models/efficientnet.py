@@ -25,8 +25,8 @@ from PIL import Image
 from platonic_ray.datasets.images import decode_image
 from platonic_ray.errors import WeightsError
 from platonic_ray.models.base import Description, Features, ModelSpec, described
-from platonic_ray.models.batches import ready_ahead
 from platonic_ray.models.kinds import IMAGE_SIZES
+from platonic_ray.models.lanes import run_batches
 from platonic_ray.models.transfers import to_device
 from platonic_ray.models.weights import locate
 
@@ -42,7 +42,9 @@ class EfficientNetModel:
         self.budget: int = spec.setting("batch_images")
         blank = torch.zeros((1, 3, self._size, self._size), device=device)
         with torch.inference_mode():
-            widths = [int(state.shape[1]) for state in self._states(blank)]
+            shapes = [state.shape[1:] for state in self._states(blank)]
+        widths = [shape[0] for shape in shapes]
+        self._held_bytes = 4 * sum(shape.numel() for shape in shapes)
         names = ["stem", *(f"stage {index}" for index in range(1, len(widths) - 1)), "head"]
         self._readout = spec.keep(list(zip(names, widths, strict=True)))
         self.layers = self._readout.layers
@@ -57,17 +59,24 @@ class EfficientNetModel:
         exact = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
-        with torch.inference_mode(), exact:
-            starts = range(0, len(items), self.budget)
-            batches = [slice(start, start + self.budget) for start in starts]
-            decoded = ready_ahead(lambda rows: self._decode(items[rows]), batches, self._device)
-            for rows, rgb in zip(batches, decoded, strict=True):
-                means = {
-                    place: state.mean(dim=(2, 3))
-                    for place, state in enumerate(self._states(self._pixels(rgb)))
-                    if place in wanted
-                }
-                kept.put(rows, lambda place, _, means=means: means[place])  # type: ignore[misc]
+
+        def run(rows: slice, rgb: NDArray[np.uint8]) -> None:
+            means = {
+                place: state.mean(dim=(2, 3))
+                for place, state in enumerate(self._states(self._pixels(rgb)))
+                if place in wanted
+            }
+            kept.put(rows, lambda place, _: means[place])
+
+        batches = [slice(start, start + self.budget) for start in range(0, len(items), self.budget)]
+        with exact:
+            run_batches(
+                lambda rows: self._decode(items[rows]),
+                run,
+                batches,
+                self._device,
+                self.budget * self._held_bytes,
+            )
         return Features(kept.features())
 
     def _decode(self, images: Sequence[bytes]) -> NDArray[np.uint8]:

@@ -30,6 +30,7 @@ from platonic_ray.errors import StudyError
 from platonic_ray.models.base import Description, Features, ModelSpec, configuration, described
 from platonic_ray.models.batches import batches_by_length
 from platonic_ray.models.gguf_files import describe_gguf, read_gguf
+from platonic_ray.models.lanes import run_batches, runs_side_by_side
 from platonic_ray.models.layers import POOLER
 from platonic_ray.models.likelihood import Likelihood, bits_of_texts
 from platonic_ray.models.pooling import pool_tokens
@@ -71,8 +72,12 @@ class TextModel:
         vocabulary = network.get_input_embeddings().weight.shape[0]
         self._tokens = Tokenizer(spec, tokenizer, vocabulary=vocabulary, positions=_positions(network))
         output, _ = self._run([[self._tokens.pad]], body)
-        self._readout = spec.keep(_named(output, body, spec))
+        states = _named(output, body, spec)
+        self._readout = spec.keep(states)
         self.layers = self._readout.layers
+        whole = spec.setting("quantization") is None and device == "cpu"
+        self._side_by_side = whole and runs_side_by_side(network)
+        self._held = sum(width for _, width in states) + (vocabulary if self._measures else 0)
 
     def embed(self, items: Sequence[str]) -> Features:
         """Return the pooled hidden states of n texts: one float32 `[n, D]` array a representation.
@@ -82,13 +87,15 @@ class TextModel:
         tokens = self._tokens(items)
         rows = self._readout.rows(len(items))
         bits = [0.0] * len(items)
-        for batch in batches_by_length([len(ids) for ids in tokens.ids], self.budget):
-            some = [tokens.ids[index] for index in batch]
+
+        def run(batch: list[int], some: list[list[int]]) -> None:
             output, mask = self._run(some, self._network)
             rows.put(batch, self._pooled(output, mask))
             if self._measures:
                 for index, of_text in zip(batch, self._bits(output["logits"], some), strict=True):
                     bits[index] = of_text
+
+        self._run_all(tokens, run)
         likelihood = self._likelihood(items, tokens, bits) if self._measures else None
         return Features(rows.features(), len(tokens.cut), likelihood)
 
@@ -99,12 +106,26 @@ class TextModel:
         """
         tokens = self._tokens(texts)
         bits = [0.0] * len(texts)
-        for batch in batches_by_length([len(ids) for ids in tokens.ids], self.budget):
-            some = [tokens.ids[index] for index in batch]
+
+        def run(batch: list[int], some: list[list[int]]) -> None:
             output, _ = self._run(some, self._network, states=False)
             for index, of_text in zip(batch, self._bits(output["logits"], some), strict=True):
                 bits[index] = of_text
+
+        self._run_all(tokens, run)
         return self._likelihood(texts, tokens, bits)
+
+    def _run_all(self, tokens: Tokens, run: Callable[[list[int], list[list[int]]], None]) -> None:
+        """Run all batches, the longest texts first: what is left when a core has no more to do is short."""
+        longest = max((len(ids) for ids in tokens.ids), default=0)
+        held = max(self.budget, longest) * self._held * self._network.dtype.itemsize
+        run_batches(
+            lambda batch: [tokens.ids[index] for index in batch],
+            run,
+            batches_by_length([len(ids) for ids in tokens.ids], self.budget)[::-1],
+            self._device,
+            held if self._side_by_side else None,
+        )
 
     def _pooled(self, output: Any, mask: torch.Tensor) -> Callable[[int, str | None], torch.Tensor]:
         """Return what gives one of the states in an output, pooled one way."""

@@ -10,6 +10,7 @@ timm needs torchvision, whose builds belong to those of torch: install both toge
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from platonic_ray.datasets.images import decode_image
 from platonic_ray.errors import StudyError, WeightsError
 from platonic_ray.models.base import Description, Features, ModelSpec, configuration, described
-from platonic_ray.models.batches import ready_ahead
+from platonic_ray.models.lanes import run_batches
 from platonic_ray.models.pretrained import explained
 from platonic_ray.models.transfers import to_device
 from platonic_ray.models.weights import locate
@@ -38,12 +39,18 @@ class TimmModel:
                 f"Model {spec.name!r}: {type(network).__name__} has no blocks of a vision transformer; "
                 "other networks are read by kind 'transformers-vision' or 'module'."
             )
+        self._seen = threading.local()  # the states of the batch that a thread runs
+        blocks[0].register_forward_pre_hook(lambda _, given: self._seen.states.append(given[0]))
+        for block in blocks:
+            block.register_forward_hook(lambda _, __, out: self._seen.states.append(out))
         self._prefix = int(network.num_prefix_tokens)
         if "first" in spec.poolings and self._prefix == 0:
             raise StudyError(f"Model {spec.name!r}: it has no class token; choose another pooling.")
         names = ["embedding", *(f"block {index}" for index in range(1, len(blocks) + 1))]
         self._readout = spec.keep([(name, int(network.embed_dim)) for name in names])
         self.layers = self._readout.layers
+        patches = int(getattr(getattr(network, "patch_embed", None), "num_patches", 0))
+        self._held_bytes = 4 * (self._prefix + patches) * int(network.embed_dim) * len(names)
         self._transform: Any = None
 
     def embed(self, items: Sequence[bytes]) -> Features:
@@ -56,29 +63,22 @@ class TimmModel:
         exact = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
+        batches = [slice(start, start + self.budget) for start in range(0, len(items), self.budget)]
         with exact:
-            batches = [slice(start, start + self.budget) for start in range(0, len(items), self.budget)]
-            ready = ready_ahead(
+            run_batches(
                 lambda rows: torch.stack([self._transform(decode_image(item)) for item in items[rows]]),
+                lambda rows, pixels: kept.put(rows, self._pooled(to_device(pixels, self._device))),
                 batches,
                 self._device,
+                self.budget * self._held_bytes,
             )
-            for rows, pixels in zip(batches, ready, strict=True):
-                kept.put(rows, self._pooled(to_device(pixels, self._device)))
         return Features(kept.features())
 
     def _pooled(self, pixels: torch.Tensor) -> Callable[[int, str | None], torch.Tensor]:
         """Run a batch; return what gives one of its states pooled one way."""
-        states: list[torch.Tensor] = []
-        blocks = self._network.blocks
-        hooks = [blocks[0].register_forward_pre_hook(lambda _, given: states.append(given[0]))]
-        hooks += [block.register_forward_hook(lambda _, __, out: states.append(out)) for block in blocks]
-        try:
-            with torch.inference_mode():
-                self._network.forward_features(pixels)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        states = self._seen.states = []
+        with torch.inference_mode():
+            self._network.forward_features(pixels)
 
         def pooled(place: int, pooling: str | None) -> torch.Tensor:
             state = states[place].float()

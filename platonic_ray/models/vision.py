@@ -28,7 +28,7 @@ from PIL import Image
 from platonic_ray.datasets.images import decode_image
 from platonic_ray.errors import DataError, StudyError
 from platonic_ray.models.base import Description, Features, ModelSpec, configuration, described
-from platonic_ray.models.batches import ready_ahead
+from platonic_ray.models.lanes import run_batches, runs_side_by_side
 from platonic_ray.models.layers import POOLER
 from platonic_ray.models.pretrained import explained, load_network, random_network, states_of
 from platonic_ray.models.transfers import to_device
@@ -52,6 +52,7 @@ class VisionModel:
         self._device = device
         self._poolings = spec.poolings
         self.budget: int = spec.setting(self._BATCH)
+        self._side_by_side = runs_side_by_side(network)
         self._takes_noise = "noise" in inspect.signature(network.forward).parameters
         blank = self._pixels(self._blank()).unsqueeze(0)
         states = self._states(blank)
@@ -79,18 +80,17 @@ class VisionModel:
         exact = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
+
+        def prepare(start: int) -> list[torch.Tensor]:
+            return [self._pixels(self._decode(item)) for item in items[start : start + self.budget]]
+
+        def run(start: int, pixels: list[torch.Tensor]) -> None:
+            for rows, batch in _same_shapes(pixels, start):
+                kept.put(rows, self._pooled(batch))
+
+        held = self.budget * self.held * self._network.dtype.itemsize if self._side_by_side else None
         with exact:
-            starts = range(0, len(items), self.budget)
-            ready = ready_ahead(
-                lambda start: [
-                    self._pixels(self._decode(item)) for item in items[start : start + self.budget]
-                ],
-                starts,
-                self._device,
-            )
-            for start, pixels in zip(starts, ready, strict=True):
-                for rows, batch in _same_shapes(pixels, start):
-                    kept.put(rows, self._pooled(batch))
+            run_batches(prepare, run, range(0, len(items), self.budget), self._device, held)
         return Features(kept.features())
 
     def _pooled(self, pixels: torch.Tensor) -> Callable[[int, str | None], torch.Tensor]:

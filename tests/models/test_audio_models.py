@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
-from model_samples import entry
+from model_samples import entry, side_by_side
 from sound_samples import AUDIO, RATE, save_audio, sound
 
 import platonic_ray as pr
@@ -96,6 +96,14 @@ def test_what_a_batch_holds_is_counted_by_the_seconds_in_it(family, saved) -> No
     assert activation_bytes(spec, describe(spec)) == 7 * held * 4
     longer = _spec(saved(family), batch_seconds=1.0, max_seconds=2.0)  # one sound is a batch of its own
     assert activation_bytes(longer, describe(longer)) == 2 * held * 4
+
+
+@pytest.mark.parametrize("family", AUDIO)
+def test_batches_side_by_side_give_the_bytes_of_one_after_the_other(family, saved) -> None:
+    model = load(_spec(saved(family)))
+    assert model._side_by_side
+    alone, together = side_by_side(model, SOUNDS)
+    assert together == alone
 
 
 @pytest.mark.parametrize("family", AUDIO)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from model_samples import entry, image
+from model_samples import entry, image, side_by_side
 
 from platonic_ray.errors import WeightsError
 from platonic_ray.models import load, resolve
@@ -35,6 +35,12 @@ def test_random_networks_have_nine_layers_and_do_not_depend_on_the_batch(number)
         assert a.shape == (3, layer.width)
         np.testing.assert_allclose(a[2:], b, atol=1e-5 * max(1, np.abs(b).max()))
     assert load(spec).embed(IMAGES[:3]).layers[-1].tobytes() == together[-1].tobytes()
+
+
+def test_batches_side_by_side_give_the_bytes_of_one_after_the_other() -> None:
+    model = load(resolve(entry(use="efficientnet-lite0", init="random")))
+    alone, together = side_by_side(model, IMAGES * 2)
+    assert together == alone
 
 
 def test_an_oblong_image_is_cut_to_the_square_in_its_middle() -> None:

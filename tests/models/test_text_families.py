@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from model_samples import entry
+from model_samples import entry, side_by_side
 from text_families import DEEP, FAMILIES, LETTERS, TEXTS, save_tokenizer
 
 from platonic_ray.errors import StudyError, WeightsError
@@ -42,6 +42,14 @@ REDUCE = {
     "first": lambda state: state[0],
     "max": lambda state: state.max(0).values,
 }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_batches_side_by_side_give_the_bytes_of_one_after_the_other(family, saved_text) -> None:
+    model = load(resolve(entry(kind="transformers-text", weights=str(saved_text(family)))))
+    assert model._side_by_side
+    alone, together = side_by_side(model, TEXTS * 3)
+    assert together == alone
 
 
 @pytest.mark.parametrize("family", FAMILIES)

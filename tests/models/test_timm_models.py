@@ -7,7 +7,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-from model_samples import entry, image
+from model_samples import entry, image, side_by_side
 
 from platonic_ray.datasets.images import decode_image
 from platonic_ray.errors import StudyError, WeightsError
@@ -59,6 +59,12 @@ def test_layers_are_the_outputs_of_the_blocks_as_the_published_code_names_them(s
         pooled = (state[:, 0], state[:, 1:].mean(1), state[:, 1:].amax(1))
         for at, rows in enumerate(pooled):
             np.testing.assert_allclose(layers[2 * at + place], rows.numpy(), atol=2e-5)
+
+
+@needs_timm
+def test_batches_side_by_side_give_the_bytes_of_one_after_the_other(saved) -> None:
+    alone, together = side_by_side(load(_spec(saved, pooling="mean")), IMAGES * 4)
+    assert together == alone
 
 
 @needs_timm

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from model_samples import entry, image
+from model_samples import entry, image, side_by_side
 from PIL import Image
 
 import platonic_ray as pr
@@ -162,6 +162,14 @@ def test_layers_are_the_states_around_the_blocks_of_each_image_alone(family, sav
         assert [rows.shape[1] for rows in layers] == [layer.width for layer in model.layers]
         for rows, states in zip(layers, zip(*alone, strict=True), strict=True):
             _close(rows, [_pooled(state, pooling, prefix) for state in states])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_batches_side_by_side_give_the_bytes_of_one_after_the_other(family, saved) -> None:
+    model = _load(saved(family), pooling="mean")
+    assert model._side_by_side
+    alone, together = side_by_side(model, IMAGES * 4)
+    assert together == alone
 
 
 def test_a_masked_autoencoders_encoder_sees_every_patch_and_is_then_a_plain_vit(tmp_path) -> None:
