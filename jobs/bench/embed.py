@@ -12,6 +12,7 @@ from bench.images import time_images
 from bench.language import time_language
 from bench.shards import time_writing
 from bench.texts import time_encode, time_recipe
+from platonic_ray.models.allocator import keep_freed_memory
 
 PARTS = {
     "recipe": "all layers over texts of the lengths of captions, against the recipe of Huh et al. (2024)",
@@ -27,7 +28,7 @@ ROWS = {
     "recipe-smollm2": "--part recipe --model smollm2-135m --texts 96 --recipe-texts 4 --repetitions 2",
     "encode": "--part encode --texts 512",
     "efficientnet": "--part images --images 192",
-    "vit-b": "--part images --model vit-b --images 24 --repetitions 2",
+    "vit-b": "--part images --model vit-b --images 64 --repetitions 2",
     "writing-minilm": "--part writing --texts 1024",
     "writing-smollm2": "--part writing --model smollm2-135m --texts 256",
 }
@@ -58,6 +59,7 @@ def time_embedding(arguments: list[str]) -> dict[str, Any]:
     only = parser.parse_known_args(arguments)[0].only
     given = parser.parse_args([*ROWS.get(only, "").split(), *arguments])
     torch.set_num_threads(given.threads)
+    keep_freed_memory()  # as a run does; all sides are in this process and have the good of it
     of_texts = given.model or "minilm-l6"
     if given.part == "recipe":
         report = time_recipe(of_texts, given.texts, given.repetitions, given.recipe_texts)

