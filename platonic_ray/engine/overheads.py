@@ -94,7 +94,8 @@ def _beside_work_s(task: Any, tables: Sequence[Any], workers: int) -> float:
     import ray
 
     start = time.perf_counter()
-    left, waiting = _WATCHED * workers, []
+    left = _WATCHED * workers
+    waiting: list[Any] = []
     while left or waiting:
         while left and len(waiting) < 3 * workers:
             # As tiles do, each takes other tables than the last: Ray keeps a worker for tasks that take the same.
