@@ -29,6 +29,8 @@ class Format(Protocol):
 
     factors: torch.dtype
     made: torch.dtype
+    crowd: float
+    """How many times `keep` proposals may be too close to be told apart, beyond what is usual."""
 
 
 class Candidates(Protocol):
@@ -64,21 +66,21 @@ def candidates_for(framed: Framed, ids: Tensor, queries: int, keep: int, proposa
     return TorchCandidates(framed, ids, queries, keep, proposals)
 
 
-def room_for(keep: int) -> int:
-    """Return how many candidates a query has room for."""
-    return 2 * keep + 64
+def room_for(keep: int, crowd: float = 0.0) -> int:
+    """Return how many candidates a query has room for; `crowd` is that of the format."""
+    return 2 * keep + 64 + int(crowd * keep)
 
 
-def candidate_bytes(keep: int) -> int:
+def candidate_bytes(keep: int, crowd: float = 0.0) -> int:
     """Return the bytes that are held of a query, whatever the gallery."""
-    return 8 * room_for(keep) + (4 * keep if keep <= MOST_IN_HEAP else 0) + 32
+    return 8 * room_for(keep, crowd) + (4 * keep if keep <= MOST_IN_HEAP else 0) + 32
 
 
 class NativeCandidates:
     """Candidates in flat arrays, filtered by compiled loops."""
 
     def __init__(self, framed: Framed, ids: Tensor, queries: int, keep: int, proposals: Format) -> None:
-        room = room_for(keep)
+        room = room_for(keep, proposals.crowd)
         margin, share = framed.frame.margin(framed.norms[:queries], proposals.factors, proposals.made)
         self._heap = np.full((queries, keep if keep <= MOST_IN_HEAP else 0), -np.inf, np.float32)
         self._threshold = np.full(queries, -np.inf, np.float32)
@@ -122,7 +124,7 @@ class TorchCandidates:
     """
 
     def __init__(self, framed: Framed, ids: Tensor, queries: int, keep: int, proposals: Format) -> None:
-        self._keep, self._room, self._ids = keep, room_for(keep), ids
+        self._keep, self._room, self._ids = keep, room_for(keep, proposals.crowd), ids
         made = proposals.made
         self._margin, self._share = framed.frame.margin(
             framed.norms[:queries], proposals.factors, proposals.made

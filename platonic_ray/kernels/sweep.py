@@ -165,7 +165,7 @@ class Sweep:
         lost = torch.arange(queries.start, queries.stop, device=device)
         if self._factors is not None and self._candidates is not None:
             given_up = []
-            for part in pieces(queries, max(1, PAIRS // room_for(self._keep))):
+            for part in pieces(queries, max(1, PAIRS // room_for(self._keep, self._factors.crowd))):
                 row, column, without = self._candidates.take(part.start, part.stop)
                 counts["pairs"] += row.shape[0]
                 settled, found, best = self._sorted(row, column, self._canonical(row, column))
