@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from platonic_ray.errors import StudyError
-from platonic_ray.kernels.compiled import native
+from platonic_ray.kernels.compiled import matrix_units, native
 from platonic_ray.kernels.exhaustive import Similarity
 from platonic_ray.kernels.search import Search
 from platonic_ray.kernels.sweep import Read, Sweep, block_rows_of
@@ -41,6 +41,9 @@ __all__ = [
 
 DENSE_IDS = 2**22
 """So many cells of queries and gallery are one dense matrix where ids alone are wanted; of more, tiles go by."""
+
+DENSE_IDS_BESIDE_UNITS = 2**19
+"""The same on a processor with matrix units, which leave less to be gained."""
 
 DENSE_VALUES = 2**15
 """The same where values are wanted and loops are compiled: tiles give values as they are, of faster products."""
@@ -200,7 +203,7 @@ def exact_ids(
     :raises StudyError: as `exact_neighbors`.
     """
     n, rule = _checked(rows, k, similarity, digest, ties)
-    if n * n > DENSE_IDS:
+    if n * n > _dense_ids(rows):
         ids = exact_neighbors(rows, k, digest, similarity, ties, tally=tally).ids
         return ids if ordered else ids[:, :k].sort(dim=1).values
     want: Literal["order", "set"] = "order" if ordered else "set"
@@ -235,6 +238,11 @@ def _checked(rows: Tensor, k: int, similarity: Similarity, digest: Digest, ties:
         raise StudyError(f"k = {k} neighbors cannot be had of {n} samples: 1 ≤ k ≤ {n - 1} is needed.")
     check_similarity(similarity)
     return n, TieRule(digest, ties)
+
+
+def _dense_ids(rows: Tensor) -> int:
+    units = rows.device.type == "cpu" and matrix_units() is not None
+    return min(DENSE_IDS, DENSE_IDS_BESIDE_UNITS) if units else DENSE_IDS
 
 
 def _dense_values(rows: Tensor) -> int:

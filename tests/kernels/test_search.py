@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import platonic_ray.kernels.compiled as compiled
 import platonic_ray.kernels.frame as frame
+import platonic_ray.kernels.neighbors as neighbors_module
 import platonic_ray.kernels.proposals as proposals
 import platonic_ray.kernels.search as search
 from platonic_ray.kernels import TieRule, exact_ids, exact_neighbors, l2_normalize, tile_neighbors
@@ -122,7 +123,10 @@ def test_a_search_of_other_rows_than_the_gallerys_leaves_out_only_a_querys_own()
         assert got.ids[query].tolist() == [150 + j for j in expected]
 
 
-def test_most_rows_of_usual_features_are_settled_by_the_first_stage_with_few_canonical_values() -> None:
+def test_most_rows_of_usual_features_are_settled_by_the_first_stage_with_few_canonical_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(neighbors_module, "DENSE_IDS_BESIDE_UNITS", 2**22)
     drawn = np.random.default_rng(0)
     rows = drawn.normal(size=(1024, 30)) @ drawn.normal(size=(30, 256)) + 5 * drawn.normal(size=256)
     tally: Counter[str] = Counter()
