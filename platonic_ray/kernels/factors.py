@@ -16,7 +16,7 @@ from torch import Tensor
 
 from platonic_ray.kernels.collect import Candidates, NativeCandidates
 from platonic_ray.kernels.compiled import integer_products, matrix_units
-from platonic_ray.kernels.frame import Frame, Framed, fast_bfloat16
+from platonic_ray.kernels.frame import Frame, Framed, fast_bfloat16, scaled
 from platonic_ray.kernels.threads import Run
 
 TILE = {"cpu": 2048, "cuda": 8192}
@@ -92,7 +92,7 @@ class OnMatrixUnits:
         panels = self._units.Panels(*rows.shape)
 
         def fill(start: int) -> None:
-            panels.fill(start, self._frame.centered(rows[start : start + _PACKED]).to(torch.bfloat16))
+            panels.fill(start, scaled(rows[start : start + _PACKED], self._frame.scale), self._frame.center)
 
         run(partial(fill, start) for start in range(0, rows.shape[0], _PACKED))
         return panels

@@ -27,7 +27,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from platonic_ray.kernels.compiled import loops_for
 from platonic_ray.kernels.dot import dot_error, squared_distance_error
+from platonic_ray.kernels.threads import spreading
 
 SUM_COLUMNS = 512
 """Columns that one float32 sum of a refined score or of a norm runs over; such sums add in float64."""
@@ -224,7 +226,7 @@ def not_too_long(norms: Tensor) -> bool:
 
 def centered(rows: Tensor, center: Tensor, scale: float) -> Tensor:
     """Return float32 rows, scaled by a power of two, less a center."""
-    return (rows if scale == 1 else scaled(rows, scale)) - center
+    return scaled(rows, scale) - center
 
 
 def upper_norms(squares: Tensor, width: int) -> Tensor:
@@ -282,13 +284,29 @@ def plain_float32(device: str) -> bool:
 
 def scaled(rows: Tensor, scale: float) -> Tensor:
     """Return float32 rows times a power of two, which may itself be out of float32's range."""
-    return (rows.double() * scale).float()
+    return rows if scale == 1 else (rows.double() * scale).float()
 
 
 def _measured(
     rows: Tensor, center: Tensor, scale: float, similarity: str, low: bool
 ) -> tuple[Tensor, Tensor, float]:
-    squares, lost = (torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device) for _ in range(2))
+    width = rows.shape[1]
+    squares, lost, biases = (
+        torch.zeros(rows.shape[0], dtype=torch.float64, device=rows.device) for _ in range(3)
+    )
+    loops = loops_for(rows, rows.numel()) if scale == 1 else None
+    if loops is not None:
+        given = rows.numpy(), center.numpy(), low, similarity == "inner"
+
+        def measure(start: int, stop: int) -> None:
+            part = slice(start, stop)
+            out = (each.numpy()[part] for each in (squares, lost, biases))
+            loops.centered_rows(given[0][part], *given[1:], *out)
+
+        with spreading(torch.get_num_threads()) as spread:
+            spread(measure, rows.shape[0])
+        norms = upper_norms(squares, width)
+        return norms, biases if similarity == "inner" else biases * -0.5, _rounding(lost, norms, width, low)
     parts = []
     for start in range(0, rows.shape[1], SUM_COLUMNS):
         columns = slice(start, start + SUM_COLUMNS)
@@ -297,10 +315,13 @@ def _measured(
         if low:  # the difference is exact
             lost += torch.linalg.vector_norm(part - part.bfloat16(), dim=1).double().square_()
         parts.append((part, center[columns]))
-    norms, width = upper_norms(squares, rows.shape[1]), rows.shape[1]
-    # No rounding loses more than its roundoff, and of D entries hardly all lose as much.
-    rounding = min(_U16, float((upper_norms(lost, width) / norms).clamp(max=_U16).amax())) if low else _U16
-    return norms, bias_of(parts, similarity), rounding
+    norms = upper_norms(squares, width)
+    return norms, bias_of(parts, similarity), _rounding(lost, norms, width, low)
+
+
+def _rounding(lost: Tensor, norms: Tensor, width: int, low: bool) -> float:
+    """Return the largest share of a norm that bfloat16 loses: of D entries hardly all lose its roundoff."""
+    return float((upper_norms(lost, width) / norms).clamp(max=_U16).amax()) if low else _U16
 
 
 def _gamma(operations: int) -> float:

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from platonic_ray.kernels.native import (
     RUN,
+    bfloat16_of,
     compiled,
     offer_columns,
     offer_rows,
@@ -73,13 +74,11 @@ class Panels:
         # Memory of torch's begins at a multiple of 64 bytes, NumPy's does not.
         self.left, self.right = (torch.empty(shape, dtype=torch.int32) for _ in range(2))
 
-    def fill(self, start: int, rows: Tensor) -> None:
-        """Set the panels of rows `[r, D] bfloat16` from row `start` on, a multiple of `PANEL`."""
-        pad = (0, self.left.shape[1] * PANEL - rows.shape[1])
-        pairs = torch.nn.functional.pad(rows, pad).contiguous().view(torch.int32)
+    def fill(self, start: int, rows: Tensor, center: Tensor) -> None:
+        """Set the panels of rows `[r, D] float32`, less a center, from row `start` on, a multiple of `PANEL`."""
         first = start // PANEL
         last = first - (-rows.shape[0] // PANEL)
-        _arrange(pairs.numpy(), self.left[first:last].numpy(), self.right[first:last].numpy())
+        _fill(rows.numpy(), center.numpy(), self.left[first:last].numpy(), self.right[first:last].numpy())
 
 
 def _function(builder, name, result, *arguments):  # type: ignore[no-untyped-def]
@@ -161,17 +160,27 @@ def _generate(context, builder, signature, arguments):  # type: ignore[no-untype
 
 
 @compiled
-def _arrange(pairs, left, right):  # type: ignore[no-untyped-def]
-    """Put rows `[r, 16 steps] int32` of pairs into panels of both layouts; rows that are not there are zero."""
+def _fill(rows, center, left, right):  # type: ignore[no-untyped-def]
+    """Put rows less a center into panels of both layouts, in bfloat16; rows and columns that are not there are zero."""
+    width, steps = rows.shape[1], left.shape[1]
+    wide = np.zeros(steps * PANEL, np.float32)
+    halves = np.zeros(steps * PANEL, np.uint16)
+    bits, pairs = wide.view(np.uint32), halves.view(np.int32)
     for panel in range(left.shape[0]):
-        for step in range(left.shape[1]):
-            for half in range(2):
-                for row in range(_HALF):
-                    source = (2 * panel + half) * _HALF + row
+        for half in range(2):
+            for row in range(_HALF):
+                source = (2 * panel + half) * _HALF + row
+                if source < rows.shape[0]:
+                    for at in range(width):
+                        wide[at] = rows[source, at] - center[at]
+                    for at in range(width):
+                        halves[at] = np.uint16(bfloat16_of(bits[at]) >> np.uint32(16))
+                else:
+                    halves[:] = 0
+                for step in range(steps):
                     for pair in range(_HALF):
-                        value = pairs[source, step * _HALF + pair] if source < pairs.shape[0] else np.int32(0)
-                        left[panel, step, half, row, pair] = value
-                        right[panel, step, half, pair, row] = value
+                        left[panel, step, half, row, pair] = pairs[step * _HALF + pair]
+                        right[panel, step, half, pair, row] = pairs[step * _HALF + pair]
 
 
 @compiled

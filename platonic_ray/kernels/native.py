@@ -305,6 +305,12 @@ def offer_columns(  # type: ignore[no-untyped-def]
 
 
 @compiled
+def bfloat16_of(bits):  # type: ignore[no-untyped-def]
+    """Round a finite float32 to nearest, ties to even: the upper half of what is returned is the bfloat16."""
+    return np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
+
+
+@compiled
 def _folded(lanes):  # type: ignore[no-untyped-def]
     """Return the sum of 64 lanes, by halves; see `dot`."""
     half = 32
@@ -378,3 +384,45 @@ def moved_rows(rows, scale, shift, out, squares):  # type: ignore[no-untyped-def
         for at in range(rows.shape[1]):
             out[i, at] = rows[i, at] * scale - shift[at]
         squares[i] = _canonical_square(out[i])
+
+
+@compiled
+def centered_rows(rows, center, low, bias_with_center, squares, lost, biases):  # type: ignore[no-untyped-def]
+    """Measure rows `[n, D] float32` less a center: ‖u‖², what bfloat16 loses of it ‖u − û‖², and u·u or u·center.
+
+    Sums are of float64, in 16 lanes.
+
+    :param low: whether `lost` is wanted; else it stays as it is.
+    """
+    width = rows.shape[1]
+    padded = -(-width // 16) * 16
+    wide, rounded = np.zeros(padded, np.float32), np.zeros(padded, np.float32)
+    with_what = np.zeros(padded, np.float32)
+    bits, rounded_bits = wide.view(np.uint32), rounded.view(np.uint32)
+    if bias_with_center:
+        with_what[:width] = center
+    square, loss, bias = np.empty(16, np.float64), np.empty(16, np.float64), np.empty(16, np.float64)
+    for i in range(rows.shape[0]):
+        for at in range(width):
+            wide[at] = rows[i, at] - center[at]
+        if low:
+            for at in range(width):
+                rounded_bits[at] = bfloat16_of(bits[at]) & np.uint32(0xFFFF0000)
+        square[:] = 0.0
+        loss[:] = 0.0
+        bias[:] = 0.0
+        for start in range(0, padded, 16):
+            for lane in range(16):
+                value = np.float64(wide[start + lane])
+                square[lane] += value * value
+            if bias_with_center:
+                for lane in range(16):
+                    bias[lane] += np.float64(wide[start + lane]) * np.float64(with_what[start + lane])
+            if low:
+                for lane in range(16):
+                    off = np.float64(wide[start + lane]) - np.float64(rounded[start + lane])
+                    loss[lane] += off * off
+        squares[i] = square.sum()
+        biases[i] = bias.sum() if bias_with_center else squares[i]
+        if low:
+            lost[i] = loss.sum()

@@ -157,3 +157,35 @@ def test_the_bound_of_bfloat16_holds_where_rounding_loses_most(low: bool) -> Non
     off = (rounded @ rounded.T - rows.double() @ rows.double().T).abs()
     assert (off > 1.9 * 2.0**-8).all()
     assert (off <= measured.frame.error(measured.norms, torch.bfloat16)[:, None]).all()
+
+
+@pytest.mark.parametrize("similarity", ["inner", "euclidean"])
+@settings(deadline=None, max_examples=60)
+@given(case=SEARCHES, low=st.booleans())
+def test_compiled_loops_measure_what_torch_measures(similarity, case, low) -> None:  # type: ignore[no-untyped-def]
+    rows = make(case)
+    by = []
+    for least in (0, 2**62):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiled, "LEAST", least)
+            by.append(frame.measure(lambda: [rows[:3], rows[3:]], similarity, low))
+    ours, plain = by
+    assert (ours is None) == (plain is None)
+    if ours is None or plain is None:
+        return
+    assert torch.equal(ours.frame.center, plain.frame.center)
+    if ours.frame.scale != 1:
+        return
+    centered = ours.frame.centered(rows).double()
+    exact = centered.norm(dim=1)
+    assert (ours.norms >= exact).all()
+    assert torch.allclose(ours.norms, plain.norms, rtol=1e-4)
+    with_what = centered / -2 if similarity == "euclidean" else ours.frame.center.double()
+    bias = (centered * with_what).sum(1)
+    size = (centered * with_what).abs().sum(1).amax()
+    assert ((ours.biases - (bias - bias.mean())).abs() <= 1e-12 * size).all()
+    if low:
+        lost = (centered - centered.float().bfloat16().double()).norm(dim=1)
+        assert (lost <= ours.frame.rounding * ours.norms).all()
+        assert ours.frame.rounding <= 2.0**-8
+        assert ours.frame.rounding == pytest.approx(plain.frame.rounding, rel=1e-4)
