@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+from processes import with_tests
 from ray._raylet import GcsClient
 from ray.core.generated import autoscaler_pb2
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -159,6 +160,7 @@ def test_a_shard_and_a_task_that_stall_are_done_elsewhere(cluster, tmp_path, mon
 def test_a_node_that_joins_takes_work_and_one_that_is_drained_gets_no_more(cluster, tmp_path, monkeypatch):
     """Two models hold both cores until the third is embedded; half of it, then its node is told to go."""
     monkeypatch.setattr(watching, "_LOOK_S", 0.0)
+    monkeypatch.setenv("PYTHONPATH", with_tests()["PYTHONPATH"])  # of the node that joins
     others, rest = str(tmp_path / "others"), str(tmp_path / "rest")
     orders = [("text0", 0, f"wait {others}"), ("text1", 0, f"wait {others}"), ("text2", 30, f"wait {rest}")]
     study = study_of(tmp_path / "s", orders, models=3)
