@@ -7,6 +7,7 @@ integers on x86 without them (`integer_products`); float32, and bfloat16 on GPUs
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from platonic_ray.kernels.collect import Candidates, NativeCandidates
+from platonic_ray.kernels.collect import Candidates, Format, NativeCandidates
 from platonic_ray.kernels.compiled import integer_products, matrix_units
 from platonic_ray.kernels.frame import Frame, Framed, fast_bfloat16, scaled
 from platonic_ray.kernels.threads import Run
@@ -27,13 +28,8 @@ _LONGER = 8  # times the usual norm: so much longer may the longest row be for i
 _PACKED = 512  # rows that become panels at a time
 
 
-class Factors(Protocol):
-    """A format of factors. `factors` says what they are rounded to, `made` what their products are made in, and
-    `crowd` how much room they take, see `collect.Format`."""
-
-    factors: torch.dtype
-    made: torch.dtype
-    crowd: float
+class Factors(Format, Protocol):
+    """A format, and what makes factors of rows and offers their products."""
 
     def of(self, rows: Tensor, run: Run) -> Any:
         """Return rows `[r, D] float32` of a block as factors."""
@@ -59,7 +55,7 @@ class Factors(Protocol):
 
 def fastest(framed: Framed, device: str, tile: int | None = None) -> Factors:
     """Return the format whose products take the least time there."""
-    frame, tile = framed.frame, tile or TILE.get(device, 8192)
+    frame = framed.frame
     if device == "cpu" and matrix_units() is not None:
         return OnMatrixUnits(frame)
     if fast_bfloat16(device):
@@ -125,18 +121,18 @@ class OnMatrixUnits:
         )
 
 
-class _Stored:
+class _Stored(ABC):
     """Products that are made tile by tile, in memory."""
 
     made: torch.dtype
     crowd = 0.0
 
-    def __init__(self, frame: Frame, tile: int) -> None:
-        self._frame, self._tile = frame, tile
+    def __init__(self, frame: Frame, tile: int | None) -> None:
+        self._frame, self._tile = frame, tile or TILE.get(frame.center.device.type, 8192)
 
+    @abstractmethod
     def _multiply(self, left: Tensor, right: Tensor, out: Tensor) -> None:
         """Put the products of factors into `out`."""
-        raise NotImplementedError
 
     def offer(
         self,
@@ -189,7 +185,7 @@ class Integers(_Stored):
 class ByTorch(_Stored):
     """Products of torch's, made in the format of their factors."""
 
-    def __init__(self, frame: Frame, tile: int, factors: torch.dtype) -> None:
+    def __init__(self, frame: Frame, tile: int | None, factors: torch.dtype) -> None:
         super().__init__(frame, tile)
         self.factors = self.made = factors
 

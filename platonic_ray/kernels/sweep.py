@@ -29,7 +29,7 @@ from torch import Tensor
 
 from platonic_ray.kernels.collect import Candidates, candidates_for, room_for
 from platonic_ray.kernels.exhaustive import Similarity, cost_of, pair_values
-from platonic_ray.kernels.factors import TILE, ByTorch, Factors, fastest, pieces, rounds_low
+from platonic_ray.kernels.factors import ByTorch, Factors, fastest, pieces, rounds_low
 from platonic_ray.kernels.frame import measure
 from platonic_ray.kernels.rounds import rounds
 from platonic_ray.kernels.search import Search, padded
@@ -107,8 +107,7 @@ class Sweep:
         if coarse and self._candidates.given_up() > _MOST_GIVEN_UP * self._queries:
             # Many rows that coarse factors cannot part: to search each of them again would take longer than all of
             # it by float32 products.
-            tile = self._tile or TILE.get(self._ids.device.type, 8192)
-            self._by(ByTorch(self._measured.frame, tile, torch.float32))
+            self._by(ByTorch(self._measured.frame, self._tile, torch.float32))
             for ranges in self._added:
                 self._go_over(*ranges)
 
