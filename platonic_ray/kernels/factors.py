@@ -53,19 +53,19 @@ class Factors(Format, Protocol):
         """
 
 
-def fastest(framed: Framed, device: str, tile: int | None = None) -> Factors:
+def fastest(framed: Framed, device: str) -> Factors:
     """Return the format whose products take the least time there."""
     frame = framed.frame
     if device == "cpu" and matrix_units() is not None:
         return OnMatrixUnits(frame)
     if fast_bfloat16(device):
-        return ByTorch(frame, tile, torch.bfloat16)
+        return ByTorch(frame, torch.bfloat16)
     if device == "cpu" and integer_products() is not None:
         # One unit serves all rows: it is too coarse where few are far longer than most.
         norms = framed.norms
         if float(norms.amax()) <= _LONGER * float(norms.square().mean().sqrt()):
-            return Integers(frame, tile)
-    return ByTorch(frame, tile, torch.float32)
+            return Integers(frame)
+    return ByTorch(frame, torch.float32)
 
 
 def rounds_low(device: str) -> bool:
@@ -127,8 +127,8 @@ class _Stored(ABC):
     made: torch.dtype
     crowd = 0.0
 
-    def __init__(self, frame: Frame, tile: int | None) -> None:
-        self._frame, self._tile = frame, tile or TILE.get(frame.center.device.type, 8192)
+    def __init__(self, frame: Frame) -> None:
+        self._frame, self._tile = frame, TILE.get(frame.center.device.type, 8192)
 
     @abstractmethod
     def _multiply(self, left: Tensor, right: Tensor, out: Tensor) -> None:
@@ -185,8 +185,8 @@ class Integers(_Stored):
 class ByTorch(_Stored):
     """Products of torch's, made in the format of their factors."""
 
-    def __init__(self, frame: Frame, tile: int | None, factors: torch.dtype) -> None:
-        super().__init__(frame, tile)
+    def __init__(self, frame: Frame, factors: torch.dtype) -> None:
+        super().__init__(frame)
         self.factors = self.made = factors
 
     def of(self, rows: Tensor, run: Run) -> Tensor:

@@ -70,7 +70,6 @@ class Sweep:
         rows: Tensor | None = None,
         queries: int | None = None,
         block_rows: int | None = None,
-        tile_rows: int | None = None,
     ) -> None:
         self._read, self._ids, self._keep, self._rows = read, ids, keep, rows
         self._rule, self._similarity = rule, similarity
@@ -84,11 +83,10 @@ class Sweep:
             similarity,
             low=rounds_low(device),
         )
-        self._tile = tile_rows
         self._factors: Factors | None = None
         self._candidates: Candidates | None = None
         if self._measured is not None:
-            self._by(fastest(self._measured, device, tile_rows))
+            self._by(fastest(self._measured, device))
         self._added: list[tuple[range, range, bool]] = []
         self._place: Tensor | None = None
 
@@ -107,7 +105,7 @@ class Sweep:
         if coarse and self._candidates.given_up() > _MOST_GIVEN_UP * self._queries:
             # Many rows that coarse factors cannot part: to search each of them again would take longer than all of
             # it by float32 products.
-            self._by(ByTorch(self._measured.frame, self._tile, torch.float32))
+            self._by(ByTorch(self._measured.frame, torch.float32))
             for ranges in self._added:
                 self._go_over(*ranges)
 
