@@ -227,8 +227,9 @@ def _encoder(network: Any) -> Any:
 
 def _body(network: Any) -> Any:
     """Return the part of a network that gives the hidden states: without the head of a language model."""
-    causal = type(network) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING.values()
-    return network.base_model if causal else network
+    # Asked by its configuration: to look through the classes of all language models would import every one of them.
+    causal = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(network.config), None)
+    return network.base_model if type(network) is causal else network
 
 
 def describe(spec: ModelSpec) -> Description:

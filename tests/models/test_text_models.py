@@ -196,3 +196,18 @@ def test_wordllama_is_the_mean_of_token_vectors_and_a_text_without_token_is_zero
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize("family", ["tiny_bert", "tiny_llama"])
+def test_the_code_of_one_architecture_is_imported_and_no_other(family, request) -> None:
+    """All of transformers' language models together take seconds to import and some hundred megabytes."""
+    code = (
+        "import sys; from platonic_ray.models import load, resolve; from platonic_ray.study import ModelEntry;"
+        "load(resolve(ModelEntry(name='a', view='v', kind='transformers-text', weights=sys.argv[1])));"
+        "print(*(name for name in sys.modules if '.models.' in name and '.modeling_' in name))"
+    )
+    folder = str(request.getfixturevalue(family))
+    said = subprocess.check_output([sys.executable, "-c", code, folder], text=True)
+    architectures = {name.rpartition(".")[2] for name in said.split()}
+    assert f"modeling_{family.removeprefix('tiny_')}" in architectures
+    assert len(architectures) < 10
