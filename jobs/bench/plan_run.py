@@ -23,6 +23,7 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from platonic_ray.digest import digest
+    from platonic_ray.engine import cluster
     from platonic_ray.engine.calibration import write_study
     from platonic_ray.engine.overheads import processes, spent_by
     from platonic_ray.engine.run import run_study
@@ -34,6 +35,7 @@ def main(options: dict[str, Any]) -> dict[str, Any]:
     study = write_study(folder / "features", options["n"], options["stacks"], options["k"])
     study = study.replace(run={"engine": options["engine"], "store": store})
     if options["engine"] == "ray":
+        os.environ |= cluster.SETTINGS
         ray.init(
             address="local", num_cpus=options["cores"], include_dashboard=False, log_to_driver=False,
             logging_level=logging.ERROR,

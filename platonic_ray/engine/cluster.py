@@ -20,6 +20,19 @@ from platonic_ray.errors import RunError
 
 HALF_CORE = 0.5
 
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # What a worker raised reaches the user through the scheduler, once, and only if it ends the run.
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A worker takes seconds of CPU to start; Ray would end every idle one beyond the number of cores in one second.
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
+}
+"""What the environment of a Ray that runs studies should say; `connect` lets it where it says otherwise.
+
+Processes of Ray read it as they start: of a cluster that others start, cluster.yaml says the last of them.
+"""
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -47,12 +60,8 @@ def connect(address: str | None = None) -> bool:
     """
     if ray.is_initialized():
         return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # What a worker raised reaches the user through the scheduler, once, and only if it ends the run.
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # A worker takes seconds of CPU to start; Ray would end every idle one beyond the number of cores in one second.
-    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
     address = address or os.environ.get("RAY_ADDRESS")
     if address and address != "local":
         try:

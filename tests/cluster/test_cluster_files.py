@@ -14,8 +14,11 @@ from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start
 
+from platonic_ray.engine.cluster import SETTINGS
+
 ROOT = Path(__file__).resolve().parents[2]
 CLOUDS = ["cluster.yaml", "deploy/gcp.yaml"]
+IDLE_WORKERS = "RAY_idle_worker_killing_time_threshold_ms"
 
 
 def load(name):
@@ -130,7 +133,7 @@ def test_every_node_asks_for_the_token_and_the_dashboard_stays_on_the_head(name)
     for part in ("head", "worker"):
         (command,) = [line for line in config[f"{part}_start_ray_commands"] if "ray start" in line]
         assert "ulimit -n 65536" in command
-        assert "export RAY_AUTH_MODE=token" in command
+        assert f"export RAY_AUTH_MODE=token {IDLE_WORKERS}={SETTINGS[IDLE_WORKERS]};" in command
         arguments = shlex.split(command.partition("ray start")[2])
         options = start.make_context(
             "start", arguments, resilient_parsing=False
@@ -188,4 +191,5 @@ def test_the_kubernetes_job_matches_the_other_clusters():
         (container,) = group["template"]["spec"]["containers"]
         spill = group["rayStartParams"]["object-spilling-directory"]
         assert {"name": "spill", "mountPath": spill} in container["volumeMounts"]
+        assert {"name": IDLE_WORKERS, "value": SETTINGS[IDLE_WORKERS]} in container["env"]
     assert all(group["minReplicas"] == group["replicas"] == 0 for group in cluster["workerGroupSpecs"])
