@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from platonic_ray.engine.context import Context, MissingInputError
-from platonic_ray.kernels import CLAMPED, clamp_bounds, prepare, prepare_layers
+from platonic_ray.kernels import CLAMPED, clamp_bounds, prepare
 from platonic_ray.plan import Clamp, Embed, Span
 from platonic_ray.store import (
     CorruptArtifactError,
@@ -74,16 +74,22 @@ class Blocks:
         """Return prepared rows `start` to `stop`, as `prepared` does."""
         plan = self._context.plan
         bounds = self.bounds(model)
-        span = Span(start, stop)
-        shards = plan.shards_within(span)
+        shards = plan.shards_within(Span(start, stop))
         self.require([Embed(model, shard) for shard in shards])
-        first = plan.shards[shards[0]].start
         pieces = [self._shards[Embed(model, shard)] for shard in shards]
-        rows = [
-            torch.from_numpy(np.concatenate(layer)[span.start - first : span.stop - first])
-            for layer in zip(*pieces, strict=True)
-        ]
-        return prepare_layers(rows, plan.recipe, bounds)
+        places = [plan.shards[shard] for shard in shards]
+        layers = []
+        for layer, bound in enumerate(bounds or [None] * len(pieces[0])):
+            # Shard by shard into memory of numpy's, which asks the system for huge pages: pages that are new cost more
+            # than what is done with them here, and a copy of all shards would be as many again.
+            rows = np.empty((stop - start, pieces[0][layer].shape[1]), np.float32)
+            for place, piece in zip(places, pieces, strict=True):
+                low, high = max(place.start, start), min(place.stop, stop)
+                part = rows[low - start : high - start]
+                part[:] = piece[layer][low - place.start : high - place.start]
+                part[:] = prepare(torch.from_numpy(part), plan.recipe, bound).numpy()
+            layers.append(torch.from_numpy(rows))
+        return layers
 
     def bounds(self, model: int) -> tuple[float, ...] | None:
         """Return what the recipe clamps each layer of a model to; None where it clamps none.

@@ -23,6 +23,7 @@ from platonic_ray.engine.context import Context
 from platonic_ray.engine.embedding import ModelRunner
 from platonic_ray.engine.work import Clock, perform
 from platonic_ray.kernels import exact_neighbors
+from platonic_ray.models.allocator import give_back_freed_memory
 from platonic_ray.plan import Task
 
 _FEW_ROWS = 512  # that go the way of many
@@ -101,6 +102,7 @@ def run_task(
     contexts: list[ray.ObjectRef], task: Task, pieces: int, slots: Slots, *tables: pa.Table
 ) -> tuple[dict[str, Any], pa.Table]:
     """Do a task, in pieces if need be. Returns its report and its result, each an object of its own."""
+    give_back_freed_memory()
     context = replace(_context(contexts[0].hex(), contexts), pieces=pieces)
     report, result = perform(context, task, _given(slots, tables))
     return {**report, **_where()}, result
@@ -112,6 +114,7 @@ def get_ready() -> None:
 
     It is held for a moment, so that several of these are in as many processes.
     """
+    give_back_freed_memory()
     with contextlib.suppress(Exception):  # what is wrong here a task will say
         rows = torch.nn.functional.normalize(torch.randn(_FEW_ROWS, 8))
         exact_neighbors(rows, 1, "0" * 64)

@@ -1,6 +1,7 @@
 """Runs on a real Ray of several raylets: equal to the run in this process, streamed, bounded."""
 
 import contextlib
+import ctypes
 import os
 import shutil
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import ray
 from processes import wait_until
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from support import (
     changed,
     events_of,
@@ -22,10 +24,14 @@ from support import (
 
 import platonic_ray as pr
 from platonic_ray.engine import cluster as cluster_module
-from platonic_ray.engine import planning
+from platonic_ray.engine import planning, remote
 from platonic_ray.engine.calibration import write_study
+from platonic_ray.engine.embedding import ModelRunner
 from platonic_ray.engine.fleet import Fleet
+from platonic_ray.engine.footprint import private_bytes
+from platonic_ray.engine.prepare import prepare
 from platonic_ray.engine.scheduler import Scheduler
+from platonic_ray.plan import NeighborTile
 from platonic_ray.store import Store
 
 pytestmark = pytest.mark.cluster
@@ -83,6 +89,37 @@ def test_products_of_ranges_of_rows_are_those_of_the_run_in_this_process(cluster
     events = events_of(distributed)
     assert sum(event["event"] == "KernelProducts" for event in events) == 2
     assert not any(event["event"] == "lost" for event in events)
+
+
+@ray.remote
+def kept_bytes():
+    """Return which process this is, and how much of the memory that it has freed it keeps."""
+    held = private_bytes()
+    ctypes.CDLL(None).malloc_trim(0)
+    return os.getpid(), held - private_bytes()
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"),
+    reason="other C libraries keep other memory",
+)
+def test_a_worker_gives_back_what_its_tasks_have_freed(cluster, tmp_path):
+    study = write_study(tmp_path / "features", 8192, [[1024]])
+    study = study.replace(run={"engine": "ray", "store": str(tmp_path / "store"), "block_rows": 4096})
+    context = prepare(study, Store.open(str(tmp_path / "store"))).context
+    runner = ModelRunner(context, 0)
+    runner.load()
+    for shard in range(len(context.plan.shards)):
+        list(runner.embed(shard))
+    node = next(name for name, offers in cluster_module.nodes().items() if offers.get("CPU"))
+    here = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+    contexts, pids = [ray.put(context)], set()
+    for tile in [NeighborTile(0, 0, 0), NeighborTile(0, 0, 1), NeighborTile(0, 1, 1)] * 3:
+        report, _ = remote.run_task.options(**here).remote(contexts, tile, 0, ())
+        pids.add(ray.get(report)["pid"])
+    pid, kept = ray.get(kept_bytes.options(**here).remote())
+    assert pids == {pid}
+    assert kept < 40 * 2**20  # 21 of them; 65 where glibc may take such blocks from its heap
 
 
 def test_tasks_and_models_meant_for_a_larger_node_that_has_gone_are_sent_again(
