@@ -18,9 +18,7 @@ import torch
 import platonic_ray as pr
 from bench.neighbors import peak_bytes
 from platonic_ray.kernels import overlap_counts
-from platonic_ray.kernels.collect import candidate_bytes
-from platonic_ray.kernels.factors import TILE
-from platonic_ray.kernels.sweep import BLOCK_BYTES, PAIRS
+from platonic_ray.kernels.sweep import sweep_bytes
 
 _TRIED = (16384, 49152)  # rows of the searches that say what one of all rows will take
 _PASSED = 65536  # and of the pass of kernels
@@ -131,16 +129,15 @@ def _two(n: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _declared(sizes: list[int], shares: dict[int, int], width: int, k: int) -> float:
-    """Return the bytes that are held beyond the features, by what the documentation says is held.
+    """Return the bytes that are held beyond the features, by what a search says it holds.
 
-    Of the search for k: prepared rows of one side, candidates, blocks and a tile, what is held while they
-    are sorted, and the lists of every size of both sides, ids and similarities. The same of the largest
-    search for a growing k. Kernels hold the prepared rows of both sides. What is largest counts.
+    Of the search for k: prepared rows of one side, what `sweep_bytes` tells, and the lists of every size of both
+    sides, ids and similarities. The same of the largest search for a growing k. Kernels hold the prepared rows
+    of both sides. What is largest counts.
     """
 
     def searched(n: int, k: int, sizes: list[int]) -> float:
-        sweep = n * candidate_bytes(k + 1) + 3 * BLOCK_BYTES + 4 * TILE["cpu"] ** 2 + 80 * PAIRS
-        return 4 * n * width + sweep + sum(sizes) * (k + 1) * (8 + 8 + 8) * 2
+        return 4 * n * width + sweep_bytes(n, width, k + 1) + sum(sizes) * (k + 1) * (8 + 8 + 8) * 2
 
     searches = [searched(sizes[-1], k, sizes), *(searched(n, k_of, [n]) for n, k_of in shares.items())]
     return max(*searches, 2 * 4 * sizes[-1] * width)

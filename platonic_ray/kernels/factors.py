@@ -73,6 +73,17 @@ def rounds_low(device: str) -> bool:
     return (device == "cpu" and matrix_units() is not None) or fast_bfloat16(device)
 
 
+def crowd_of(width: int, device: str) -> float:
+    """Return the `crowd` of the format that is `fastest` there for rows of a width, whatever the rows."""
+    return _crowd_on_units(width) if device == "cpu" and matrix_units() is not None else _Stored.crowd
+
+
+def _crowd_on_units(width: int) -> float:
+    # What rounding leaves open grows as the norms, and what parts isotropic rows as these by √D: of 4,096 columns
+    # five times as many stay as are wanted, measured.
+    return width / 512
+
+
 class OnMatrixUnits:
     """Panels of bfloat16: products are in float32, filtered where they are made."""
 
@@ -80,9 +91,7 @@ class OnMatrixUnits:
 
     def __init__(self, frame: Frame) -> None:
         self._frame, self._units = frame, matrix_units()
-        # What rounding leaves open grows as the norms, and what parts isotropic rows as these by √D: of 4,096 columns
-        # five times as many stay as are wanted, measured.
-        self.crowd = frame.center.shape[0] / 512
+        self.crowd = _crowd_on_units(frame.center.shape[0])
 
     def of(self, rows: Tensor, run: Run) -> Any:
         panels = self._units.Panels(*rows.shape)

@@ -27,9 +27,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from platonic_ray.kernels.collect import Candidates, candidates_for, room_for
+from platonic_ray.kernels.collect import Candidates, candidate_bytes, candidates_for, room_for
 from platonic_ray.kernels.exhaustive import Similarity, cost_of, pair_values
-from platonic_ray.kernels.factors import ByTorch, Factors, fastest, pieces, rounds_low
+from platonic_ray.kernels.factors import TILE, ByTorch, Factors, crowd_of, fastest, pieces, rounds_low
 from platonic_ray.kernels.frame import measure
 from platonic_ray.kernels.rounds import rounds
 from platonic_ray.kernels.search import Search, padded
@@ -45,6 +45,7 @@ BLOCK_BYTES = 64 * 2**20
 
 _MOST_GIVEN_UP = 1 / 8  # of the queries, before coarse factors are
 PAIRS = 2**23  # candidates that get their values, and are sorted, at a time
+_SORTED_BYTES = 80  # of each meanwhile
 
 
 class Sweep:
@@ -260,6 +261,17 @@ class Sweep:
 def block_rows_of(width: int) -> int:
     """Return how many rows of a width are read at a time where nobody says."""
     return max(64, BLOCK_BYTES // (4 * width))
+
+
+def sweep_bytes(queries: int, width: int, keep: int, device: str = "cpu") -> float:
+    """Return the most bytes that a search holds beside its rows and what it returns.
+
+    Candidates of all queries, blocks of rows and a tile, and pairs while they are sorted. See docs/neighbors.md.
+    """
+    crowd = crowd_of(width, device)
+    pairs = min(PAIRS, queries * room_for(keep, crowd))
+    blocks = 3 * BLOCK_BYTES + 4 * TILE.get(device, TILE["cuda"]) ** 2
+    return queries * candidate_bytes(keep, crowd) + blocks + _SORTED_BYTES * pairs
 
 
 def _within(rows: range, block: range) -> range:

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 import platonic_ray.kernels.collect as collect
 import platonic_ray.kernels.exhaustive as exhaustive
 import platonic_ray.kernels.factors as factors
+import platonic_ray.kernels.frame as frame
 import platonic_ray.kernels.native as native
 import platonic_ray.kernels.neighbors as neighbors_module
+import platonic_ray.kernels.sweep as sweep_module
 from platonic_ray.kernels import (
     TieRule,
     TopK,
@@ -213,3 +215,20 @@ def test_memory_grows_by_what_is_held_of_each_query_and_by_no_matrix() -> None:
     n = 12000
     held = n * (collect.candidate_bytes(6) + 6 * 16)
     assert grown(n) < 3 * held + 48 * 2**20 < n * n  # a quarter of N × N in float32
+
+
+@pytest.mark.parametrize("units", [None, object()], ids=["no matrix units", "matrix units"])
+@pytest.mark.parametrize("width", [100, 2048])
+def test_the_bytes_that_a_search_says_it_holds_of_queries_are_those_of_its_arrays(
+    units: object, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(factors, "matrix_units", lambda: units)
+    monkeypatch.setattr(sweep_module, "PAIRS", 0)  # of which fewer are sorted where there are few queries
+    rows = torch.randn(300, width, generator=torch.Generator().manual_seed(0))
+    measured = frame.measure(lambda: [rows], "inner", low=True)
+    assert measured is not None
+    found = collect.candidates_for(measured, torch.arange(300), 300, 11, factors.fastest(measured, "cpu"))
+    assert isinstance(found, collect.NativeCandidates)
+    held = sum(array.nbytes for array in found.state if isinstance(array, np.ndarray))
+    told = sweep_module.sweep_bytes(300, width, 11) - sweep_module.sweep_bytes(0, width, 11)
+    assert 0.95 * told <= held <= told
