@@ -36,6 +36,9 @@ class EfficientNetModel:
 
     def __init__(self, spec: ModelSpec, network: Any, device: str) -> None:
         self._network = network.eval().to(device, memory_format=torch.channels_last)
+        for module in network.modules():
+            if isinstance(module, torch.nn.ReLU6):
+                module.inplace = True  # each is of what a normalization made for it alone
         self._device = device
         self._size = IMAGE_SIZES[str(spec.architecture)]
         self._mean, self._std = spec.setting("mean"), spec.setting("std")
@@ -91,7 +94,8 @@ class EfficientNetModel:
     def _states(self, pixels: torch.Tensor) -> Iterator[torch.Tensor]:
         """Give the feature maps `[n, D, h, w]` of the stem, of each stage's last block, and of the head.
 
-        A stage begins where the number of channels changes, as it does between all of them.
+        A stage begins where the number of channels changes, as it does between all of them. None is written
+        to later: activations are in place, and each follows a convolution and a normalization.
         """
         network = self._network
         state = network._swish(network._bn0(network._conv_stem(pixels)))

@@ -43,6 +43,23 @@ def test_batches_side_by_side_give_the_bytes_of_one_after_the_other() -> None:
     assert together == alone
 
 
+@pytest.mark.parametrize("images", [1, 2, 4])
+def test_activations_in_place_change_no_bit_and_no_state_that_was_given_before(images) -> None:
+    model = load(resolve(entry(use="efficientnet-lite0", init="random")))
+    pixels = model._pixels(model._decode(IMAGES[:images]))
+    with torch.inference_mode():
+        kept, copied = zip(*((state, state.clone()) for state in model._states(pixels)), strict=True)
+        activations = [module for module in model._network.modules() if isinstance(module, torch.nn.ReLU6)]
+        assert all(module.inplace for module in activations)
+        for module in activations:
+            module.inplace = False
+        apart = list(model._states(pixels))
+    assert len(kept) == len(model.layers) == 9
+    for state, copy, other in zip(kept, copied, apart, strict=True):
+        assert torch.equal(state, copy)
+        assert torch.equal(state, other)
+
+
 def test_an_oblong_image_is_cut_to_the_square_in_its_middle() -> None:
     from PIL import Image
 
