@@ -33,6 +33,7 @@ def run_batches(
     batches: Sequence[Item],
     device: str,
     held_bytes: int | None,
+    cost: Callable[[Item], int] | None = None,
 ) -> None:
     """Call `run(batch, prepare(batch))` for every batch, without gradients; in no order that `run` may count on.
 
@@ -40,13 +41,17 @@ def run_batches(
     lane that is done would wait for the last of another.
 
     :param held_bytes: what the states of one batch take; None where batches must not run side by side.
-    :raises Exception: what the first of the batches raised that did; those that had not begun are left out.
+    :param cost: how long a batch takes, in any unit. Lanes then begin with the dearest, so that the one that is
+        done first waits for a cheap one. Which batches come last on all threads does not depend on it.
+    :raises Exception: what the first of the batches, as they begin, raised that did; those that had not begun are
+        left out.
     """
     threads = torch.get_num_threads()
     lanes = lanes_of(len(batches), threads, device, held_bytes)
     shared = len(batches) - len(batches) % lanes if lanes > 1 else 0
     if shared:
-        _run_in_lanes(prepare, run, batches[:shared], lanes, threads)
+        beside = batches[:shared] if cost is None else sorted(batches[:shared], key=cost, reverse=True)
+        _run_in_lanes(prepare, run, beside, lanes, threads)
     with torch.inference_mode():
         for batch, ready in zip(
             batches[shared:], ready_ahead(prepare, batches[shared:], device), strict=True

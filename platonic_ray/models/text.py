@@ -75,6 +75,7 @@ class TextModel:
         states = _named(output, body, spec)
         self._readout = spec.keep(states)
         self.layers = self._readout.layers
+        self._last_alone = self._wants_last_alone(output, states)
         whole = spec.setting("quantization") is None and device == "cpu"
         self._side_by_side = whole and runs_side_by_side(network)
         self._held = sum(width for _, width in states) + (vocabulary if self._measures else 0)
@@ -89,7 +90,7 @@ class TextModel:
         bits = [0.0] * len(items)
 
         def run(batch: list[int], some: list[list[int]]) -> None:
-            output, mask = self._run(some, self._network)
+            output, mask = self._run(some, self._network, states=not self._last_alone)
             rows.put(batch, self._pooled(output, mask))
             if self._measures:
                 for index, of_text in zip(batch, self._bits(output["logits"], some), strict=True):
@@ -116,7 +117,10 @@ class TextModel:
         return self._likelihood(texts, tokens, bits)
 
     def _run_all(self, tokens: Tokens, run: Callable[[list[int], list[list[int]]], None]) -> None:
-        """Run all batches, the longest texts first: what is left when a core has no more to do is short."""
+        """Run all batches, the longest texts first: what is left when a core has no more to do is short.
+
+        Side by side those of the most tokens, padding included, come first.
+        """
         longest = max((len(ids) for ids in tokens.ids), default=0)
         held = max(self.budget, longest) * self._held * self._network.dtype.itemsize
         run_batches(
@@ -125,10 +129,23 @@ class TextModel:
             batches_by_length([len(ids) for ids in tokens.ids], self.budget)[::-1],
             self._device,
             held if self._side_by_side else None,
+            lambda batch: len(batch) * max(len(tokens.ids[index]) for index in batch),
         )
+
+    def _wants_last_alone(self, output: Any, states: Sequence[tuple[str, int]]) -> bool:
+        """Whether only the last state is kept, and the network gives that one without the others.
+
+        They then need not stay in memory until the batch ends.
+        """
+        last = output.get("last_hidden_state")
+        if self._measures or last is None or {place for place, _ in self._readout.parts} != {len(states) - 1}:
+            return False
+        return states_of(output, self._network, self._poolings, f"Model {self._name!r}")[-1] is last
 
     def _pooled(self, output: Any, mask: torch.Tensor) -> Callable[[int, str | None], torch.Tensor]:
         """Return what gives one of the states in an output, pooled one way."""
+        if self._last_alone:
+            return lambda _, pooling: pool_tokens(output["last_hidden_state"], mask, pooling)
         states = states_of(output, self._network, self._poolings, f"Model {self._name!r}")
         return lambda place, pooling: pool_tokens(states[place], mask, pooling)
 

@@ -91,6 +91,23 @@ def test_what_is_left_after_equal_shares_runs_last_on_all_threads(four_threads) 
     assert seen[8:] == [(8, 4), (9, 4)]
 
 
+def test_lanes_begin_with_the_dearest_and_the_same_batches_are_left_for_all_threads(four_threads) -> None:
+    seen = []
+    together = threading.Barrier(4, timeout=30)  # four at a time, none of the next before all of these
+
+    def run(batch: int, _: int) -> None:
+        seen.append((batch, torch.get_num_threads()))
+        if torch.get_num_threads() == 1:
+            together.wait()
+
+    costs = [1, 7, 3, 8, 2, 6, 4, 5, 9, 0]
+    run_batches(lambda batch: batch, run, range(10), "cpu", 0, costs.__getitem__)
+    dearest, others = {1, 3, 5, 7}, {0, 2, 4, 6}
+    assert {batch for batch, _ in seen[:4]} == dearest
+    assert {batch for batch, _ in seen[4:8]} == others
+    assert seen[8:] == [(8, 4), (9, 4)]
+
+
 def test_no_more_batches_at_once_than_there_are_threads_batches_and_memory_for() -> None:
     assert lanes_of(100, 8, "cpu", 1 << 20) == 8
     assert lanes_of(7, 8, "cpu", 1 << 20) == 4  # of 2 threads each; seven would leave one idle

@@ -52,6 +52,25 @@ def test_batches_side_by_side_give_the_bytes_of_one_after_the_other(family, save
     assert together == alone
 
 
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_last_layer_alone_is_made_without_the_others_and_has_the_same_bytes(
+    family, pooling, saved_text
+) -> None:
+    given = {"kind": "transformers-text", "weights": str(saved_text(family)), "pooling": pooling}
+    everything, alone = (load(resolve(entry(**given, layers=layers))) for layers in ("all", (-1,)))
+    asked = []
+    for model in (everything, alone):
+        model._network.register_forward_pre_hook(
+            lambda _, __, arguments: asked.append(arguments["output_hidden_states"]), with_kwargs=True
+        )
+    wanted, got = everything.embed(TEXTS).layers, alone.embed(TEXTS).layers
+    assert len(got) == 1
+    assert got[0].tobytes() == wanted[-1].tobytes()
+    assert set(asked[: len(asked) // 2]) == {True}
+    assert set(asked[len(asked) // 2 :]) == {False}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_padded_batch_is_the_text_alone_in_every_layer_and_pooling(family, saved_text) -> None:
     folder = saved_text(family)
