@@ -14,7 +14,7 @@ from statistics import median
 
 from ray import ObjectRef
 
-from platonic_ray.engine.fleet import Replica
+from platonic_ray.engine.replica import Replica
 from platonic_ray.engine.work import OBJECTS_ONLY
 from platonic_ray.plan import Embed, Task, TaskGraph
 
@@ -36,19 +36,22 @@ class Attempt:
 
 
 def late_shards(replicas: Sequence[Replica], took: Mapping[int, float]) -> list[Embed]:
-    """Return the shards that one replica alone has had for much longer than the last of its model took.
+    """Return the first shard of each call that has taken much longer than so many shards of its model take.
 
-    :param took: seconds of the last shard of each model that finished one.
+    Of those calls alone of which no other replica has any shard.
+
+    :param took: seconds that a shard last took each model that finished one.
     """
-    having = Counter(replica.task for replica in replicas if replica.task is not None)
+    having = Counter(task for replica in replicas for task in replica.tasks)
     now = time.monotonic()
     return [
-        replica.task
+        replica.tasks[0]
         for replica in replicas
-        if replica.task is not None
-        and having[replica.task] == 1
+        if replica.tasks
+        and all(having[task] == 1 for task in replica.tasks)
         and not replica.searching
-        and now - replica.since > max(STRAGGLER_S, _TIMES * took.get(replica.model, float("inf")))
+        and now - replica.since
+        > max(STRAGGLER_S, _TIMES * len(replica.tasks) * took.get(replica.model, float("inf")))
     ]
 
 

@@ -45,6 +45,10 @@ class Failure:
     by_the_node: bool = False
 
 
+class StreamCutError(RunError):
+    """A stream of an actor that ended before it had brought everything, and without an error."""
+
+
 _INPUT_LOST = (
     rx.ObjectLostError,  # with its kin: OwnerDiedError, ObjectReconstructionFailedError, …
     rx.ReferenceCountingAssertionError,
@@ -56,6 +60,7 @@ _WORKER_LOST = (
     rx.LocalRayletDiedError,
     rx.NodeDiedError,
     rx.TaskCancelledError,
+    StreamCutError,
 )
 _MEMORY_LOST = (rx.OutOfMemoryError, MemoryError, torch.OutOfMemoryError)
 

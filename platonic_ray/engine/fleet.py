@@ -2,71 +2,27 @@
 
 The model that will take longest starts first: whatever starts last decides when a run ends. One that asks for
 more GPUs comes before all that ask for fewer, and what is free is kept for it, so that small ones do not take
-GPUs one by one from under it. A model gets a second actor where that ends sooner than starting it takes.
+GPUs one by one from under it. A model gets a second actor where that ends sooner than starting it takes. Short shards
+go to an actor several at a time.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-from ray import ObjectRef, ObjectRefGenerator
 
 from platonic_ray.engine.cluster import Resources
+from platonic_ray.engine.replica import CALL_S, Replica
 from platonic_ray.errors import StudyError
-from platonic_ray.plan import Embed
 from platonic_ray.study import RunEntry
 
 _ROUNDING = 1e-6  # of fractions of a GPU that are added up
-
-
-@dataclass(eq=False)
-class Replica:
-    """A model actor and what it is doing: loading (`layers` unknown), idle, or streaming a shard.
-
-    `searching` says that its stream is that of a shard's samples one by one, the last of them `sample`.
-    `environment` and `pieces` are what its process was started with (`platonic_ray.engine.losses`).
-    """
-
-    model: int
-    actor: Any
-    loading: ObjectRef | None
-    gpus: float = 0.0
-    cores: float = 0.0
-    environment: int = 0
-    pieces: int = 0
-    started: float = field(default_factory=time.monotonic)
-    node: str = ""
-    layers: int = 0
-    task: Embed | None = None
-    since: float = 0.0
-    stream: ObjectRefGenerator | None = None
-    searching: bool = False
-    sample: str | None = None
-
-    @property
-    def awaited(self) -> ObjectRef | ObjectRefGenerator | None:
-        """What tells that something has come: the end of a stream of layers, the next id of a search.
-
-        Nothing can be done with layers before the last is there, and to wait for each takes the driver as long as
-        for a task.
-        """
-        return self.stream if self.stream is None or self.searching else self.stream.completed()
-
-    def begin(self, task: Embed) -> None:
-        """Stream a shard."""
-        self.task, self.since = task, time.monotonic()
-        self.stream = self.actor.embed.remote(task.shard)
-
-    def search(self, task: Embed) -> None:
-        """Embed a shard's samples one by one; the driver takes each id before the next is begun."""
-        self.task, self.searching, self.sample = task, True, None
-        one_at_a_time = self.actor.embed_alone.options(_generator_backpressure_num_objects=1)
-        self.stream = one_at_a_time.remote(task.shard)
+_CALL_SHARDS = 32
+_SHORTEST_S = 1e-3
+_CALL_BYTES = 2**26  # which an actor holds until they are handed over
 
 
 class Fleet:
@@ -81,6 +37,7 @@ class Fleet:
         self._run, self._costs, self._gpus = run, tuple(costs), tuple(gpus)
         self._start_s: dict[int, float] = {}
         self._shard_s: dict[int, float] = {}
+        self._shard_bytes: dict[int, float] = {}
 
     def on_gpus(self, there: Resources) -> bool:
         """Whether models run on GPUs: those there are, or those that were asked for and may come."""
@@ -138,14 +95,28 @@ class Fleet:
         """Note that an actor has loaded its model."""
         self._start_s[replica.model] = time.monotonic() - replica.started
 
-    def embedded(self, model: int, seconds: float) -> None:
-        """Note how long a shard took a model."""
-        self._shard_s[model] = seconds
+    def embedded(self, model: int, seconds: float, size: float) -> None:
+        """Note how long a shard took a model, or one of several on average, and its bytes."""
+        self._shard_s[model], self._shard_bytes[model] = seconds, size
 
     @property
     def shard_s(self) -> Mapping[int, float]:
-        """How long the last shard took each model that has embedded one."""
+        """How long a shard took each model when it last embedded any."""
         return self._shard_s
+
+    def at_once(self, model: int, waiting: int) -> int:
+        """Return how many of a model's shards that wait one of its actors gets in a call.
+
+        As many as take about `CALL_S`, by what the last took: tiles wait so long for the first of them. But no more
+        than leaves each of the model's actors its share, nor more bytes than an actor should hold; one while
+        nothing is known.
+        """
+        if model not in self._shard_s:
+            return 1
+        actors = sum(replica.model == model for replica in self.replicas)
+        by_time = int(CALL_S / max(self._shard_s[model], _SHORTEST_S))
+        by_size = int(_CALL_BYTES / max(self._shard_bytes[model], 1.0))
+        return max(1, min(by_time, by_size, math.ceil(waiting / max(actors, 1)), _CALL_SHARDS))
 
     def _pays(self, model: int, shards: int, actors: int) -> bool:
         """Whether the shards that are left would take the actors there are twice as long as one to start."""

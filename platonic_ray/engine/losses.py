@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from platonic_ray.engine.context import MOST_ATTEMPTS, Context, MissingInputError, facts_of, label
@@ -33,6 +34,7 @@ class Losses:
 
     def __init__(self, context: Context, graph: TaskGraph, events: EventLog) -> None:
         self._plan, self._graph, self._events = context.plan, graph, events
+        self._store = context.store
         self._attempts: Counter[Task] = Counter()
         self._loads: Counter[int] = Counter()
         self._memory: Counter[Task | int] = Counter()
@@ -71,11 +73,27 @@ class Losses:
         self._graph.give_back(task)
         self._count(task, failure)
 
-    def shard(self, task: Embed, failure: Failure) -> None:
-        """A shard's stream was lost with its actor.
+    def call(self, tasks: Sequence[Embed], failure: Failure, elsewhere: Collection[Task]) -> None:
+        """An actor was lost with a call: the shard that it had in hand counts as lost, the others go back.
 
+        It took one after another, and each is durable before the next begins: what it had in hand is the first that
+        the store does not have; where it has all, the last was being handed over.
+
+        :param elsewhere: shards that another actor has, too.
         :raises PlatonicRayError: as `task`.
         """
+        in_hand = next((task for task in tasks[:-1] if not self._is_stored(task)), tasks[-1])
+        for task in tasks:
+            if task not in elsewhere and task != in_hand:
+                self._graph.give_back(task)
+        if in_hand not in elsewhere:
+            self._shard(in_hand, failure)
+
+    def _is_stored(self, task: Embed) -> bool:
+        artifacts = self._plan.artifacts(task)
+        return all(self._store.manifest(kind, key) is not None for kind, key in artifacts)
+
+    def _shard(self, task: Embed, failure: Failure) -> None:
         if failure.loss is Loss.MEMORY:
             self._memory[task.model] += 1
         if failure.loss is Loss.WORKER and not failure.by_the_node and self.attempt(task) == MOST_ATTEMPTS:

@@ -29,25 +29,24 @@ from platonic_ray.plan import Task
 _FEW_ROWS = 512  # that go the way of many
 _HELD_S = 1.0
 
-# Which object arguments a task was given, in their order: a shard or task, and how many tables it has.
-Slots = tuple[tuple[Any, int], ...]
+# What a task was given: of each shard or task which of the arguments, and of a shard which of the tables in each.
+Slots = tuple[tuple[Any, tuple[int, ...], int | None], ...]
 
 
 def _where() -> dict[str, Any]:
     return {"node": ray.get_runtime_context().get_node_id()[:8], "pid": os.getpid()}
 
 
-def _given(slots: Slots, tables: tuple[pa.Table, ...]) -> dict[Any, tuple[pa.Table, ...]]:
-    """Undo the flattening of object arguments."""
-    given, at = {}, 0
-    for owner, count in slots:
-        given[owner] = tables[at : at + count]
-        at += count
-    return given
+def _given(slots: Slots, arguments: tuple[Any, ...]) -> dict[Any, tuple[pa.Table, ...]]:
+    """Find each shard's or task's own tables in the arguments: a table, or a tuple of those of several shards."""
+    return {
+        owner: tuple(arguments[place] if at is None else arguments[place][at] for place in places)
+        for owner, places, at in slots
+    }
 
 
 class _ModelActor:
-    """Holds one loaded model at a time; embeds shard after shard, committing before it yields."""
+    """Holds one loaded model at a time; embeds shard after shard, committing each before it is yielded."""
 
     def __init__(self, context: Context, model: int, pieces: int) -> None:
         self._context = replace(context, pieces=pieces)
@@ -77,8 +76,25 @@ class _ModelActor:
         }
 
     @ray.method(num_returns="streaming")
-    def embed(self, shard: int) -> Iterator[pa.Table | dict[str, Any]]:
-        """Yield one Arrow table a layer, each already durable, and last what there is to report."""
+    def embed(self, shards: list[int], most_s: float) -> Iterator[tuple[pa.Table | dict[str, Any], ...]]:
+        """Yield of each layer one Arrow table a shard, already durable, and last what there is to report of each shard.
+
+        Of several, no other is begun after `most_s`: those that are left have no table and no report.
+        """
+        if len(shards) == 1:  # its layers are handed over while others are still being written
+            for item in self._embed(shards[0]):
+                yield (item,)
+            return
+        start, done = time.monotonic(), list[list[Any]]()
+        for shard in shards:
+            if done and time.monotonic() - start > most_s:
+                break
+            done.append(list(self._embed(shard)))
+        for of_layer in zip(*done, strict=True):  # noqa: UP028 Ray sends into its generators; a zip takes nothing
+            yield of_layer
+
+    def _embed(self, shard: int) -> Iterator[pa.Table | dict[str, Any]]:
+        """Yield a table a layer, then the report."""
         assert self._runner is not None
         with Clock() as clock:
             for item in self._runner.embed(shard):
@@ -99,12 +115,12 @@ ModelActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(_ModelActor)
 
 @ray.remote(max_retries=0, num_returns=2)
 def run_task(
-    contexts: list[ray.ObjectRef], task: Task, pieces: int, slots: Slots, *tables: pa.Table
+    contexts: list[ray.ObjectRef], task: Task, pieces: int, slots: Slots, *arguments: Any
 ) -> tuple[dict[str, Any], pa.Table]:
     """Do a task, in pieces if need be. Returns its report and its result, each an object of its own."""
     give_back_freed_memory()
     context = replace(_context(contexts[0].hex(), contexts), pieces=pieces)
-    report, result = perform(context, task, _given(slots, tables))
+    report, result = perform(context, task, _given(slots, arguments))
     return {**report, **_where()}, result
 
 

@@ -3,10 +3,9 @@
 The driver moves references, never features. Its whole state:
 
 * `graph`: which task waits, is ready, taken, done or refused (`platonic_ray.plan.TaskGraph`);
-* `fleet`: the model actors, each loading, idle, or streaming one shard;
+* `fleet`: the model actors, each loading, idle, or streaming a shard, or several where they are short;
 * `running`: the attempts under way, by the reference of their report;
-* `outputs`: references to results that are still to be read: a cache. What is not there is read
-  from the store, and what is not there either is made again.
+* `held`: references to results that are still to be read.
 
 What is done about losses stands in `losses`, what machines there are in `watching`. A shard, block or
 tile is durable before its worker reports it, so dropping any reference, or this whole process, loses
@@ -18,7 +17,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -31,15 +30,16 @@ from platonic_ray.engine.attempts import Attempt, late_shards, late_tasks
 from platonic_ray.engine.context import MOST_ATTEMPTS, Context, event_of, facts_of, label
 from platonic_ray.engine.events import EventLog
 from platonic_ray.engine.failures import Failure, Loss, classify
-from platonic_ray.engine.fleet import Fleet, Replica
+from platonic_ray.engine.fleet import Fleet
+from platonic_ray.engine.held import Held
 from platonic_ray.engine.losses import Losses
 from platonic_ray.engine.progress import ProgressDisplay
-from platonic_ray.engine.rows import wanted_layers
+from platonic_ray.engine.replica import Replica
 from platonic_ray.engine.sharing import Sharing
 from platonic_ray.engine.watching import Machines
 from platonic_ray.engine.work import OBJECTS_ONLY, TILES
 from platonic_ray.errors import RunError
-from platonic_ray.plan import Clamp, ColumnSums, Embed, KernelProducts, RowState, Score, Task, TaskGraph
+from platonic_ray.plan import Embed, Score, Task, TaskGraph
 from platonic_ray.plan.costs import name_of
 
 _TASKS_PER_CORE = 3
@@ -74,11 +74,9 @@ class Scheduler:
         self.scores: dict[Score, pa.Table] = {}
         self.fleet = Fleet(context.run, costs, context.gpus)
         self.running: dict[ObjectRef, Attempt] = {}
-        self.outputs: dict[Task, tuple[ObjectRef, ...]] = {}
+        self.held = Held(context.metrics)
         self.fetched_bytes = 0
         self._took: defaultdict[type, deque[float]] = defaultdict(lambda: deque(maxlen=99))
-        self._live: deque[tuple[Embed, int]] = deque()
-        self._live_bytes = 0
         self._late: Counter[Task] = Counter()
         self._context_ref = ray.put(context)
 
@@ -111,10 +109,10 @@ class Scheduler:
     # -- dispatch ------------------------------------------------------------------------------
 
     def _start_models(self) -> None:
-        """Give idle replicas their next shard, end those without work, start others in free slots."""
+        """Give idle replicas their next shards, end those without work, start others in free slots."""
         self.machines.look()
-        for replica in [r for r in self.replicas if r.loading is None and r.task is None]:
-            self._next_shard(replica)
+        for replica in [r for r in self.replicas if r.loading is None and not r.tasks]:
+            self._next_shards(replica)
         if not self.graph.pending_embeds() and not self.losses.suspects and not self._late_shards():
             for replica in [r for r in self.replicas if r.loading is not None]:
                 self._end(replica)  # it would have come too late; while it waits, it asks for a machine
@@ -165,8 +163,8 @@ class Scheduler:
     def _late_shards(self) -> list[Embed]:
         return late_shards(self.replicas, self.fleet.shard_s) if self.machines.several else []
 
-    def _next_shard(self, replica: Replica) -> None:
-        """Give a replica a suspect, a shard that waits, or one that is late elsewhere; else another model."""
+    def _next_shards(self, replica: Replica) -> None:
+        """Give a replica a suspect, shards that wait, or one that is late elsewhere; else another model."""
         there, stays = self.machines.resources, not self.machines.goes(replica.node)
         if stays and replica.pieces == self.losses.pieces(replica.model):
             suspect = next((task for task in self.losses.suspects if task.model == replica.model), None)
@@ -174,12 +172,15 @@ class Scheduler:
                 self.losses.suspects.remove(suspect)
                 replica.search(suspect)
                 return
-            late = (task for task in self._late_shards() if task.model == replica.model)
-            task = self.graph.take_embed(replica.model)
-            if task is None and (task := next(late, None)) is not None:
-                self.events.add("late", **facts_of(self.plan, task))
-            if task is not None:
-                replica.begin(task)
+            waiting = self.graph.pending_embeds().get(replica.model, 0)
+            most = 1 if replica.pieces else self.fleet.at_once(replica.model, waiting)
+            tasks = self.graph.take_embeds(replica.model, most, self._go_together)
+            if not tasks:
+                tasks = tuple(task for task in self._late_shards() if task.model == replica.model)[:1]
+                for task in tasks:
+                    self.events.add("late", **facts_of(self.plan, task))
+            if tasks:
+                replica.begin(tasks)
                 return
         model = self._next_model(leaving=replica) if stays and not replica.pieces else None
         # A process that has imported what models need takes the next one in less time than a new one starts.
@@ -193,6 +194,12 @@ class Scheduler:
             replica.loading = replica.actor.take.remote(model, 0)
             return
         self._end(replica)
+
+    def _go_together(self, first: Embed, other: Embed) -> bool:
+        """Whether two shards may be done in one call: what was lost goes alone, and what no tile reads together."""
+        tries = {self.losses.attempt(first), self.losses.attempt(other)}
+        blocks = {self.plan.shards[task.shard].start // self.plan.block_rows for task in (first, other)}
+        return tries == {1} and len(blocks) == 1
 
     def _end(self, replica: Replica) -> None:
         self.replicas.remove(replica)
@@ -210,22 +217,14 @@ class Scheduler:
             task = self.graph.take()
             if task is None:
                 break
-            slots: list[tuple[Task, int]] = []
-            refs: list[ObjectRef] = []
-            lost = []
-            for need in self.graph.needs(task):
-                found = self._handed(task, need)
-                if not found and isinstance(need, OBJECTS_ONLY):
-                    lost.append(need)
-                elif found:
-                    slots.append((need, len(found)))
-                    refs.extend(found)
+            needs = list(self.graph.needs(task))
+            lost = [need for need in needs if isinstance(need, OBJECTS_ONLY) and need not in self.held]
             if lost:
                 for need in lost:
                     self.graph.undo(need)
                 self.graph.give_back(task)
                 continue
-            self._send(task, tuple(slots), refs)
+            self._send(task, *self.held.handed(task, needs))
         if self._sent_cores() < self.machines.resources.cpus and self.machines.several:
             for task in late_tasks(self.running.values(), self._took, self.graph):
                 if self._late[task] == MOST_ATTEMPTS:
@@ -271,19 +270,6 @@ class Scheduler:
         )
         report, output = function.remote([self._context_ref], task, pieces, slots, *refs)
         self.running[report] = Attempt(task, output, time.monotonic(), environment, cores)
-
-    def _handed(self, task: Task, need: Task) -> tuple[ObjectRef, ...]:
-        """Return the references that a task is handed of what it needs.
-
-        A clamp and sums of columns or products read whole models, shard by shard, and a score some of their
-        layers: from the store, where all shards at once may not fit. States are made of the layers asked for alone.
-        """
-        found = self.outputs.get(need, ())
-        if not isinstance(need, Embed) or not found:
-            return found
-        if isinstance(task, RowState):
-            return tuple(found[layer] for layer in wanted_layers(self.context.metrics, len(found)))
-        return () if isinstance(task, Clamp | ColumnSums | KernelProducts | Score) else found
 
     # -- what comes back -----------------------------------------------------------------------
 
@@ -338,7 +324,7 @@ class Scheduler:
         self.progress.advance("models loaded")
 
     def _streamed(self, replica: Replica) -> None:
-        """Take a stream that has ended: a reference of each layer and the report; of a search, the next id."""
+        """Take a stream that has ended; of a search, the next id."""
         assert replica.stream is not None
         if not replica.searching:
             self._stream_ended(replica)
@@ -354,43 +340,42 @@ class Scheduler:
             self._searched(replica, replica.sample, again=failure.by_the_node)
 
     def _searched(self, replica: Replica, sample: str | None, *, again: bool = False) -> None:
-        assert replica.task is not None
+        (task,) = replica.tasks
         self._end(replica)
         if again:
-            self.losses.suspects.append(replica.task)
+            self.losses.suspects.append(task)
         else:
-            self.losses.searched(replica.task, sample)
+            self.losses.searched(task, sample)
 
     def _stream_ended(self, replica: Replica) -> None:
-        """A shard is done when its stream has ended, not when its report is there: Ray fails the
-        objects of a stream whose actor goes before the end of it was noted.
-        """
-        assert replica.task is not None
-        assert replica.stream is not None
         try:
-            items = list(replica.stream)
-            # Of a stream that broke, the last item holds the error.
-            report = self._fetch(items[-1]) if items else None
+            layers, reports = replica.brought(self._fetch)
         except Exception as error:
             self._lose_replica(replica, classify(error, of_actor=True))
             return
-        blocks = items[:-1]
-        if len(blocks) != replica.layers or not isinstance(report, dict):
-            ended = RunError(f"The stream of blocks ended after {len(items)} items.")
-            self._lose_replica(replica, Failure(Loss.WORKER, ended))
-            return
-        task = replica.task
-        for other in [r for r in self.replicas if r.task == task and r is not replica]:
-            self._end(other)  # it was the later of two
-        self.outputs[task] = tuple(blocks)
-        replica.task, replica.stream = None, None
-        self.fleet.embedded(replica.model, report["end"] - report["start"])
-        size = report["bytes_out"] or report.get("bytes_found", 0)
-        self._live.append((task, size))
-        self._live_bytes += size
-        self._complete(task, report)
-        self.progress.advance("samples embedded", len(self.plan.shards[task.shard]))
+        tasks, done = replica.tasks, replica.tasks[: len(reports)]
+        replica.rest()
+        # Of two that had the same, this one was the first; what else the other had goes back.
+        twins = [other for other in self.replicas if not set(done).isdisjoint(other.tasks)]
+        for twin in twins:
+            self._end(twin)
+        sizes = [report["bytes_out"] or report.get("bytes_found", 0) for report in reports]
+        self.held.add_call(done, layers, sizes)
+        if not any(report.get("found") for report in reports):
+            seconds = sum(report["end"] - report["start"] for report in reports)
+            self.fleet.embedded(replica.model, seconds / len(done), sum(sizes) / len(done))
+        for task, report in zip(done, reports, strict=True):
+            self._complete(task, report)
+            self.progress.advance("samples embedded", len(self.plan.shards[task.shard]))
+        self._let_go((*tasks[len(done) :], *(task for twin in twins for task in twin.tasks)))
         self._bound_objects()
+
+    def _let_go(self, tasks: Iterable[Embed]) -> None:
+        """Give back the shards that are neither done nor any actor's."""
+        had = {task for replica in self.replicas for task in replica.tasks}
+        for task in dict.fromkeys(tasks):
+            if task not in had and not self.graph.is_done(task):
+                self.graph.give_back(task)
 
     def _task_ended(self, ref: ObjectRef) -> None:
         attempt = self.running.pop(ref)
@@ -408,7 +393,7 @@ class Scheduler:
         for other in others:
             del self.running[other]  # it was the later of two
             ray.cancel(other, force=True)
-        self.outputs[task] = (attempt.output,)
+        self.held.add(task, attempt.output)
         self._took[type(task)].append(report["end"] - report["start"])
         self._complete(task, report)
         if isinstance(task, Score):
@@ -421,35 +406,31 @@ class Scheduler:
             event_of(task), **facts_of(self.plan, task), attempt=self.losses.attempt(task), **report
         )
         for unread in self.graph.complete(task):
-            self.outputs.pop(unread, None)
+            self.held.drop(unread)
         if isinstance(task, Score):
-            self.outputs.pop(task, None)
+            self.held.drop(task)
 
     def _bound_objects(self) -> None:
         """Drop the oldest feature objects beyond a share of the object store: readers take the store."""
         budget = self.machines.resources.object_store_bytes * _OBJECT_STORE_SHARE
-        while self._live and (self._live_bytes > budget or self._live[0][0] not in self.outputs):
-            task, size = self._live.popleft()
-            self._live_bytes -= size
-            if self.outputs.pop(task, None) is not None:
-                self.events.add("objects_dropped", **facts_of(self.plan, task), bytes=size)
+        for task, size in self.held.bound(budget).items():
+            self.events.add("objects_dropped", **facts_of(self.plan, task), bytes=size)
 
     # -- losses --------------------------------------------------------------------------------
 
     def _lose_replica(self, replica: Replica, failure: Failure) -> None:
-        """An actor failed while loading or embedding: its shard goes back, others take over."""
+        """An actor failed while loading or embedding: its shards go back, others take over."""
         self._end(replica)
-        task = replica.task
         if failure.loss is Loss.APPLICATION:
             raise failure.error
         if failure.loss is Loss.ENVIRONMENT:
-            if task is not None:
-                self.graph.give_back(task)
+            self._let_go(replica.tasks)
             self.losses.environment(replica.environment, failure.error)
-        elif task is None:
+        elif not replica.tasks:
             self.losses.load(replica.model, failure)
-        elif not any(other.task == task for other in self.replicas):
-            self.losses.shard(task, failure)
+        else:
+            had = {task for other in self.replicas for task in other.tasks}
+            self.losses.call(replica.tasks, failure, had)
 
     def _lose_task(self, attempt: Attempt, failure: Failure) -> None:
         if failure.loss is Loss.ENVIRONMENT:
@@ -459,7 +440,7 @@ class Scheduler:
         if failure.loss is Loss.INPUT:
             # Whatever was handed over as objects is read from the store next time.
             for need in self.graph.needs(attempt.task):
-                self.outputs.pop(need, None)
+                self.held.drop(need)
         self.losses.task(attempt.task, failure)
 
     def _stop(self) -> None:
@@ -468,4 +449,5 @@ class Scheduler:
             ray.kill(replica.actor)
         for ref in self.running:
             ray.cancel(ref, force=True)
-        self.fleet.replicas, self.running, self.outputs = [], {}, {}
+        self.fleet.replicas, self.running = [], {}
+        self.held.clear()

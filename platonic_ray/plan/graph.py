@@ -105,12 +105,17 @@ class TaskGraph:
 
     def take_embed(self, model: int) -> Embed | None:
         """Take the next shard of a model, or None."""
-        queue = self._embeds.get(model)
-        if not queue:
-            return None
-        task = queue.popleft()
-        self._taken.add(task)
-        return task
+        return next(iter(self.take_embeds(model, 1, lambda first, other: False)), None)
+
+    def take_embeds(
+        self, model: int, most: int, together: Callable[[Embed, Embed], bool]
+    ) -> tuple[Embed, ...]:
+        """Take the next shard of a model, and up to `most` in all as long as each goes together with the first."""
+        queue, taken = self._embeds.get(model), list[Embed]()
+        while queue and (not taken or (len(taken) < most and together(taken[0], queue[0]))):
+            taken.append(queue.popleft())
+        self._taken.update(taken)
+        return tuple(taken)
 
     def complete(self, task: Task) -> list[Task]:
         """Mark a taken task done. Returns the tasks whose results nobody will read any more."""

@@ -4,7 +4,7 @@ import pytest
 import ray
 from processes import start_cluster
 
-from platonic_ray.engine import attempts
+from platonic_ray.engine import attempts, fleet, replica
 
 
 @pytest.fixture(scope="package")
@@ -29,3 +29,18 @@ def nothing_is_late():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attempts, "STRAGGLER_S", 3600.0)
         yield
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The calls of a run's model actors, each a model and its shards: several, however long they take here."""
+    begun, begin = [], replica.Replica.begin
+
+    def noted(self, tasks):
+        begun.append((self.model, [task.shard for task in tasks]))
+        begin(self, tasks)
+
+    monkeypatch.setattr(replica.Replica, "begin", noted)
+    for module in (fleet, replica):
+        monkeypatch.setattr(module, "CALL_S", 60.0)
+    return begun

@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from support import changed, committed, dense_features, events_of, score_bytes
 
 import platonic_ray as pr
-from platonic_ray.engine import attempts, watching
+from platonic_ray.engine import attempts, fleet, replica, watching
 from platonic_ray.errors import DataError, RunError
 
 pytestmark = pytest.mark.cluster
@@ -68,7 +68,7 @@ def in_this_process(study, folder, markers):
     return score_bytes(pr.align(changed(study, engine="local", store=str(folder / "here")), quiet=True))
 
 
-def test_a_model_and_a_task_that_are_killed_once_are_replaced(cluster, tmp_path):
+def test_a_model_and_a_task_that_are_killed_once_are_replaced(cluster, tmp_path, calls):
     markers = [str(tmp_path / name) for name in ("model", "task")]
     study = study_of(tmp_path / "s", [("text0", 70, f"kill {markers[0]}")], order=f"kill {markers[1]}")
     result = pr.align(study, quiet=True)
@@ -80,17 +80,45 @@ def test_a_model_and_a_task_that_are_killed_once_are_replaced(cluster, tmp_path)
     assert (of_shard["model"], of_shard["shard"]) == ("text0", 2)
     assert score_bytes(result) == in_this_process(study, tmp_path, markers)
     # What was done twice is what the lost process had in hand, and no more.
-    assert len(shards_of(study, "text0")) == 4
+    assert [(e["shard"], e["attempt"], e.get("found", False)) for e in shards_of(study, "text0")] == [
+        *[(0, 1, False), (1, 1, True), (3, 1, False), (2, 2, False)]
+    ]
+    assert [shards for model, shards in calls if model == 0] == [[0], [1, 2, 3], [1, 3], [2]]
     assert events_of(study)[-1]["summary"]["losses"] == {"worker": 2}
 
 
-def test_a_sample_that_kills_every_process_is_named_and_the_rest_is_finished(cluster, tmp_path):
+def test_short_shards_go_to_a_model_in_one_call_and_come_as_the_same_bytes(cluster, tmp_path, calls):
+    study = study_of(tmp_path / "s")
+    result = pr.align(study, quiet=True)
+    assert sorted(calls) == [(0, [0]), (0, [1, 2, 3]), (1, [0]), (1, [1, 2, 3])]
+    for model in ("text0", "tfidf"):  # one after another, each with its own times
+        ends = [(event["start"], event["end"]) for event in shards_of(study, model)]
+        assert all(start < end for start, end in ends)
+        assert [time for both in ends for time in both] == sorted(time for both in ends for time in both)
+    (driver,) = [event for event in events_of(study) if event["event"] == "driver"]
+    assert driver["fetched_bytes"] > 0
+    assert score_bytes(result) == in_this_process(study, tmp_path, [])
+
+
+def test_a_call_that_takes_long_ends_early_and_what_is_left_of_it_is_done_later(
+    cluster, tmp_path, calls, monkeypatch
+):
+    monkeypatch.setattr(replica, "CALL_S", 0.0)
+    study = study_of(tmp_path / "s")
+    result = pr.align(study, quiet=True)
+    assert [shards for model, shards in calls if model == 0] == [[0], [1, 2, 3], [2, 3], [3]]
+    assert not lost(study)
+    assert score_bytes(result) == in_this_process(study, tmp_path, [])
+
+
+def test_a_sample_that_kills_every_process_is_named_and_the_rest_is_finished(cluster, tmp_path, calls):
     study = study_of(tmp_path / "s", [("text0", 37, "kill always")])
     with pytest.raises(
         DataError, match=r"Sample 'row37' ends the process of model 'text0' every time \(3 tries"
     ):
         pr.align(study, quiet=True)
-    assert len(lost(study)) == 3
+    assert [shards for model, shards in calls if model == 0] == [[0], [1, 2, 3], [2, 3], [1], [1]]
+    assert [event["shard"] for event in lost(study)] == [1, 1, 1]
     assert len(shards_of(study, "text0")) == 3
     assert len(committed(study, "features")) == 7
     assert len(committed(study, "neighbors")) == 1  # of the model that has all its shards
@@ -143,7 +171,7 @@ def test_what_never_fits_into_memory_is_given_up_after_three_tries(cluster, tmp_
     assert len(shards_of(study, "tfidf")) == 4
 
 
-def test_a_shard_and_a_task_that_stall_are_done_elsewhere(cluster, tmp_path, monkeypatch):
+def test_a_shard_and_a_task_that_stall_are_done_elsewhere(cluster, tmp_path, monkeypatch, calls):
     monkeypatch.setattr(attempts, "STRAGGLER_S", 3.0)
     markers = [str(tmp_path / name) for name in ("shard", "task")]
     # The first shard has told how long one takes when the second stalls; so have two of three scores.
@@ -151,6 +179,8 @@ def test_a_shard_and_a_task_that_stall_are_done_elsewhere(cluster, tmp_path, mon
     result = pr.align(study, quiet=True)  # either would have taken an hour
     assert all(Path(marker).exists() for marker in markers)
     assert not lost(study)
+    assert (0, [1, 2, 3]) in calls  # of which the first stalls, and all are done elsewhere
+    assert len(shards_of(study, "text0")) == 4
     late = {event["task"].partition("[")[0] for event in events_of(study) if event["event"] == "late"}
     assert late >= {"embed", "score"}  # on a busy machine others may be, too
     assert score_bytes(result) == in_this_process(study, tmp_path, markers)
@@ -160,6 +190,7 @@ def test_a_shard_and_a_task_that_stall_are_done_elsewhere(cluster, tmp_path, mon
 def test_a_node_that_joins_takes_work_and_one_that_is_drained_gets_no_more(cluster, tmp_path, monkeypatch):
     """Two models hold both cores until the third is embedded; half of it, then its node is told to go."""
     monkeypatch.setattr(watching, "_LOOK_S", 0.0)
+    monkeypatch.setattr(fleet, "CALL_S", 0.0)  # shard by shard
     monkeypatch.setenv("PYTHONPATH", with_tests()["PYTHONPATH"])  # of the node that joins
     others, rest = str(tmp_path / "others"), str(tmp_path / "rest")
     orders = [("text0", 0, f"wait {others}"), ("text1", 0, f"wait {others}"), ("text2", 30, f"wait {rest}")]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from platonic_ray.engine.cluster import Resources
-from platonic_ray.engine.fleet import Fleet, Replica
+from platonic_ray.engine.fleet import Fleet
+from platonic_ray.engine.replica import Replica
 from platonic_ray.errors import StudyError
 from platonic_ray.study import RunEntry
 
@@ -46,8 +47,8 @@ def test_models_whose_memory_takes_more_cores_wait_for_those_before_them() -> No
 
 def test_what_was_measured_counts_before_what_was_guessed() -> None:
     some = fleet([10, 10, 10])
-    some.embedded(0, 1.0)  # so ten of a cost take a second
-    some.embedded(1, 5.0)
+    some.embedded(0, 1.0, 1)  # so ten of a cost take a second
+    some.embedded(1, 5.0, 1)
     assert start_all(some, {0: 2, 1: 2, 2: 3}, machine(cpus=1)) == [1]
 
 
@@ -57,9 +58,28 @@ def test_a_model_gets_a_second_actor_only_where_that_pays_and_all_have_one() -> 
     for replica in some.replicas:
         some.loaded(replica)
         some._start_s[replica.model] = 4.0
-    some.embedded(0, 0.5)  # 5 s left: as long as it takes to start and more, but not twice
-    some.embedded(1, 1.0)
+    some.embedded(0, 0.5, 1)  # 5 s left: as long as it takes to start and more, but not twice
+    some.embedded(1, 1.0, 1)
     assert some.next_model({0: 10, 1: 10}, there) == 1
+
+
+def test_an_actor_gets_as_many_short_shards_at_once_as_leave_something_to_the_others() -> None:
+    some = fleet([1, 1])
+    some.replicas = [Replica(0, None, None), Replica(1, None, None), Replica(1, None, None)]
+    assert some.at_once(0, 100) == 1  # nobody knows yet how long they are
+    for seconds, size, expected in (
+        (0.01, 1000, 25),  # a quarter of a second
+        (0.1, 1000, 2),
+        (0.2, 1000, 1),
+        (60.0, 1000, 1),
+        (0.0, 1000, 32),
+        (0.01, 30e6, 2),  # 64 MiB
+        (0.01, 100e6, 1),
+    ):
+        some.embedded(0, seconds, size)
+        assert some.at_once(0, 100) == expected
+    some.embedded(1, 0.01, 1000)
+    assert [some.at_once(1, waiting) for waiting in (0, 1, 5, 49, 51)] == [1, 1, 3, 25, 25]
 
 
 def test_big_models_get_their_gpus_first_and_small_ones_share_one() -> None:
@@ -93,8 +113,8 @@ def test_more_is_asked_for_than_there_is_as_far_as_a_study_says_and_where_it_pay
         assert start_all(some, pending, there) == [0, 1]  # nobody knows yet what a shard takes
         for replica in some.replicas:
             some.loaded(replica)
-        some.embedded(0, 1.0)
-        some.embedded(1, 1.0)
+        some.embedded(0, 1.0, 1)
+        some.embedded(1, 1.0, 1)
         some._start_s = {0: 5.0, 1: 5.0}
         assert start_all(some, pending, there) == [0, 1, 0, 0]
     for device in ("gpu", "auto"):  # whoever asks for GPUs does not go on without them

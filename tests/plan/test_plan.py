@@ -201,6 +201,19 @@ def test_a_tile_is_ready_as_soon_as_the_shards_of_its_blocks_are_done():
     assert graph.take() == NeighborTile(0, 0, 0)
 
 
+def test_shards_are_taken_together_as_far_as_they_go_together():
+    made = plan(n=1000, shard_rows=100, block_rows=512, models=("a", "b"), kernels=())
+    graph = TaskGraph(made.prerequisites, done=[Embed(0, 2)])
+
+    def shards(most, together=lambda first, other: first.shard // 5 == other.shard // 5):
+        return [task.shard for task in graph.take_embeds(0, most, together)]
+
+    assert [shards(1), shards(2), shards(9), shards(9, lambda first, other: False)] == [[0], [1, 3], [4], [5]]
+    assert graph.pending_embeds() == {0: 4, 1: 10}
+    graph.give_back(Embed(0, 3))
+    assert [shards(9), shards(9), shards(9)] == [[6, 7, 8, 9], [3], []]
+
+
 def test_the_longest_tiles_are_taken_first():
     made = plan(n=1000, shard_rows=500, block_rows=256, models=("a",))
     graph = TaskGraph(made.prerequisites, done=[], length=made.length)
