@@ -23,11 +23,12 @@ from platonic_ray.engine.context import Context
 from platonic_ray.engine.embedding import ModelRunner
 from platonic_ray.engine.work import Clock, perform
 from platonic_ray.kernels import exact_neighbors
-from platonic_ray.models.allocator import give_back_freed_memory
+from platonic_ray.models.allocator import keep_freed_memory
 from platonic_ray.plan import Task
 
 _FEW_ROWS = 512  # that go the way of many
 _HELD_S = 1.0
+_KEPT_BYTES = 32 << 20  # by a worker between its tasks
 
 # What a task was given: of each shard or task which of the arguments, and of a shard which of the tables in each.
 Slots = tuple[tuple[Any, tuple[int, ...], int | None], ...]
@@ -118,7 +119,7 @@ def run_task(
     contexts: list[ray.ObjectRef], task: Task, pieces: int, slots: Slots, *arguments: Any
 ) -> tuple[dict[str, Any], pa.Table]:
     """Do a task, in pieces if need be. Returns its report and its result, each an object of its own."""
-    give_back_freed_memory()
+    keep_freed_memory(_KEPT_BYTES)
     context = replace(_context(contexts[0].hex(), contexts), pieces=pieces)
     report, result = perform(context, task, _given(slots, arguments))
     return {**report, **_where()}, result
@@ -130,7 +131,7 @@ def get_ready() -> None:
 
     It is held for a moment, so that several of these are in as many processes.
     """
-    give_back_freed_memory()
+    keep_freed_memory(_KEPT_BYTES)
     with contextlib.suppress(Exception):  # what is wrong here a task will say
         rows = torch.nn.functional.normalize(torch.randn(_FEW_ROWS, 8))
         exact_neighbors(rows, 1, "0" * 64)
