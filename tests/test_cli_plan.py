@@ -133,6 +133,6 @@ def test_this_machine_is_calibrated_once_and_read_from_the_cache(study_file, tmp
     assert kept.stat().st_mtime_ns == written
     figures = json.loads(kept.read_text())
     assert figures["float32_flops"] > figures["float64_flops"] > 1e8
-    assert {"Embed", "NeighborTile", "NeighborBlock", "KernelTile", "PermutedKernel", "Score"} <= set(
+    assert {"Embed", "NeighborSweep", "NeighborBlock", "KernelTile", "PermutedKernel", "Score"} <= set(
         figures["speeds"]
     )

@@ -15,14 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from platonic_ray.engine.cluster import Resources
-from platonic_ray.engine.replica import CALL_S, Replica
+from platonic_ray.engine.replica import Replica
 from platonic_ray.errors import StudyError
+from platonic_ray.plan.calls import shards_a_call
 from platonic_ray.study import RunEntry
 
 _ROUNDING = 1e-6  # of fractions of a GPU that are added up
-_CALL_SHARDS = 32
-_SHORTEST_S = 1e-3
-_CALL_BYTES = 2**26  # which an actor holds until they are handed over
 
 
 class Fleet:
@@ -107,16 +105,14 @@ class Fleet:
     def at_once(self, model: int, waiting: int) -> int:
         """Return how many of a model's shards that wait one of its actors gets in a call.
 
-        As many as take about `CALL_S`, by what the last took: tiles wait so long for the first of them. But no more
-        than leaves each of the model's actors its share, nor more bytes than an actor should hold; one while
-        nothing is known.
+        As many as `shards_a_call` says, by what the last took, but no more than leaves each of the model's actors
+        its share; one while nothing is known.
         """
         if model not in self._shard_s:
             return 1
         actors = sum(replica.model == model for replica in self.replicas)
-        by_time = int(CALL_S / max(self._shard_s[model], _SHORTEST_S))
-        by_size = int(_CALL_BYTES / max(self._shard_bytes[model], 1.0))
-        return max(1, min(by_time, by_size, math.ceil(waiting / max(actors, 1)), _CALL_SHARDS))
+        together = shards_a_call(self._shard_s[model], self._shard_bytes[model])
+        return max(1, min(together, math.ceil(waiting / max(actors, 1))))
 
     def _pays(self, model: int, shards: int, actors: int) -> bool:
         """Whether the shards that are left would take the actors there are twice as long as one to start."""

@@ -16,9 +16,7 @@ from ray import ObjectRef, ObjectRefGenerator
 
 from platonic_ray.engine.failures import StreamCutError
 from platonic_ray.plan import Embed
-
-CALL_S = 0.25
-"""About how long a call with several shards may take."""
+from platonic_ray.plan.calls import CALL_S
 
 
 @dataclass(eq=False)

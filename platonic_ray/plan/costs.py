@@ -22,6 +22,7 @@ from platonic_ray.plan.blocks import (
     neighbor_tile_bytes,
     products_bytes,
 )
+from platonic_ray.plan.calls import shards_a_call
 from platonic_ray.plan.machines import Cluster, Machine
 from platonic_ray.plan.plan import Plan
 from platonic_ray.plan.tasks import KernelProducts, KernelTile, PermutedKernel, Score, Task, permuted_kernels
@@ -116,12 +117,17 @@ def task_seconds(kind: str, work: Work, cluster: Cluster) -> float:
     taken = (
         speed.task_s + work.flops * speed.flop_s + work.cells * speed.cell_s + work.entries * speed.entry_s
     )
-    taken += work.local_bytes / machine.local_bytes_s + cluster.control_s
+    taken += work.local_bytes / machine.local_bytes_s
     if not machine.overlaps:
         taken += (work.store_bytes + work.written_bytes) * sharing / machine.store_bytes_s
         if cluster.nodes > 1:
             taken += work.object_bytes * sharing / machine.network_bytes_s
-    return taken
+    return taken + cluster.control_s / tasks_a_call(kind, taken, work)
+
+
+def tasks_a_call(kind: str, seconds: float, work: Work) -> int:
+    """Return how many tasks Ray is told of at once: short shards go together, all else alone."""
+    return shards_a_call(seconds, work.written_bytes) if kind == "Embed" else 1
 
 
 def setup_seconds(group: Group, machine: Machine) -> float:

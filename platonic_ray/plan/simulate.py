@@ -14,7 +14,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from platonic_ray.plan.costs import Group, seconds_of, setup_seconds
+from platonic_ray.plan.costs import Group, seconds_of, setup_seconds, tasks_a_call
 from platonic_ray.plan.machines import REPLACED_S, Cluster
 
 _SHARES = 4  # a run is at most this part of a worker's fair share of what is left
@@ -79,10 +79,11 @@ def critical_path_s(groups: Sequence[Group], cluster: Cluster) -> float:
 def shared_seconds(group: Group, cluster: Cluster) -> tuple[float, ...]:
     """Return what one task takes of what all workers share: the driver, the store, the network."""
     machine, nodes, work = cluster.machine, cluster.busy_nodes, group.work
+    dispatch_s = machine.dispatch_s / tasks_a_call(group.kind, seconds_of(group, cluster), work)
     if not machine.overlaps:
-        return (machine.dispatch_s,)
+        return (dispatch_s,)
     return (
-        machine.dispatch_s,
+        dispatch_s,
         (work.store_bytes + work.written_bytes) / (machine.store_bytes_s * nodes),
         work.object_bytes / (machine.network_bytes_s * nodes) if nodes > 1 else 0.0,
     )
@@ -192,9 +193,14 @@ class _Simulation:
             repeated_s=self._repeated,
             repeated_tasks=self._repeated_tasks,
             losses=self._lost,
-            dispatch_s=(done + self._repeated_tasks) * self._cluster.machine.dispatch_s,
+            dispatch_s=self._dispatch_s(),
             finished_s=self._finished,
         )
+
+    def _dispatch_s(self) -> float:
+        """Return what the driver spent on all tasks, and on those that were done again."""
+        told = sum(group.count * shared_seconds(group, self._cluster)[0] for group in self._groups)
+        return told + self._repeated_tasks * self._cluster.machine.dispatch_s
 
     def _push(self, time: float, who: int, turn: int) -> None:
         self._order += 1
