@@ -4,7 +4,8 @@ import pytest
 import ray
 from processes import start_cluster
 
-from platonic_ray.engine import attempts, fleet, replica
+from platonic_ray.engine import attempts, replica
+from platonic_ray.plan import calls as plan_calls
 
 
 @pytest.fixture(scope="package")
@@ -41,6 +42,6 @@ def calls(monkeypatch):
         begin(self, tasks)
 
     monkeypatch.setattr(replica.Replica, "begin", noted)
-    for module in (fleet, replica):
+    for module in (plan_calls, replica):
         monkeypatch.setattr(module, "CALL_S", 60.0)
     return begun

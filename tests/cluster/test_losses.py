@@ -16,8 +16,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from support import changed, committed, dense_features, events_of, score_bytes
 
 import platonic_ray as pr
-from platonic_ray.engine import attempts, fleet, replica, watching
+from platonic_ray.engine import attempts, replica, watching
 from platonic_ray.errors import DataError, RunError
+from platonic_ray.plan import calls as plan_calls
 
 pytestmark = pytest.mark.cluster
 
@@ -190,7 +191,7 @@ def test_a_shard_and_a_task_that_stall_are_done_elsewhere(cluster, tmp_path, mon
 def test_a_node_that_joins_takes_work_and_one_that_is_drained_gets_no_more(cluster, tmp_path, monkeypatch):
     """Two models hold both cores until the third is embedded; half of it, then its node is told to go."""
     monkeypatch.setattr(watching, "_LOOK_S", 0.0)
-    monkeypatch.setattr(fleet, "CALL_S", 0.0)  # shard by shard
+    monkeypatch.setattr(plan_calls, "CALL_S", 0.0)  # shard by shard
     monkeypatch.setenv("PYTHONPATH", with_tests()["PYTHONPATH"])  # of the node that joins
     others, rest = str(tmp_path / "others"), str(tmp_path / "rest")
     orders = [("text0", 0, f"wait {others}"), ("text1", 0, f"wait {others}"), ("text2", 30, f"wait {rest}")]
