@@ -28,7 +28,7 @@ SETTINGS = {
     # A worker takes seconds of CPU to start; Ray would end every idle one beyond the number of cores in one second.
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
 }
-"""What the environment of a Ray that runs studies should say; `connect` lets it where it says otherwise.
+"""What the environment of a Ray that runs studies should say; `connect` sets what is not set.
 
 Processes of Ray read it as they start: of a cluster that others start, cluster.yaml says the last of them.
 """

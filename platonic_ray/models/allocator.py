@@ -2,7 +2,7 @@
 
 glibc gives back what is free beyond twice the largest block that it has seen, and beyond less in threads; the
 system then clears each page at its next use. Between the operations of EfficientNet-lite0 that were 3,600 page
-faults an image, and a fifth to a quarter of its time; of a tile of neighbors, an eighth.
+faults an image, and a fifth to a quarter of its time; 3,000 to 7,000 a tile of neighbors.
 
 What that size is, and with it where blocks come from, changes as blocks are freed, and a worker's memory grew with
 the number of its tasks. Fixed from the start, memory is what the largest tasks take after the first few.
