@@ -18,19 +18,21 @@ import torch
 from torch import Tensor
 
 from platonic_ray.kernels.compiled import native
-from platonic_ray.kernels.frame import Framed, rounded_down
+from platonic_ray.kernels.frame import Framed, Kind, rounded_down
 
 MOST_IN_HEAP = 64
 """The most neighbors of a query that a heap is kept of."""
 
 
 class Format(Protocol):
-    """What proposals come from: `factors` are rounded to one dtype, products and scores `made` in another."""
+    """What proposals come from: `factors` are rounded to one kind of number, products and scores `made` in another."""
 
-    factors: torch.dtype
     made: torch.dtype
     crowd: float
     """How many times `keep` proposals may be too close to be told apart, beyond what is usual."""
+
+    @property
+    def factors(self) -> Kind: ...
 
 
 class Candidates(Protocol):

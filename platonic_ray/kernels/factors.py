@@ -8,6 +8,7 @@ integers on x86 without them (`integer_products`); float32, and bfloat16 on GPUs
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from platonic_ray.kernels.collect import Candidates, Format, NativeCandidates
 from platonic_ray.kernels.compiled import integer_products, matrix_units
-from platonic_ray.kernels.frame import Frame, Framed, fast_bfloat16, scaled
+from platonic_ray.kernels.frame import Frame, Framed, Kind, fast_bfloat16, scaled
 from platonic_ray.kernels.threads import Run
 
 TILE = {"cpu": 2048, "cuda": 8192}
@@ -25,14 +26,23 @@ TILE = {"cpu": 2048, "cuda": 8192}
 
 _CORNERS = 4  # parts that a tile on the diagonal is cut into, so that little of it is made twice
 _LONGER = 8  # times the usual norm: so much longer may the longest row be for integers to do
-_PACKED = 512  # rows that become panels at a time
+_PACKED = 512  # rows that become factors at a time
 
 
 class Factors(Format, Protocol):
     """A format, and what makes factors of rows and offers their products."""
 
-    def of(self, rows: Tensor, run: Run) -> Any:
-        """Return rows `[r, D] float32` of a block as factors."""
+    entry_bytes: int
+    """Bytes of an entry of a gallery's factors."""
+
+    def queries(self, rows: Tensor, run: Run) -> Any:
+        """Return rows `[r, D] float32` as left factors."""
+
+    def gallery(self, count: int) -> Any:
+        """Return room for so many rows as right factors."""
+
+    def hold(self, gallery: Any, start: int, rows: Tensor, run: Run) -> None:
+        """Put rows into a gallery, from its row `start` on, a multiple of `GRAIN`."""
 
     def offer(
         self,
@@ -44,13 +54,16 @@ class Factors(Format, Protocol):
         both: bool,
         to: Candidates,
     ) -> None:
-        """Offer the products of some rows of a block with some of another to candidates.
+        """Offer the products of some queries with some of a gallery to candidates.
 
-        :param rows: of the block `left`, `columns` of the block `right`. Equal ones of one block are rows with
-            themselves, of which every two are offered to each other once.
+        :param rows: of the block `left`, `columns` of the block `right`. Where both are the same rows of the search,
+            every two of them are offered to each other once.
         :param first: the places in the search of the blocks' first rows.
         :param both: whether the columns are queries too.
         """
+
+    def finer(self) -> Factors | None:
+        """Return the format for rows of which this one cannot part too many; None if there is none."""
 
 
 def fastest(framed: Framed, device: str) -> Factors:
@@ -85,27 +98,45 @@ def _crowd_on_units(width: int) -> float:
 
 
 class OnMatrixUnits:
-    """Panels of bfloat16: products are in float32, filtered where they are made."""
+    """Panels of bfloat16: products are in float32, filtered where they are made.
 
-    factors, made = torch.bfloat16, torch.float32
+    Finer are rows of two digits, x = h + l: the three products l·h' + h·l' + h·h' are one, of rows three times as long.
+    """
 
-    def __init__(self, frame: Frame) -> None:
-        self._frame, self._units = frame, matrix_units()
-        self.crowd = _crowd_on_units(frame.center.shape[0])
+    made = torch.float32
 
-    def of(self, rows: Tensor, run: Run) -> Any:
-        panels = self._units.Panels(*rows.shape)
+    def __init__(self, frame: Frame, split: bool = False) -> None:
+        self._frame, self._units, self._split = frame, matrix_units(), split
+        self.factors: Kind = "bfloat16x2" if split else torch.bfloat16
+        # The large products last: their bound does not grow by what the small ones take.
+        self._digits = ((1, 0, 0), (0, 1, 0)) if split else ((0,), (0,))
+        self.entry_bytes = 2 * len(self._digits[0])
+        self.crowd = 0.0 if split else _crowd_on_units(frame.center.shape[0])
 
-        def fill(start: int) -> None:
-            panels.fill(start, scaled(rows[start : start + _PACKED], self._frame.scale), self._frame.center)
-
-        run(partial(fill, start) for start in range(0, rows.shape[0], _PACKED))
+    def queries(self, rows: Tensor, run: Run) -> Tensor:
+        panels = self.gallery(rows.shape[0])
+        self._fill(panels, 0, rows, False, run)
         return panels
+
+    def gallery(self, count: int) -> Tensor:
+        panels: Tensor = self._units.panels_of(count, self._frame.center.shape[0], len(self._digits[0]))
+        return panels
+
+    def hold(self, gallery: Tensor, start: int, rows: Tensor, run: Run) -> None:
+        self._fill(gallery, start, rows, True, run)
+
+    def _fill(self, panels: Tensor, start: int, rows: Tensor, right: bool, run: Run) -> None:
+        frame, digits = self._frame, self._digits[right]
+
+        def fill(at: int, part: Tensor) -> None:
+            self._units.fill(panels, start + at, scaled(part, frame.scale), frame.center, digits, right)
+
+        _spread(fill, rows, run)
 
     def offer(
         self,
-        left: Any,
-        right: Any,
+        left: Tensor,
+        right: Tensor,
         rows: range,
         columns: range,
         first: tuple[int, int],
@@ -115,33 +146,65 @@ class OnMatrixUnits:
         if _done(rows, columns, first, both, to):
             return
         assert isinstance(to, NativeCandidates)
+        alike = _alike(rows, columns, first)
+        if alike:
+            right = right[(first[0] - first[1]) // self._units.PANEL :]
+            columns, first = rows, (first[0], first[0])
         block = torch.empty(self._units.PANEL, 2 * self._units.PANEL)  # begins at a multiple of 64 bytes
         self._units.offer_products(
-            left.left.numpy(),
-            right.right.numpy(),
+            left.numpy(),
+            right.numpy(),
             block.numpy(),
             (rows.start, rows.stop),
             (columns.start, columns.stop),
             first,
             both,
-            left is right and rows == columns,
+            alike,
             self._units.PALETTE,
             *to.state,
         )
+
+    def finer(self) -> Factors | None:
+        return None if self._split else OnMatrixUnits(self._frame, split=True)
 
 
 class _Stored(ABC):
     """Products that are made tile by tile, in memory."""
 
+    factors: torch.dtype
     made: torch.dtype
+    entry_bytes: int
     crowd = 0.0
 
     def __init__(self, frame: Frame) -> None:
         self._frame, self._tile = frame, TILE.get(frame.center.device.type, 8192)
 
     @abstractmethod
+    def _of(self, rows: Tensor) -> Tensor:
+        """Return rows `[r, D] float32` as factors."""
+
+    @abstractmethod
     def _multiply(self, left: Tensor, right: Tensor, out: Tensor) -> None:
         """Put the products of factors into `out`."""
+
+    def queries(self, rows: Tensor, run: Run) -> Tensor:
+        made = self.gallery(rows.shape[0])
+        self.hold(made, 0, rows, run)
+        return made
+
+    def gallery(self, count: int) -> Tensor:
+        center = self._frame.center
+        width = self._of(center.new_empty(0, center.shape[0])).shape[1]
+        return center.new_empty(count, width, dtype=self.factors)
+
+    def hold(self, gallery: Tensor, start: int, rows: Tensor, run: Run) -> None:
+        def fill(at: int, part: Tensor) -> None:
+            gallery[start + at : start + at + part.shape[0]] = self._of(part)
+
+        _spread(fill, rows, run)
+
+    def finer(self) -> Factors | None:
+        return None if self.factors == torch.float32 else ByTorch(self._frame, torch.float32)
 
     def offer(
         self,
@@ -155,7 +218,10 @@ class _Stored(ABC):
     ) -> None:
         cells = min(len(rows), self._tile) * min(len(columns), self._tile)
         buffer = torch.empty(cells, dtype=self.made, device=left.device)
-        alike = left is right and rows == columns
+        alike = _alike(rows, columns, first)
+        if alike:
+            right = right[first[0] - first[1] :]
+            columns, first = rows, (first[0], first[0])
 
         def offer(some: range, others: range, mutual: bool) -> None:
             if _done(some, others, first, mutual, to):
@@ -181,9 +247,9 @@ class _Stored(ABC):
 class Integers(_Stored):
     """16-bit integers, whose sums are exact."""
 
-    factors, made = torch.int16, torch.float32
+    factors, made, entry_bytes = torch.int16, torch.float32, 2
 
-    def of(self, rows: Tensor, run: Run) -> Tensor:
+    def _of(self, rows: Tensor) -> Tensor:
         return self._frame.integers(rows)
 
     def _multiply(self, left: Tensor, right: Tensor, out: Tensor) -> None:
@@ -197,8 +263,9 @@ class ByTorch(_Stored):
     def __init__(self, frame: Frame, factors: torch.dtype) -> None:
         super().__init__(frame)
         self.factors = self.made = factors
+        self.entry_bytes = factors.itemsize
 
-    def of(self, rows: Tensor, run: Run) -> Tensor:
+    def _of(self, rows: Tensor) -> Tensor:
         return self._frame.centered(rows).to(self.factors)
 
     def _multiply(self, left: Tensor, right: Tensor, out: Tensor) -> None:
@@ -208,6 +275,15 @@ class ByTorch(_Stored):
 def pieces(rows: range, size: int) -> list[range]:
     """Cut rows into pieces of a size, the last of which may be smaller."""
     return [range(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
+
+
+def _spread(fill: Callable[[int, Tensor], None], rows: Tensor, run: Run) -> None:
+    run(partial(fill, at, rows[at : at + _PACKED]) for at in range(0, rows.shape[0], _PACKED))
+
+
+def _alike(rows: range, columns: range, first: tuple[int, int]) -> bool:
+    """Return whether rows of one block and columns of another are the same rows of the search."""
+    return len(rows) == len(columns) and first[0] + rows.start == first[1] + columns.start
 
 
 def _done(rows: range, columns: range, first: tuple[int, int], both: bool, to: Candidates) -> bool:

@@ -35,6 +35,9 @@ SUM_COLUMNS = 512
 """Columns that one float32 sum of a refined score or of a norm runs over; such sums add in float64."""
 
 _BIAS_COLUMNS = 256  # the same of a bias
+Kind = torch.dtype | Literal["bfloat16x2"]
+"""Of numbers that factors are rounded to. Two digits of bfloat16 are a number's, and that of what it leaves."""
+
 _IEEE = ("none", "ieee")
 _U32, _U16 = 2.0**-24, 2.0**-8  # unit roundoff of float32 and of bfloat16
 _LARGEST_INTEGER = 32767  # then no sum of products of `integers`, whole or in part, reaches 2³¹
@@ -81,9 +84,7 @@ class Frame:
         threshold = reached - fixed - share * reached.abs() if share else reached - fixed
         return rounded_down(threshold, dtype)
 
-    def margin(
-        self, norms: Tensor, dtype: torch.dtype, made: torch.dtype | None = None
-    ) -> tuple[Tensor, float]:
+    def margin(self, norms: Tensor, dtype: Kind, made: torch.dtype | None = None) -> tuple[Tensor, float]:
         """Return (m `[c] float64`, s): the threshold is K − m − s |K| where K is reached.
 
         :param dtype: of the factors of products.
@@ -98,10 +99,12 @@ class Frame:
         error = self.error(norms, dtype)
         return error + roundoff(dtype) * (2.2 * largest + 2.2 * self.highest + 2 * error)
 
-    def error(self, norms: Tensor, dtype: torch.dtype) -> Tensor:
+    def error(self, norms: Tensor, dtype: Kind) -> Tensor:
         """Bound |product + bias − score| of queries of such norms, `[c] float64`, before rounding to `dtype`."""
         if dtype == torch.int16:
             return self._integer_error(norms) + self._common(norms)
+        if dtype == "bfloat16x2":
+            return self._split_error(norms) + self._common(norms)
         # Factors: centered in float32, then rounded. A matrix product of float32 rounds its factors
         # to bfloat16 or TF32 where the user has allowed it.
         if dtype == torch.bfloat16:
@@ -112,6 +115,19 @@ class Frame:
         # Twice the operations, since tensor cores cut off where a CPU rounds.
         sums = _gamma(2 * (self.center.shape[0] + 8)) * (1.01 * products + self.highest)
         return (2 * factor + factor**2) * products + sums + self._common(norms)
+
+    def _split_error(self, norms: Tensor) -> Tensor:
+        """Bound what l·h' + h·l' + h·h' is off by, of rows h + l of two digits; `rounding` bounds ‖l‖ / ‖x‖.
+
+        What l leaves of a row is u ‖l‖ at most, and l·l' is left out. The sum begins with the small products: while
+        these are added it is no larger than they are, and thereafter D operations are left.
+        """
+        width, small = self.center.shape[0], 1.01 * self.rounding
+        factor = _U16 * self.rounding + 2 * _U32
+        products = norms * self.widest
+        sums = _gamma(2 * (width + 8)) * (1.02 * products + self.highest)
+        sums += _gamma(2 * 2 * (width + 8)) * 2.02 * small * products
+        return (2 * factor + factor**2 + small**2) * products + sums
 
     def integers(self, rows: Tensor) -> Tensor:
         """Return centered rows in units of `unit`, `[r, D'] int16`; D' is D or, for pairs of columns, D + 1."""
@@ -165,33 +181,50 @@ class Framed:
 
 
 def measure(
-    blocks: Callable[[], Iterable[Tensor]], similarity: Literal["inner", "euclidean"], low: bool = False
+    blocks: Callable[[], Iterable[Tensor]],
+    similarity: Literal["inner", "euclidean"],
+    low: bool = False,
+    sample: Tensor | None = None,
 ) -> Framed | None:
     """Return the frame of rows that are read block by block; None if they are not fit for float32.
 
     Not fit are numbers that are too large, too small or too much alike.
 
-    :param blocks: gives `[r, D] float32` blocks of all rows, in order, each time it is called: two or
-        three times.
+    :param blocks: gives `[r, D] float32` blocks of all rows, in order, each time it is called: once, or up to four
+        times where there is no sample or float32 is hardly enough.
     :param low: whether factors may be of bfloat16: then what that does to the rows is measured too.
+    :param sample: `[s, D] float32` rows whose mean is the center; by default that of all rows, of a pass of its own.
     """
+    # Any center is right, and one near the mean is good.
+    found = None if sample is None else _about(sample.mean(0), 1.0, blocks, similarity, low)
+    if found is not None:
+        return found
     total, count, largest = None, 0, 0.0
     for rows in blocks():
         largest = max(largest, float(torch.stack(rows.aminmax()).abs().amax()))
-        # Any center is right, and one near the mean is good: float32 does where it cannot overflow.
+        # Float32 does where it cannot overflow.
         wide = torch.float64 if largest > _SUMS_BELOW else torch.float32
         total = rows.sum(0, dtype=wide).double() + (0.0 if total is None else total)
         count += rows.shape[0]
     assert total is not None
     # Half of the largest entry's power of two, so that no difference reaches two.
     for scale in (1.0, 2.0 ** -(int(torch.frexp(torch.tensor(largest).double()).exponent) + 1)):
-        center = (total / count * scale).float()
-        measured = (_measured(rows, center, scale, similarity, low) for rows in blocks())
-        norms, biases, rounding = zip(*measured, strict=True)
-        every = torch.cat(norms)
-        if in_range(every):
-            return framed(center, scale, every, torch.cat(biases), similarity, max(rounding))
+        found = _about((total / count * scale).float(), scale, blocks, similarity, low)
+        if found is not None:
+            return found
     return None
+
+
+def _about(
+    center: Tensor, scale: float, blocks: Callable[[], Iterable[Tensor]], similarity: Any, low: bool
+) -> Framed | None:
+    """Return the frame of rows about a center, or None where these are out of range."""
+    measured = (_measured(rows, center, scale, similarity, low) for rows in blocks())
+    norms, biases, rounding = zip(*measured, strict=True)
+    every = torch.cat(norms)
+    if not in_range(every):
+        return None
+    return framed(center, scale, every, torch.cat(biases), similarity, max(rounding))
 
 
 def framed(
@@ -260,7 +293,7 @@ def fast_bfloat16(device: str) -> bool:
     return False
 
 
-def roundoff(dtype: torch.dtype) -> float:
+def roundoff(dtype: Kind) -> float:
     """Return what rounding to the dtype adds to the bounds; for float32 they have it already."""
     return _U16 if dtype == torch.bfloat16 else 0.0
 

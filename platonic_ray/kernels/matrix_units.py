@@ -66,19 +66,23 @@ def permitted() -> bool:
     return ctypes.CDLL(None).syscall(call, request, tile_data) == 0
 
 
-class Panels:
-    """Rows of a block as factors, `left` and `right` `[panels, steps, 2, 16, 16] int32` of two bfloat16 each."""
+def panels_of(count: int, width: int, parts: int = 1) -> Tensor:
+    """Return room for rows as panels, `[panels, parts · steps, 2, 16, 16] int32` of two bfloat16 each."""
+    # Memory of torch's begins at a multiple of 64 bytes, NumPy's does not.
+    return torch.empty((-(-count // PANEL), parts * -(-width // PANEL), 2, _HALF, _HALF), dtype=torch.int32)
 
-    def __init__(self, count: int, width: int) -> None:
-        shape = (-(-count // PANEL), -(-width // PANEL), 2, _HALF, _HALF)
-        # Memory of torch's begins at a multiple of 64 bytes, NumPy's does not.
-        self.left, self.right = (torch.empty(shape, dtype=torch.int32) for _ in range(2))
 
-    def fill(self, start: int, rows: Tensor, center: Tensor) -> None:
-        """Set the panels of rows `[r, D] float32`, less a center, from row `start` on, a multiple of `PANEL`."""
-        first = start // PANEL
-        last = first - (-rows.shape[0] // PANEL)
-        _fill(rows.numpy(), center.numpy(), self.left[first:last].numpy(), self.right[first:last].numpy())
+def fill(
+    panels: Tensor, start: int, rows: Tensor, center: Tensor, digits: tuple[int, ...], right: bool
+) -> None:
+    """Set panels to rows `[r, D] float32`, less a center, from row `start` on, a multiple of `PANEL`.
+
+    :param digits: what each part of the panels holds: 0 the rows in bfloat16, 1 what that leaves of them, in bfloat16.
+    :param right: whether the panels are of a right factor.
+    """
+    first = start // PANEL
+    some = panels[first : first - (-rows.shape[0] // PANEL)]
+    _fill(rows.numpy(), center.numpy(), np.array(digits), right, some.numpy())
 
 
 def _function(builder, name, result, *arguments):  # type: ignore[no-untyped-def]
@@ -160,27 +164,43 @@ def _generate(context, builder, signature, arguments):  # type: ignore[no-untype
 
 
 @compiled
-def _fill(rows, center, left, right):  # type: ignore[no-untyped-def]
-    """Put rows less a center into panels of both layouts, in bfloat16; rows and columns that are not there are zero."""
-    width, steps = rows.shape[1], left.shape[1]
-    wide = np.zeros(steps * PANEL, np.float32)
-    halves = np.zeros(steps * PANEL, np.uint16)
-    bits, pairs = wide.view(np.uint32), halves.view(np.int32)
-    for panel in range(left.shape[0]):
+def _fill(rows, center, digits, right, panels):  # type: ignore[no-untyped-def]
+    """Put rows less a center into panels, in bfloat16; rows and columns that are not there are zero. See `fill`."""
+    width, steps = rows.shape[1], panels.shape[1] // digits.shape[0]
+    split = digits.max() > 0
+    wide, rounded = np.zeros(steps * PANEL, np.float32), np.zeros(steps * PANEL, np.float32)
+    bits, rounded_bits = wide.view(np.uint32), rounded.view(np.uint32)
+    halves = np.zeros((2, _HALF, steps * PANEL), np.uint16)  # of 16 rows, by digit
+    pairs = halves.view(np.int32)
+    for panel in range(panels.shape[0]):
         for half in range(2):
             for row in range(_HALF):
                 source = (2 * panel + half) * _HALF + row
-                if source < rows.shape[0]:
+                if source >= rows.shape[0]:
+                    halves[:, row] = 0
+                    continue
+                for at in range(width):
+                    wide[at] = rows[source, at] - center[at]
+                for at in range(width):
+                    rounded_bits[at] = bfloat16_of(bits[at]) & np.uint32(0xFFFF0000)
+                for at in range(width):
+                    halves[0, row, at] = np.uint16(rounded_bits[at] >> np.uint32(16))
+                if split:
                     for at in range(width):
-                        wide[at] = rows[source, at] - center[at]
+                        wide[at] -= rounded[at]  # exact
                     for at in range(width):
-                        halves[at] = np.uint16(bfloat16_of(bits[at]) >> np.uint32(16))
-                else:
-                    halves[:] = 0
+                        halves[1, row, at] = np.uint16(bfloat16_of(bits[at]) >> np.uint32(16))
+            for part in range(digits.shape[0]):
                 for step in range(steps):
-                    for pair in range(_HALF):
-                        left[panel, step, half, row, pair] = pairs[step * _HALF + pair]
-                        right[panel, step, half, pair, row] = pairs[step * _HALF + pair]
+                    register = panels[panel, part * steps + step, half]
+                    if right:
+                        for pair in range(_HALF):
+                            for row in range(_HALF):
+                                register[pair, row] = pairs[digits[part], row, step * _HALF + pair]
+                    else:
+                        for row in range(_HALF):
+                            for pair in range(_HALF):
+                                register[row, pair] = pairs[digits[part], row, step * _HALF + pair]
 
 
 @compiled
@@ -246,7 +266,7 @@ def offer_products(  # type: ignore[no-untyped-def]
 ):
     """Offer the products of some rows of a block with some of another to the queries on one side, or on both.
 
-    :param left: panels of the one block's rows, of `Panels.left`; `right` the other's, of `Panels.right`.
+    :param left: panels of the one block's rows; `right` of the other's, as a right factor.
     :param block: room for products, `[32, 64] float32`, whose memory begins at a multiple of 64 bytes.
     :param rows: (start, stop) within their block; `columns` as well.
     :param first: the places in the search of the blocks' first rows.

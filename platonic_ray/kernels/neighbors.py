@@ -22,7 +22,7 @@ from platonic_ray.errors import StudyError
 from platonic_ray.kernels.compiled import matrix_units, native
 from platonic_ray.kernels.exhaustive import Similarity
 from platonic_ray.kernels.search import Search
-from platonic_ray.kernels.sweep import Read, Sweep, block_rows_of
+from platonic_ray.kernels.sweep import Read, Sweep
 from platonic_ray.kernels.ties import Digest, TieRule, Ties
 from platonic_ray.kernels.topk import TopK, check_similarity, merge_neighbors, tied_share
 
@@ -47,8 +47,6 @@ DENSE_IDS_BESIDE_UNITS = 2**19
 
 DENSE_VALUES = 2**15
 """The same where values are wanted and loops are compiled: tiles give values as they are, of faster products."""
-
-_FEW = 1024  # rows
 
 
 def tile_neighbors(
@@ -147,7 +145,7 @@ def growing_neighbors(
 ) -> list[TopK]:
     """Return the neighbors among the first m rows of a gallery for every size m, in one pass over them.
 
-    The gallery is read block by block, about (n / block)² / 2 blocks twice over, and never held.
+    The gallery is read block by block, and never held as a whole; see `sweep`.
 
     :param read: gives rows of the gallery, `[stop − start, width] float32` prepared rows, finite.
     :param sizes: ascending, the last at most n.
@@ -263,10 +261,6 @@ def _joined(
 ) -> Sweep:
     """Return a search over the rows of a and then those of b, of which the first `queries` are queries."""
     cut, width = a.shape
-    # Blocks that end where a does are read without a copy; of few rows it would be many, and a copy is nothing.
-    block = cut if cut >= _FEW else block_rows_of(width)
-    while block > block_rows_of(width) and block % 2 == 0 and block > _FEW:
-        block //= 2
 
     def read(start: int, stop: int) -> Tensor:
         if stop <= cut:
@@ -274,5 +268,4 @@ def _joined(
         return b[start - cut : stop - cut] if start >= cut else torch.cat([a[start:], b[: stop - cut]])
 
     ids = torch.cat([ids_a, ids_b])
-    block = min(block, block_rows_of(width))
-    return Sweep(read, ids, width, k + 1, rule, similarity, queries=queries, block_rows=block)
+    return Sweep(read, ids, width, k + 1, rule, similarity, queries=queries)

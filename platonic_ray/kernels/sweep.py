@@ -1,18 +1,19 @@
 """The tile engine: the nearest rows of many queries, by one pass of tiles over rows of any number.
 
-A search is over a sequence of rows, read block by block: from memory, or from wherever `read` has them.
-Tiles of products go by, each made once and offered to the queries on both sides of it (`collect`), in rounds of
-which no two threads share a query (`rounds`); what is held is two blocks, a tile a thread, and of every query its
-candidates, whatever the number of rows. When the tiles have gone by, every candidate gets its canonical value, and
-these decide: the bound on the error of a product (`frame`) says that no neighbor can be missing among the
-candidates. Products are of bfloat16 or of 16-bit integers where these are fast (`factors`), else of float32; many
-rows that coarse factors cannot part are gone over once more by float32. Queries with more near-ties than candidates
-have room for, and all if the rows are not fit for float32, go through `search` instead.
+A search is over a sequence of rows, read block by block: from memory, or from wherever `read` has them. As much of
+the gallery as fits a fixed room is held as factors, and blocks of queries go by it. Each product is made once and
+offered to the queries on both sides of it (`collect`), in rounds of which no two threads share a query (`rounds`);
+what is held is that room, a tile a thread, and of every query its candidates, whatever the number of rows. When all
+has gone by, every candidate gets its canonical value, and these decide: the bound on the error of a product (`frame`)
+says that no neighbor can be missing among the candidates. Products are of bfloat16 or of 16-bit integers where these
+are fast (`factors`), else of float32; if there turn out to be many rows that coarse factors cannot part, all are gone
+over by finer ones. Queries with more near-ties than candidates have room for, and all if the rows are not fit for
+float32, go through `search` instead.
 
 The bound on its time, of a gallery of N rows against itself: N² D / 2 multiply-adds, half of what products without
 symmetry take, at the speed of the format's products; N²/2 cells that are looked at from two sides while they are in
-the cache; about N (k + 4) canonical dots; and of rows that are not in memory, (N / block)² / 2 blocks read twice, and
-all of them once more for every `PAIRS` candidates.
+the cache; about N (k + 4) canonical dots. Rows that are not in memory are read once to measure them, then as often
+as the gallery has parts that are held (on average half as often, and a half); and again for every `PAIRS` candidates.
 
 Measured on CPUs (`jobs/benchmark.py neighbors`). What it does on a GPU, where torch merges the candidates of a
 tile, has been tested for its results and never timed.
@@ -29,23 +30,29 @@ from torch import Tensor
 
 from platonic_ray.kernels.collect import Candidates, candidate_bytes, candidates_for, room_for
 from platonic_ray.kernels.exhaustive import Similarity, cost_of, pair_values
-from platonic_ray.kernels.factors import TILE, ByTorch, Factors, crowd_of, fastest, pieces, rounds_low
+from platonic_ray.kernels.factors import TILE, Factors, crowd_of, fastest, pieces, rounds_low
 from platonic_ray.kernels.frame import measure
-from platonic_ray.kernels.rounds import rounds
+from platonic_ray.kernels.rounds import GRAIN, Pair, rounds
 from platonic_ray.kernels.search import Search, padded
-from platonic_ray.kernels.threads import workers
+from platonic_ray.kernels.threads import threads, workers
 from platonic_ray.kernels.ties import TieRule
 from platonic_ray.kernels.topk import TopK, merge_neighbors
 
 Read = Callable[[int, int], Tensor]
 """Gives rows `start` to `stop` of a search, `[stop − start, D] float32`, prepared and finite."""
 
-BLOCK_BYTES = 64 * 2**20
-"""Bytes of the rows that are read at a time; three times as many are held."""
+BLOCK_BYTES = 16 * 2**20
+"""Bytes of the rows that are read at a time."""
 
+HELD_BYTES = 128 * 2**20
+"""Bytes of the gallery that are held, as factors; of rows, when candidates get their values."""
+
+_BLOCKS = 3  # that are in memory beside what is held: as they were stored, as rows, and as factors
 _MOST_GIVEN_UP = 1 / 8  # of the queries, before coarse factors are
 PAIRS = 2**23  # candidates that get their values, and are sorted, at a time
 _SORTED_BYTES = 80  # of each meanwhile
+_ROW_BYTES = 4  # of an entry of float32
+_PIECES, _PIECE = 32, 64  # of rows whose mean is the center
 
 
 class Sweep:
@@ -56,7 +63,7 @@ class Sweep:
 
     :param read: gives rows by their places; `rows`, where they are in memory, `[n, D] float32`.
     :param ids: `[n] int64`; a row with the query's own id is not its neighbor.
-    :param block_rows: rows that are read at a time; by default `BLOCK_BYTES` of them.
+    :param block_rows: rows that are read at a time, up to a multiple of `GRAIN`; by default `BLOCK_BYTES` of them.
     """
 
     def __init__(
@@ -75,14 +82,15 @@ class Sweep:
         self._read, self._ids, self._keep, self._rows = read, ids, keep, rows
         self._rule, self._similarity = rule, similarity
         self._queries = ids.shape[0] if queries is None else queries
-        self._block = block_rows or block_rows_of(width)
+        self._width, self._block = width, _whole_grains(block_rows or max(1, BLOCK_BYTES // (4 * width)))
         device = ids.device.type
         self._threads = torch.get_num_threads() if device == "cpu" else 1
         every = range(ids.shape[0])
         self._measured = measure(
-            lambda: (self._read(s.start, s.stop) for s in self._blocks(every)),
+            lambda: map(self._block_of, self._blocks(every)),
             similarity,
             low=rounds_low(device),
+            sample=self._sample(),
         )
         self._factors: Factors | None = None
         self._candidates: Candidates | None = None
@@ -98,51 +106,67 @@ class Sweep:
         """
         if self._measured is None:
             return
-        assert self._factors is not None
-        assert self._candidates is not None
         self._added.append((rows, columns, both))
-        self._go_over(rows, columns, both)
-        coarse = self._factors.factors != torch.float32
-        if coarse and self._candidates.given_up() > _MOST_GIVEN_UP * self._queries:
-            # Many rows that coarse factors cannot part: to search each of them again would take longer than all of
-            # it by float32 products.
-            self._by(ByTorch(self._measured.frame, torch.float32))
+        if not self._go_over(rows, columns, both):
+            # To search each of the rows that were given up again would take longer than all of it by finer factors.
+            assert self._factors is not None
+            self._by(self._factors.finer())
             for ranges in self._added:
                 self._go_over(*ranges)
 
-    def _by(self, factors: Factors) -> None:
+    def _by(self, factors: Factors | None) -> None:
         """Begin, or begin again, with factors of a format."""
         assert self._measured is not None
+        assert factors is not None
         self._factors = factors
         self._candidates = candidates_for(self._measured, self._ids, self._queries, self._keep, factors)
 
-    def _go_over(self, rows: range, columns: range, both: bool) -> None:
+    def _go_over(self, rows: range, columns: range, both: bool) -> bool:
+        """Return whether it has come to its end: not if there are finer factors, and too many queries are given up."""
         factors, candidates = self._factors, self._candidates
         assert factors is not None
         assert candidates is not None
+        most = _MOST_GIVEN_UP * self._queries if factors.finer() else self._queries
+        own = rows == columns
         with workers(self._threads) as run:
-            for right in self._blocks(columns):
-                held = factors.of(self._read(right.start, right.stop), run)
-                # From near to far: rows next to each other are often alike, and early thresholds are worth most.
-                for left in reversed(self._blocks(rows)):
-                    if rows != columns or left.start <= right.start:
-                        same = left == right
-                        factor = held if same else factors.of(self._read(left.start, left.stop), run)
-                        first = left.start, right.start
-                        for pairs in rounds(left, right, self._threads, both):
-                            run(
-                                partial(
-                                    factors.offer,
-                                    factor,
-                                    held,
-                                    _within(a, left),
-                                    _within(b, right),
-                                    first,
-                                    both,
-                                    candidates,
-                                )
-                                for a, b in pairs
+            for held in pieces(columns, self._rows_of(factors.entry_bytes)):
+                right = factors.gallery(len(held))
+                for left in [] if own else self._blocks(held):
+                    factors.hold(right, left.start - held.start, self._block_of(left), run)
+                # Then from near to far: rows next to each other are often alike, and early thresholds are worth most.
+                before = range(rows.start, held.start) if own else rows
+                for left in (self._blocks(held) if own else []) + self._blocks(before)[::-1]:
+                    given = self._block_of(left)
+                    inside = own and left.start >= held.start
+                    if inside:
+                        factors.hold(right, left.start - held.start, given, run)
+                    factor, first = factors.queries(given, run), (left.start, held.start)
+                    for pairs in self._meetings(left, held, both, inside):
+                        run(
+                            partial(
+                                factors.offer,
+                                factor,
+                                right,
+                                _within(a, left),
+                                _within(b, held),
+                                first,
+                                both,
+                                candidates,
                             )
+                            for a, b in pairs
+                        )
+                        if candidates.given_up() > most:
+                            return False
+        return True
+
+    def _meetings(self, left: range, held: range, both: bool, inside: bool) -> list[list[Pair]]:
+        """Return rounds in which a block meets what is held; if it is a part of it, itself and what is before it."""
+        if not inside:
+            return rounds(left, held, self._threads, both)
+        before = range(held.start, left.start)
+        return rounds(left, left, self._threads) + (
+            rounds(left, before, self._threads, both) if before else []
+        )
 
     def nearest(
         self, queries: range, gallery: range, tally: Counter[str] | None = None
@@ -182,20 +206,30 @@ class Sweep:
         """Return the canonical value `[p] float64` of every pair of rows."""
         if self._rows is not None:
             return pair_values(self._rows, self._rows, row, column, self._similarity)
-        # Pair by pair of blocks, either way round, so that few blocks are read.
-        low, high = torch.minimum(row, column) // self._block, torch.maximum(row, column) // self._block
-        key = high * (int(high.amax()) + 1 if high.shape[0] else 1) + low
+        # Either way round, so that few rows are read: the later of a pair are held, many at a time, and blocks go by
+        # where the earlier are not among them.
+        early, late = torch.minimum(row, column), torch.maximum(row, column)
+        size, most = self._rows_of(_ROW_BYTES), self._ids.shape[0]
+        part = late // size
+        block = (early // self._block).masked_fill(early >= part * size, most)
+        key = part * (most + 1) + block
         order = torch.argsort(key, stable=True)
         values = torch.empty(row.shape[0], dtype=torch.float64, device=row.device)
-        held: dict[int, Tensor] = {}
         groups, lengths = torch.unique_consecutive(key[order], return_counts=True)
-        for chosen in order.split(lengths.tolist()) if groups.shape[0] else ():
-            first = [int(side[chosen[0]]) for side in (low, high)]
-            held = {block: held[block] if block in held else self._block_rows(block) for block in first}
-            i, j = torch.minimum(row[chosen], column[chosen]), torch.maximum(row[chosen], column[chosen])
-            a, b = (held[block] for block in first)
-            i, j = i - first[0] * self._block, j - first[1] * self._block
-            values[chosen] = pair_values(a, b, i, j, self._similarity)
+        before, held = -1, None
+        for group, chosen in zip(groups.tolist(), order.split(lengths.tolist()), strict=True):
+            which, at = divmod(group, most + 1)
+            first = which * size
+            if which != before:
+                held = None  # which makes room for the next
+                before, held = which, self._read_all(range(first, min(first + size, most)))
+            assert held is not None
+            earlier, start = held, first
+            if at < most:
+                start = at * self._block
+                earlier = self._block_of(range(start, start + self._block))
+            i, j = early[chosen] - start, late[chosen] - first
+            values[chosen] = pair_values(earlier, held, i, j, self._similarity)
         return values
 
     def _sorted(self, row: Tensor, column: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -233,7 +267,7 @@ class Sweep:
         for block in self._blocks(gallery):
             part = slice(block.start, block.stop)
             searched = Search(
-                self._read(block.start, block.stop), self._ids[part], self._keep, self._rule, self._similarity
+                self._block_of(block), self._ids[part], self._keep, self._rule, self._similarity
             )
             more = TopK(*searched.nearest(rows, self._ids[lost]))
             found = more if found is None else merge_neighbors(found, more, self._rule, self._similarity)
@@ -250,17 +284,26 @@ class Sweep:
                 parts.append(self._read(block.start, block.stop)[inside - block.start])
         return torch.cat(parts)
 
-    def _block_rows(self, block: int) -> Tensor:
-        start = block * self._block
-        return self._read(start, min(start + self._block, self._ids.shape[0]))
+    def _read_all(self, rows: range) -> Tensor:
+        return torch.cat([self._block_of(block) for block in self._blocks(rows)])
+
+    def _sample(self) -> Tensor | None:
+        """Return some rows from all over; none if there are few."""
+        step = self._ids.shape[0] // _PIECES
+        if step < 2 * _PIECE:
+            return None
+        return torch.cat([self._block_of(range(at, at + _PIECE)) for at in range(0, step * _PIECES, step)])
+
+    def _block_of(self, rows: range) -> Tensor:
+        with threads(self._threads):
+            return self._read(rows.start, rows.stop)
 
     def _blocks(self, rows: range) -> list[range]:
         return pieces(rows, self._block)
 
-
-def block_rows_of(width: int) -> int:
-    """Return how many rows of a width are read at a time where nobody says."""
-    return max(64, BLOCK_BYTES // (4 * width))
+    def _rows_of(self, entry_bytes: int) -> int:
+        """Return how many rows are held at a time, in whole blocks."""
+        return max(1, HELD_BYTES // (entry_bytes * self._width * self._block)) * self._block
 
 
 def sweep_bytes(queries: int, width: int, keep: int, device: str = "cpu") -> float:
@@ -270,9 +313,13 @@ def sweep_bytes(queries: int, width: int, keep: int, device: str = "cpu") -> flo
     """
     crowd = crowd_of(width, device)
     pairs = min(PAIRS, queries * room_for(keep, crowd))
-    blocks = 3 * BLOCK_BYTES + 4 * TILE.get(device, TILE["cuda"]) ** 2
+    blocks = HELD_BYTES + _BLOCKS * BLOCK_BYTES + 4 * TILE.get(device, TILE["cuda"]) ** 2
     return queries * candidate_bytes(keep, crowd) + blocks + _SORTED_BYTES * pairs
 
 
 def _within(rows: range, block: range) -> range:
     return range(rows.start - block.start, rows.stop - block.start)
+
+
+def _whole_grains(rows: int) -> int:
+    return -(-rows // GRAIN) * GRAIN

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,26 +25,31 @@ _LEAST_PART = 16  # of a range that is worth a thread
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one intra-op thread, so that bytes do not depend on how many there are.
-
-    The number is the process's: other threads that use torch meanwhile have one as well.
-    """
+def threads(count: int) -> Iterator[None]:
+    """Compute with so many intra-op threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
+def one_thread() -> AbstractContextManager[None]:
+    """Compute with one intra-op thread, so that bytes do not depend on how many there are.
+
+    The number is the process's: other threads that use torch meanwhile have one as well.
+    """
+    return threads(1)
+
+
 @contextmanager
-def workers(threads: int) -> Iterator[Run]:
+def workers(count: int) -> Iterator[Run]:
     """Run jobs on so many threads, each of which computes with one of torch's; see `one_thread`."""
-    if threads == 1:
+    if count == 1:
         yield lambda jobs: [job() for job in jobs]
         return
-    with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with one_thread(), ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         yield lambda jobs: list(pool.map(_call, jobs))
 
 

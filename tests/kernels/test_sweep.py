@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import platonic_ray.kernels.collect as collect
@@ -26,10 +26,12 @@ from platonic_ray.kernels import (
     canonical_squared_distance,
     exact_ids,
     exact_neighbors,
+    growing_neighbors,
     l2_normalize,
     tile_neighbors,
     tile_neighbors_of_both,
 )
+from platonic_ray.kernels.rounds import GRAIN
 
 from .dense_neighbors import neighbors
 from .formats import FORMATS, use
@@ -90,21 +92,39 @@ def same(found: TopK, ids: np.ndarray, values: np.ndarray) -> bool:
     heaps=st.booleans(),
     threads=st.integers(1, 3),
     block=st.integers(3, 200),
+    held=st.sampled_from([1, 2**16, 2**30]),
+    read=st.booleans(),
+    sampled=st.booleans(),
     tile=st.integers(2, 200),
 )
 def test_tiles_of_any_size_find_what_a_dense_sort_finds(
-    similarity, case, normalize, k, name, heaps, threads, block, tile
+    similarity, case, normalize, k, name, heaps, threads, block, held, read, sampled, tile
 ) -> None:  # type: ignore[no-untyped-def]
-    assume(name != "matrix units" or factors.matrix_units() is not None)
     rows = make(case, normalize)
     k = min(k, len(rows) - 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(factors.TILE, "cpu", tile)
         use(patch, name)
         patch.setattr(torch, "get_num_threads", lambda: threads)
+        patch.setattr(sweep_module, "HELD_BYTES", held)
+        if sampled:  # as of many rows
+            patch.setattr(sweep_module, "_PIECES", 2)
+            patch.setattr(sweep_module, "_PIECE", 1)
         if not heaps:
             patch.setattr(collect, "MOST_IN_HEAP", 0)
-        found = exact_neighbors(rows, k, DIGEST, similarity, block_rows=block)
+        if read:
+
+            def part(start: int, stop: int) -> torch.Tensor:
+                assert stop - start <= -(-block // GRAIN) * GRAIN
+                return rows[start:stop].clone()
+
+            sizes, width = rows.shape
+            rule = TieRule(DIGEST)
+            (found,) = growing_neighbors(
+                part, sizes, width, k, rule, similarity, sizes=[sizes], block_rows=block
+            )
+        else:
+            found = exact_neighbors(rows, k, DIGEST, similarity, block_rows=block)
     expected, values = neighbors(rows.numpy(), k + 1, DIGEST, similarity)
     if k + 1 == len(rows):  # nobody has one more neighbor
         assert (found.ids[:, k] == -1).all()
