@@ -34,7 +34,7 @@ from platonic_ray.kernels.factors import TILE, Factors, crowd_of, fastest, piece
 from platonic_ray.kernels.frame import measure
 from platonic_ray.kernels.rounds import GRAIN, Pair, rounds
 from platonic_ray.kernels.search import Search, padded
-from platonic_ray.kernels.threads import threads, workers
+from platonic_ray.kernels.threads import one_thread, threads, workers
 from platonic_ray.kernels.ties import TieRule
 from platonic_ray.kernels.topk import TopK, merge_neighbors
 
@@ -203,18 +203,24 @@ class Sweep:
         return ids, values
 
     def _canonical(self, row: Tensor, column: Tensor) -> Tensor:
-        """Return the canonical value `[p] float64` of every pair of rows."""
+        """Return the canonical value `[p] float64` of every pair of rows, the same either way round."""
+        early, late, most = torch.minimum(row, column), torch.maximum(row, column), self._ids.shape[0]
+        with one_thread():  # torch sorts so few numbers faster
+            pairs, which = torch.unique(early * most + late, return_inverse=True)
+        return self._values(pairs // most, pairs % most)[which]
+
+    def _values(self, early: Tensor, late: Tensor) -> Tensor:
+        """Return the canonical value of every pair of rows, of which the first comes before the second."""
         if self._rows is not None:
-            return pair_values(self._rows, self._rows, row, column, self._similarity)
-        # Either way round, so that few rows are read: the later of a pair are held, many at a time, and blocks go by
-        # where the earlier are not among them.
-        early, late = torch.minimum(row, column), torch.maximum(row, column)
+            return pair_values(self._rows, self._rows, early, late, self._similarity)
+        # So that few rows are read, the later of a pair are held, many at a time, and blocks go by where the earlier
+        # are not among them.
         size, most = self._rows_of(_ROW_BYTES), self._ids.shape[0]
         part = late // size
         block = (early // self._block).masked_fill(early >= part * size, most)
         key = part * (most + 1) + block
         order = torch.argsort(key, stable=True)
-        values = torch.empty(row.shape[0], dtype=torch.float64, device=row.device)
+        values = torch.empty(late.shape[0], dtype=torch.float64, device=late.device)
         groups, lengths = torch.unique_consecutive(key[order], return_counts=True)
         before, held = -1, None
         for group, chosen in zip(groups.tolist(), order.split(lengths.tolist()), strict=True):
