@@ -20,8 +20,8 @@ from torch import Tensor
 from platonic_ray.kernels.compiled import native
 from platonic_ray.kernels.frame import Framed, Kind, rounded_down
 
-MOST_IN_HEAP = 64
-"""The most neighbors of a query that a heap is kept of."""
+MOST_IN_ORDER = 64
+"""The most neighbors of a query whose best proposals are kept in order."""
 
 
 class Format(Protocol):
@@ -75,7 +75,7 @@ def room_for(keep: int, crowd: float = 0.0) -> int:
 
 def candidate_bytes(keep: int, crowd: float = 0.0) -> int:
     """Return the bytes that are held of a query, whatever the gallery."""
-    return 8 * room_for(keep, crowd) + (4 * keep if keep <= MOST_IN_HEAP else 0) + 32
+    return 8 * room_for(keep, crowd) + (4 * keep if keep <= MOST_IN_ORDER else 0) + 32
 
 
 class NativeCandidates:
@@ -84,13 +84,13 @@ class NativeCandidates:
     def __init__(self, framed: Framed, ids: Tensor, queries: int, keep: int, proposals: Format) -> None:
         room = room_for(keep, proposals.crowd)
         margin, share = framed.frame.margin(framed.norms[:queries], proposals.factors, proposals.made)
-        self._heap = np.full((queries, keep if keep <= MOST_IN_HEAP else 0), -np.inf, np.float32)
+        self._best = np.full((queries, keep if keep <= MOST_IN_ORDER else 0), -np.inf, np.float32)
         self._threshold = np.full(queries, -np.inf, np.float32)
         self._count = np.zeros(queries, np.int32)
         self._score = np.empty((queries, room), np.float32)
         self._column = np.empty((queries, room), np.int32)
         self._keep = keep
-        self._bounds = share, margin.numpy(), self._heap, self._threshold, self._count, self._score
+        self._bounds = share, margin.numpy(), self._best, self._threshold, self._count, self._score
         self.state = framed.biases.float().numpy(), ids.numpy(), keep, *self._bounds, self._column
         """What the compiled loops take of it all, last."""
 

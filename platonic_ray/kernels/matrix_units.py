@@ -10,8 +10,6 @@ elsewhere take ten times as long (measured on an Emerald Rapids core: 3 ns and 2
 
 Bound, measured on that core: 2.7 TFLOP/s (a product of registers in 16 cycles, four of them for four loads). Panels
 of wide rows come from L2, at a third of that.
-
-Intel, Architecture Instruction Set Extensions Programming Reference, chapter 3: TILELOADD, TDPBF16PS, LDTILECFG.
 """
 
 from __future__ import annotations
@@ -22,39 +20,23 @@ from functools import cache
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 from torch import Tensor
 
-from platonic_ray.kernels.native import (
+from platonic_ray.kernels.filters import (
+    PANEL,
     RUN,
-    bfloat16_of,
-    compiled,
-    offer_columns,
-    offer_rows,
-    possible_of_columns,
+    lowest,
+    possible_in_block,
+    possible_in_rows,
+    possible_of_column,
     possible_of_row,
-    take,
 )
+from platonic_ray.kernels.native import bfloat16_of, compiled, offer_columns, offer_rows, take, uncounted
+from platonic_ray.kernels.tiles import HALF, REGISTER, configure, put_products, release
+from platonic_ray.kernels.tiles import PALETTE as PALETTE
 
-PANEL = 32
-"""Rows of a panel, and columns of a step."""
-
-_HALF = 16  # rows of a register; its columns are as many pairs of bfloat16, 64 bytes
-_REGISTER = 1024  # bytes
-_STEP = 2 * _REGISTER
+_STEP = 2 * REGISTER  # bytes of a panel's 32 columns
 _NEAR = 2**19  # bytes of right panels that stay in L2 while left panels go by
-_LEFT, _RIGHT = 4, 6  # the first two registers of each factor; those of the sums are 0 to 3
-
-_BYTE, _INT, _VOID = ir.IntType(8), ir.IntType(64), ir.VoidType()
-_AT = _BYTE.as_pointer()
-
-# Palette 1: all eight registers have 16 rows of 64 bytes.
-PALETTE = np.zeros(64, np.uint8)
-PALETTE[0] = 1
-PALETTE[16:32].view(np.uint16)[:] = 64
-PALETTE[48:56] = _HALF
 
 
 @cache
@@ -69,7 +51,7 @@ def permitted() -> bool:
 def panels_of(count: int, width: int, parts: int = 1) -> Tensor:
     """Return room for rows as panels, `[panels, parts · steps, 2, 16, 16] int32` of two bfloat16 each."""
     # Memory of torch's begins at a multiple of 64 bytes, NumPy's does not.
-    return torch.empty((-(-count // PANEL), parts * -(-width // PANEL), 2, _HALF, _HALF), dtype=torch.int32)
+    return torch.empty((-(-count // PANEL), parts * -(-width // PANEL), 2, HALF, HALF), dtype=torch.int32)
 
 
 def fill(
@@ -85,84 +67,6 @@ def fill(
     _fill(rows.numpy(), center.numpy(), np.array(digits), right, some.numpy())
 
 
-def _function(builder, name, result, *arguments):  # type: ignore[no-untyped-def]
-    module = builder.module
-    return module.globals.get(name) or ir.Function(module, ir.FunctionType(result, arguments), name)
-
-
-@intrinsic
-def _configure(context, palette):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        load = _function(builder, "llvm.x86.ldtilecfg", _VOID, _AT)
-        builder.call(load, [builder.inttoptr(arguments[0], _AT)])
-        return context.get_dummy_value()
-
-    return types.void(types.intp), generate
-
-
-@intrinsic
-def _release(context):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        builder.call(_function(builder, "llvm.x86.tilerelease", _VOID), [])
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
-@intrinsic
-def _multiply(context, left, right, out, steps, stride):  # type: ignore[no-untyped-def]
-    """Put the products `[32, 32] float32` of two panels at `out`, whose rows are `stride` bytes apart; of addresses."""
-    integer = types.intp
-    return types.void(integer, integer, integer, integer, integer), _generate
-
-
-def _generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-    left, right, out, steps, stride = arguments
-    zero = _function(builder, "llvm.x86.tilezero", _VOID, _BYTE)
-    load = _function(builder, "llvm.x86.tileloadd64", _VOID, _BYTE, _AT, _INT)
-    store = _function(builder, "llvm.x86.tilestored64", _VOID, _BYTE, _AT, _INT)
-    product = _function(builder, "llvm.x86.tdpbf16ps", _VOID, _BYTE, _BYTE, _BYTE)
-
-    def register(number):  # type: ignore[no-untyped-def]
-        return ir.Constant(_BYTE, number)
-
-    def number(value):  # type: ignore[no-untyped-def]
-        return ir.Constant(_INT, value)
-
-    def get(which, panel, step, half):  # type: ignore[no-untyped-def]
-        at = builder.add(panel, builder.add(builder.mul(step, number(_STEP)), number(half * _REGISTER)))
-        builder.call(load, [register(which + half), builder.inttoptr(at, _AT), number(64)])
-
-    def add(a, b):  # type: ignore[no-untyped-def]
-        builder.call(product, [register(2 * a + b), register(_LEFT + a), register(_RIGHT + b)])
-
-    for each in range(4):
-        builder.call(zero, [register(each)])
-    before, loop, after = builder.block, *(builder.append_basic_block(name) for name in ("step", "done"))
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    step = builder.phi(_INT)
-    step.add_incoming(number(0), before)
-    # A product waits for its loads alone: the next loads go on beside it.
-    get(_LEFT, left, step, 0)
-    get(_RIGHT, right, step, 0)
-    add(0, 0)
-    get(_RIGHT, right, step, 1)
-    add(0, 1)
-    get(_LEFT, left, step, 1)
-    add(1, 0)
-    add(1, 1)
-    following = builder.add(step, number(1))
-    step.add_incoming(following, loop)
-    builder.cbranch(builder.icmp_signed("<", following, steps), loop, after)
-    builder.position_at_end(after)
-    for a in range(2):
-        for b in range(2):
-            to = builder.add(out, builder.add(builder.mul(stride, number(_HALF * a)), number(64 * b)))
-            builder.call(store, [register(2 * a + b), builder.inttoptr(to, _AT), stride])
-    return context.get_dummy_value()
-
-
 @compiled
 def _fill(rows, center, digits, right, panels):  # type: ignore[no-untyped-def]
     """Put rows less a center into panels, in bfloat16; rows and columns that are not there are zero. See `fill`."""
@@ -170,12 +74,12 @@ def _fill(rows, center, digits, right, panels):  # type: ignore[no-untyped-def]
     split = digits.max() > 0
     wide, rounded = np.zeros(steps * PANEL, np.float32), np.zeros(steps * PANEL, np.float32)
     bits, rounded_bits = wide.view(np.uint32), rounded.view(np.uint32)
-    halves = np.zeros((2, _HALF, steps * PANEL), np.uint16)  # of 16 rows, by digit
+    halves = np.zeros((2, HALF, steps * PANEL), np.uint16)  # of 16 rows, by digit
     pairs = halves.view(np.int32)
     for panel in range(panels.shape[0]):
         for half in range(2):
-            for row in range(_HALF):
-                source = (2 * panel + half) * _HALF + row
+            for row in range(HALF):
+                source = (2 * panel + half) * HALF + row
                 if source >= rows.shape[0]:
                     halves[:, row] = 0
                     continue
@@ -194,16 +98,16 @@ def _fill(rows, center, digits, right, panels):  # type: ignore[no-untyped-def]
                 for step in range(steps):
                     register = panels[panel, part * steps + step, half]
                     if right:
-                        for pair in range(_HALF):
-                            for row in range(_HALF):
-                                register[pair, row] = pairs[digits[part], row, step * _HALF + pair]
+                        for pair in range(HALF):
+                            for row in range(HALF):
+                                register[pair, row] = pairs[digits[part], row, step * HALF + pair]
                     else:
-                        for row in range(_HALF):
-                            for pair in range(_HALF):
-                                register[row, pair] = pairs[digits[part], row, step * _HALF + pair]
+                        for row in range(HALF):
+                            for pair in range(HALF):
+                                register[row, pair] = pairs[digits[part], row, step * HALF + pair]
 
 
-@compiled
+@uncounted
 def _offer_block(  # type: ignore[no-untyped-def]
     block,
     row,
@@ -214,7 +118,7 @@ def _offer_block(  # type: ignore[no-untyped-def]
     keep,
     share,
     margin,
-    heap,
+    best,
     threshold,
     count,
     score,
@@ -222,27 +126,33 @@ def _offer_block(  # type: ignore[no-untyped-def]
 ):
     """Offer a whole block, whose first cell is that of rows (row, col) of the search.
 
-    As `native.offer_rows` and `offer_columns`, by addresses alone: what numba does to keep arrays alive takes
-    longer than a block.
+    As `native.offer_rows` and `offer_columns`.
     """
     at, biases, thresholds = block.ctypes.data, bias.ctypes.data, threshold.ctypes.data
-    for i in range(PANEL):
-        r, products = row + i, at + 4 * RUN * i
-        found = possible_of_row(products, biases + 4 * col, thresholds + 4 * r)
+    sides = at, biases + 4 * row, thresholds + 4 * row, biases + 4 * col, thresholds + 4 * col
+    rows, columns = possible_in_block(*sides) if both else possible_in_rows(*sides)
+    while rows:
+        i = np.intp(lowest(rows))
+        rows &= rows - np.uint64(1)
+        r = row + i
+        found = possible_of_row(at + 4 * RUN * i, biases + 4 * col, thresholds + 4 * r)
         if found:
             take(
-                found, block, i, 0, r, 0, col, 1,
-                bias, ids, keep, share, margin, heap, threshold, count, score, column,
+                found, block, i, 0, 0, r, 0, col, 1,
+                bias, ids, keep, share, margin, best, threshold, count, score, column,
             )  # fmt: skip
-        found = possible_of_columns(products, biases + 4 * r, thresholds + 4 * col) if both else np.uint64(0)
+    while columns:
+        j = np.intp(lowest(columns))
+        columns &= columns - np.uint64(1)
+        found = possible_of_column(at + 4 * j, biases + 4 * row, thresholds + 4 * (col + j))
         if found:
             take(
-                found, block, i, 0, col, 1, r, 0,
-                bias, ids, keep, share, margin, heap, threshold, count, score, column,
+                found, block, 0, j, 1, col + j, 0, row, 1,
+                bias, ids, keep, share, margin, best, threshold, count, score, column,
             )  # fmt: skip
 
 
-@compiled
+@uncounted
 def offer_products(  # type: ignore[no-untyped-def]
     left,
     right,
@@ -258,7 +168,7 @@ def offer_products(  # type: ignore[no-untyped-def]
     keep,
     share,
     margin,
-    heap,
+    best,
     threshold,
     count,
     score,
@@ -279,7 +189,7 @@ def offer_products(  # type: ignore[no-untyped-def]
     left_at, right_at, out_at = left.ctypes.data, right.ctypes.data, block.ctypes.data
     near = max(2, _NEAR // of_panel // 2 * 2)
     last = -(-columns[1] // PANEL)
-    _configure(palette.ctypes.data)  # type: ignore[call-arg]
+    configure(palette.ctypes.data)
     for some in range(columns[0] // PANEL, last, near):
         for i in range(rows[0] // PANEL, -(-rows[1] // PANEL)):
             top, bottom = max(rows[0], i * PANEL), min(rows[1], (i + 1) * PANEL)
@@ -291,13 +201,13 @@ def offer_products(  # type: ignore[no-untyped-def]
                 wide = min(2, panels - j)
                 for part in range(wide):
                     to = out_at + part * 4 * PANEL
-                    _multiply(left_at + i * of_panel, right_at + (j + part) * of_panel, to, steps, stride)
+                    put_products(left_at + i * of_panel, right_at + (j + part) * of_panel, to, steps, stride)
                 start, stop = max(columns[0], j * PANEL), min(columns[1], (j + wide) * PANEL)
                 row = first[0] + top
                 if stop - start == RUN and bottom - top == PANEL and not (alike and j <= i):
                     _offer_block(
                         block, row, first[1] + start, both,
-                        bias, ids, keep, share, margin, heap, threshold, count, score, column,
+                        bias, ids, keep, share, margin, best, threshold, count, score, column,
                     )  # fmt: skip
                     continue
                 if alike:
@@ -307,16 +217,16 @@ def offer_products(  # type: ignore[no-untyped-def]
                     ]
                     offer_rows(
                         product, 0, bottom - top, row, first[1] + begin,
-                        bias, ids, keep, share, margin, heap, threshold, count, score, column,
+                        bias, ids, keep, share, margin, best, threshold, count, score, column,
                     )  # fmt: skip
                 product = block[top - i * PANEL : bottom - i * PANEL, start - j * PANEL : stop - j * PANEL]
                 offer_rows(
                     product, 0, bottom - top, row, first[1] + start,
-                    bias, ids, keep, share, margin, heap, threshold, count, score, column,
+                    bias, ids, keep, share, margin, best, threshold, count, score, column,
                 )  # fmt: skip
                 if both:
                     offer_columns(
                         product, 0, stop - start, row, first[1] + start,
-                        bias, ids, keep, share, margin, heap, threshold, count, score, column,
+                        bias, ids, keep, share, margin, best, threshold, count, score, column,
                     )  # fmt: skip
-    _release()
+    release()

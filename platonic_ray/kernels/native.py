@@ -5,8 +5,8 @@ on disjoint rows. Compiled code is kept on disk: a machine compiles once.
 
 A row's candidates live in flat arrays of fixed size, none of them ever grows:
 
-- `heap` `[n, keep] float32`: its best proposals so far, a binary heap whose root is the worst of them; or
-  `[n, 0]` where `keep` is so large that a heap costs more than it saves: then the worst of the best is looked for
+- `best` `[n, keep] float32`: its best proposals so far, ascending; or
+  `[n, 0]` where `keep` is so large that this costs more than it saves: then the worst of the best is looked for
   among the candidates whenever these are full;
 - `threshold` `[n] float32`: what a proposal must reach to be possible still; it rises with that worst of the best;
 - `score` `[n, C] float32`, `column` `[n, C] int32`: its candidates, `count` `[n] int32` of them. When they
@@ -18,69 +18,71 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
-RUN = 64
-"""Proposals that are compared before any is looked at, the bits of a number."""
+from platonic_ray.kernels import filters, tiles
+from platonic_ray.kernels.filters import RUN, lowest, possible_of_columns, possible_of_row
 
-_LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # of them at a time
 _ROOM = 0.75  # a row is given up if more of its candidates than this share are possible still
 _HALVINGS = 40  # of the range of a row's scores; float32 has no finer steps then
 _MORE = 64  # the part of the `keep` best by which their worst may be missed
 
 
-_SOURCE = zlib.crc32(Path(__file__).read_bytes())
+_SOURCE = zlib.crc32(
+    b"".join(Path(file).read_bytes() for file in (__file__, filters.__file__, tiles.__file__))
+)
 
 
-def compiled(function):  # type: ignore[no-untyped-def]
+def compiled(function, counted=True):  # type: ignore[no-untyped-def]
     """Compile a function when it is first called, and keep it on disk where that can be written to.
 
     What is kept has all in it that the function calls, and numba asks of the function's own file alone whether it
-    has changed. So this file's content is part of the name.
+    has changed. So the content of this file, and of those that write for LLVM, is part of the name.
+
+    :param counted: whether references to arrays are counted; a function that makes arrays must do it.
     """
     function.__qualname__ += f"_{_SOURCE:08x}"
+    options: Any = {"nogil": True} if counted else {"nogil": True, "_nrt": False}
     try:
-        return njit(nogil=True, cache=True)(function)
+        return njit(cache=True, **options)(function)
     except RuntimeError:  # there is no folder that could be written to
-        return njit(nogil=True)(function)
+        return njit(**options)(function)
 
 
-@compiled
-def _sift(heap, r, value):  # type: ignore[no-untyped-def]
-    """Put a value in place of the root of row r's binary heap, whose root is the least."""
-    keep = heap.shape[1]
-    at = 0
-    while True:
-        child = 2 * at + 1
-        if child >= keep:
-            break
-        if child + 1 < keep and heap[r, child + 1] < heap[r, child]:
-            child += 1
-        if heap[r, child] >= value:
-            break
-        heap[r, at] = heap[r, child]
-        at = child
-    heap[r, at] = value
+def uncounted(function):  # type: ignore[no-untyped-def]
+    """Compile a function that makes no array and returns none.
+
+    Counting is two atomic additions of every array in every call, in memory that all threads share: it took longer
+    than a block of products.
+    """
+    return compiled(function, counted=False)
 
 
-@compiled
-def _raise(r, root, share, margin, threshold):  # type: ignore[no-untyped-def]
-    """Raise the threshold of row r to what its `root`, a proposal that `keep` reach, leaves possible; see `frame`."""
-    if root > -np.inf:
-        wide = root - margin[r]
-        if share > 0.0:
-            wide -= share * abs(root)
+@uncounted
+def _insert(best, r, value):  # type: ignore[no-untyped-def]
+    """Put a value among those of row r, which ascend, in place of the least: without a branch to foretell."""
+    low, last = best[r, 0], best.shape[1] - 1
+    for at in range(last):
+        high = best[r, at + 1]
+        best[r, at] = min(max(low, value), high)
+        low = high
+    best[r, last] = max(low, value)
+
+
+@uncounted
+def _raise(r, worst, share, margin, threshold):  # type: ignore[no-untyped-def]
+    """Raise the threshold of row r to what `worst`, a proposal that `keep` reach, leaves possible; see `frame`."""
+    if worst > -np.inf:
+        wide = worst - margin[r] - share * abs(worst)
         narrow = np.float32(wide)
-        if float(narrow) > wide:
-            narrow -= np.float32(1.2e-7) * abs(narrow) + np.float32(1e-37)
-        threshold[r] = narrow
+        lower = narrow - (np.float32(1.2e-7) * abs(narrow) + np.float32(1e-37))
+        threshold[r] = lower if float(narrow) > wide else narrow
 
 
-@compiled
+@uncounted
 def _reached(scores, keep):  # type: ignore[no-untyped-def]
     """Return a number that at least `keep` of the scores reach, and hardly more do: the quantile, by bisection."""
     low = high = scores[0]
@@ -102,18 +104,18 @@ def _reached(scores, keep):  # type: ignore[no-untyped-def]
     return low
 
 
-@compiled
-def tighten(start, stop, keep, share, margin, heap, threshold, count, score):  # type: ignore[no-untyped-def]
-    """Raise the thresholds of rows without heaps to what all of their candidates say."""
+@uncounted
+def tighten(start, stop, keep, share, margin, best, threshold, count, score):  # type: ignore[no-untyped-def]
+    """Raise the thresholds of rows without best proposals to what all of their candidates say."""
     for r in range(start, stop):
-        if heap.shape[1] == 0 and count[r] >= keep:
+        if best.shape[1] == 0 and count[r] >= keep:
             _raise(r, float(_reached(score[r, : count[r]], keep)), share, margin, threshold)
 
 
-@compiled
-def _make_room(r, keep, share, margin, heap, threshold, count, score, column):  # type: ignore[no-untyped-def]
+@uncounted
+def _make_room(r, keep, share, margin, best, threshold, count, score, column):  # type: ignore[no-untyped-def]
     """Drop what is out of the candidates of row r, which are full, or give it up; return how many it holds then."""
-    tighten(r, r + 1, keep, share, margin, heap, threshold, count, score)
+    tighten(r, r + 1, keep, share, margin, best, threshold, count, score)
     t, room = threshold[r], score.shape[1]
     held = 0
     for at in range(room):
@@ -127,63 +129,13 @@ def _make_room(r, keep, share, margin, heap, threshold, count, score, column):  
     return held
 
 
-def _possible(of_rows: bool):  # type: ignore[no-untyped-def]
-    """Return what marks the proposals of a run that reach their threshold: `possible(products, bias, threshold)`.
-
-    All are addresses, of `RUN` products, and of as many biases and one threshold, or, if not `of_rows`, of one bias
-    and as many thresholds. In the 64 bits that are returned the lowest is of the first. Written for LLVM: of
-    compiled Python it makes neither a comparison of 16 numbers nor bits of its outcome.
-    """
-    floats, bits = ir.VectorType(ir.FloatType(), _LANES), ir.IntType(64)
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        products, bias, threshold = arguments
-
-        def each(address, lane, every):  # type: ignore[no-untyped-def]
-            if every:
-                at = builder.inttoptr(address, ir.FloatType().as_pointer())
-                one = builder.insert_element(
-                    ir.Constant(floats, ir.Undefined), builder.load(at), ir.Constant(ir.IntType(32), 0)
-                )
-                lanes = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), None)
-                return builder.shuffle_vector(one, one, lanes)
-            at = builder.add(address, ir.Constant(address.type, 4 * lane))
-            return builder.load(builder.inttoptr(at, floats.as_pointer()), align=4)
-
-        found = ir.Constant(bits, 0)
-        for lane in range(0, RUN, _LANES):
-            score = builder.fadd(each(products, lane, False), each(bias, lane, not of_rows))
-            reaches = builder.fcmp_ordered(">=", score, each(threshold, lane, of_rows))
-            part = builder.zext(builder.bitcast(reaches, ir.IntType(_LANES)), bits)
-            found = builder.or_(found, builder.shl(part, ir.Constant(bits, lane)))
-        return found
-
-    @intrinsic
-    def possible(context, products, bias, threshold):  # type: ignore[no-untyped-def]
-        return types.uint64(types.intp, types.intp, types.intp), generate
-
-    return possible
-
-
-possible_of_row, possible_of_columns = _possible(True), _possible(False)
-
-
-@intrinsic
-def _lowest(context, bits):  # type: ignore[no-untyped-def]
-    """Return the place of the lowest bit that is set, of one that is not zero."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.uint64(types.uint64), generate
-
-
-@compiled
+@uncounted
 def take(  # type: ignore[no-untyped-def]
     found,
     products,
     i,
     start,
+    down,
     r,
     of_rows,
     c,
@@ -193,13 +145,15 @@ def take(  # type: ignore[no-untyped-def]
     keep,
     share,
     margin,
-    heap,
+    best,
     threshold,
     count,
     score,
     column,
 ):
-    """Keep what of products `[i, start + j]` is possible: of queries r + j · of_rows, and rows c + j · of_columns.
+    """Keep what of a run of products is possible: of queries r + j · of_rows, and rows c + j · of_columns.
+
+    They are `[i, start + j]`, or `[i + j, start]` where the run goes `down`.
 
     One call a run, for a call takes as long as ten candidates; and no part of an array is made, for that does too.
 
@@ -207,24 +161,24 @@ def take(  # type: ignore[no-untyped-def]
     """
     room = score.shape[1]
     while found:
-        j = np.intp(_lowest(found))  # type: ignore[call-arg]
+        j = np.intp(lowest(found))
         found &= found - np.uint64(1)
         at, of = r + j * of_rows, c + j * of_columns
-        s = products[i, start + j] + bias[of]
+        s = products[i + j * down, start + j * (1 - down)] + bias[of]
         if s >= threshold[at] and ids[at] != ids[of]:
             held = count[at]
             if held == room:
-                held = _make_room(at, keep, share, margin, heap, threshold, count, score, column)
+                held = _make_room(at, keep, share, margin, best, threshold, count, score, column)
             if held >= 0:
                 score[at, held] = s
                 column[at, held] = of
                 count[at] = held + 1
-                if heap.shape[1] and s > heap[at, 0]:
-                    _sift(heap, at, s)
-                    _raise(at, float(heap[at, 0]), share, margin, threshold)
+                if best.shape[1] and s > best[at, 0]:
+                    _insert(best, at, s)
+                    _raise(at, float(best[at, 0]), share, margin, threshold)
 
 
-@compiled
+@uncounted
 def offer_rows(  # type: ignore[no-untyped-def]
     product,
     first_row,
@@ -236,7 +190,7 @@ def offer_rows(  # type: ignore[no-untyped-def]
     keep,
     share,
     margin,
-    heap,
+    best,
     threshold,
     count,
     score,
@@ -261,12 +215,12 @@ def offer_rows(  # type: ignore[no-untyped-def]
                     found |= np.uint64(product[i, start + j] + bias[c + j] >= threshold[r]) << np.uint64(j)
             if found:
                 take(
-                    found, product, i, start, r, 0, c, 1,
-                    bias, ids, keep, share, margin, heap, threshold, count, score, column,
+                    found, product, i, start, 0, r, 0, c, 1,
+                    bias, ids, keep, share, margin, best, threshold, count, score, column,
                 )  # fmt: skip
 
 
-@compiled
+@uncounted
 def offer_columns(  # type: ignore[no-untyped-def]
     product,
     first_col,
@@ -278,7 +232,7 @@ def offer_columns(  # type: ignore[no-untyped-def]
     keep,
     share,
     margin,
-    heap,
+    best,
     threshold,
     count,
     score,
@@ -299,8 +253,8 @@ def offer_columns(  # type: ignore[no-untyped-def]
                     found |= np.uint64(product[i, start + j] + bias[c] >= threshold[r + j]) << np.uint64(j)
             if found:
                 take(
-                    found, product, i, start, r, 1, c, 0,
-                    bias, ids, keep, share, margin, heap, threshold, count, score, column,
+                    found, product, i, start, 0, r, 1, c, 0,
+                    bias, ids, keep, share, margin, best, threshold, count, score, column,
                 )  # fmt: skip
 
 

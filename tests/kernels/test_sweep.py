@@ -89,7 +89,7 @@ def same(found: TopK, ids: np.ndarray, values: np.ndarray) -> bool:
     normalize=st.booleans(),
     k=st.integers(1, 12),
     name=st.sampled_from(FORMATS),
-    heaps=st.booleans(),
+    ordered=st.booleans(),
     threads=st.integers(1, 3),
     block=st.integers(3, 200),
     held=st.sampled_from([1, 2**16, 2**30]),
@@ -98,7 +98,7 @@ def same(found: TopK, ids: np.ndarray, values: np.ndarray) -> bool:
     tile=st.integers(2, 200),
 )
 def test_tiles_of_any_size_find_what_a_dense_sort_finds(
-    similarity, case, normalize, k, name, heaps, threads, block, held, read, sampled, tile
+    similarity, case, normalize, k, name, ordered, threads, block, held, read, sampled, tile
 ) -> None:  # type: ignore[no-untyped-def]
     rows = make(case, normalize)
     k = min(k, len(rows) - 1)
@@ -110,8 +110,8 @@ def test_tiles_of_any_size_find_what_a_dense_sort_finds(
         if sampled:  # as of many rows
             patch.setattr(sweep_module, "_PIECES", 2)
             patch.setattr(sweep_module, "_PIECE", 1)
-        if not heaps:
-            patch.setattr(collect, "MOST_IN_HEAP", 0)
+        if not ordered:
+            patch.setattr(collect, "MOST_IN_ORDER", 0)
         if read:
 
             def part(start: int, stop: int) -> torch.Tensor:
