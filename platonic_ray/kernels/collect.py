@@ -11,7 +11,7 @@ query that needs more, for it has many near-ties, is given up here and left to a
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from platonic_ray.kernels.frame import Framed, Kind, rounded_down
 
 MOST_IN_ORDER = 64
 """The most neighbors of a query whose best proposals are kept in order."""
+
+
+_NO_ROWS = np.zeros((0, 0), np.float32)
 
 
 class Format(Protocol):
@@ -56,6 +59,9 @@ class Candidates(Protocol):
     def given_up(self) -> int:
         """Return how many queries have been given up."""
 
+    def crowded(self, rows: range) -> float:
+        """Return the share of some queries that have more candidates than `usual_for` them, or have been given up."""
+
     def take(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries and columns `[p] int64` of the candidates of some queries, query by query, and
         the queries `[g] int64` that were given up, which have none."""
@@ -71,6 +77,11 @@ def candidates_for(framed: Framed, ids: Tensor, queries: int, keep: int, proposa
 def room_for(keep: int, crowd: float = 0.0) -> int:
     """Return how many candidates a query has room for; `crowd` is that of the format."""
     return 2 * keep + 64 + int(crowd * keep)
+
+
+def usual_for(keep: int, crowd: float = 0.0) -> int:
+    """Return how many candidates hardly any query has in the end, where a format parts the rows."""
+    return int((2 + crowd) * keep) + 8
 
 
 def candidate_bytes(keep: int, crowd: float = 0.0) -> int:
@@ -89,24 +100,43 @@ class NativeCandidates:
         self._count = np.zeros(queries, np.int32)
         self._score = np.empty((queries, room), np.float32)
         self._column = np.empty((queries, room), np.int32)
-        self._keep = keep
+        self._keep, self._usual = keep, usual_for(keep, proposals.crowd)
         self._bounds = share, margin.numpy(), self._best, self._threshold, self._count, self._score
-        self.state = framed.biases.float().numpy(), ids.numpy(), keep, *self._bounds, self._column
-        """What the compiled loops take of it all, last."""
+        self._state = framed.biases.float().numpy(), ids.numpy(), keep, *self._bounds, self._column
+        refined = proposals.factors == "refined"
+        lower = framed.frame.lower(framed.norms[:queries]) if refined else torch.zeros(0)
+        self._lower = lower.numpy()
+
+    def state(
+        self, left: Tensor | None = None, right: Tensor | None = None, first: tuple[int, int] = (0, 0)
+    ) -> Any:
+        """Return what the compiled loops take of it all, last.
+
+        :param left: and `right`, for refined proposals, the blocks' centered rows `[r, D] float32`; `first` are the
+            places of their first.
+        """
+        blocks = (_NO_ROWS if side is None else side.numpy() for side in (left, right))
+        return *self._state, (self._lower, *blocks, *first)
 
     def offer_rows(self, tile: Tensor, start: int, stop: int, row: int, col: int) -> None:
         # A part of the tile, so that what is converted is what is looked at.
         part = tile[start:stop].float().numpy()
-        native().offer_rows(part, 0, stop - start, row + start, col, *self.state)
+        native().offer_rows(part, 0, stop - start, row + start, col, *self.state())
 
     def offer_columns(self, tile: Tensor, start: int, stop: int, row: int, col: int) -> None:
-        native().offer_columns(tile.float().numpy(), start, stop, row, col, *self.state)
+        native().offer_columns(tile.float().numpy(), start, stop, row, col, *self.state())
 
     def full(self, rows: range) -> bool:
         return bool((self._count[rows.start : rows.stop] < 0).all())
 
     def given_up(self) -> int:
         return int((self._count < 0).sum())
+
+    def crowded(self, rows: range) -> float:
+        count, threshold = (array[rows.start : rows.stop, None] for array in (self._count, self._threshold))
+        held = np.arange(self._score.shape[1]) < count
+        held &= self._score[rows.start : rows.stop] >= threshold
+        return float(((held.sum(1) > self._usual) | (count[:, 0] < 0)).mean())
 
     def take(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
         native().tighten(start, stop, self._keep, *self._bounds)
@@ -127,6 +157,7 @@ class TorchCandidates:
 
     def __init__(self, framed: Framed, ids: Tensor, queries: int, keep: int, proposals: Format) -> None:
         self._keep, self._room, self._ids = keep, room_for(keep, proposals.crowd), ids
+        self._usual = usual_for(keep, proposals.crowd)
         made = proposals.made
         self._margin, self._share = framed.frame.margin(
             framed.norms[:queries], proposals.factors, proposals.made
@@ -150,6 +181,11 @@ class TorchCandidates:
 
     def given_up(self) -> int:
         return int(self._lost.sum())
+
+    def crowded(self, rows: range) -> float:
+        some = slice(rows.start, rows.stop)
+        held = (self._score[some] >= self._threshold[some, None]) & (self._score[some] > -torch.inf)
+        return float(((held.sum(1) > self._usual) | self._lost[some]).double().mean())
 
     def take(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
         held = self._score[start:stop] >= self._threshold[start:stop, None]

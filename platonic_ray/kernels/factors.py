@@ -98,42 +98,48 @@ def _crowd_on_units(width: int) -> float:
 
 
 class OnMatrixUnits:
-    """Panels of bfloat16: products are in float32, filtered where they are made.
+    """Panels of bfloat16: products are in float32, filtered where they are made."""
 
-    Finer are rows of two digits, x = h + l: the three products l·h' + h·l' + h·h' are one, of rows three times as long.
-    """
+    factors: Kind = torch.bfloat16
+    made, entry_bytes = torch.float32, 2
 
-    made = torch.float32
+    def __init__(self, frame: Frame) -> None:
+        self._frame, self._units = frame, matrix_units()
+        self.crowd = _crowd_on_units(frame.center.shape[0])
 
-    def __init__(self, frame: Frame, split: bool = False) -> None:
-        self._frame, self._units, self._split = frame, matrix_units(), split
-        self.factors: Kind = "bfloat16x2" if split else torch.bfloat16
-        # The large products last: their bound does not grow by what the small ones take.
-        self._digits = ((1, 0, 0), (0, 1, 0)) if split else ((0,), (0,))
-        self.entry_bytes = 2 * len(self._digits[0])
-        self.crowd = 0.0 if split else _crowd_on_units(frame.center.shape[0])
-
-    def queries(self, rows: Tensor, run: Run) -> Tensor:
-        panels = self.gallery(rows.shape[0])
+    def queries(self, rows: Tensor, run: Run) -> Any:
+        panels = self._units.panels_of(*rows.shape)
         self._fill(panels, 0, rows, False, run)
         return panels
 
-    def gallery(self, count: int) -> Tensor:
-        panels: Tensor = self._units.panels_of(count, self._frame.center.shape[0], len(self._digits[0]))
-        return panels
+    def gallery(self, count: int) -> Any:
+        return self._units.panels_of(count, self._frame.center.shape[0])
 
-    def hold(self, gallery: Tensor, start: int, rows: Tensor, run: Run) -> None:
+    def hold(self, gallery: Any, start: int, rows: Tensor, run: Run) -> None:
         self._fill(gallery, start, rows, True, run)
 
     def _fill(self, panels: Tensor, start: int, rows: Tensor, right: bool, run: Run) -> None:
-        frame, digits = self._frame, self._digits[right]
+        frame = self._frame
 
         def fill(at: int, part: Tensor) -> None:
-            self._units.fill(panels, start + at, scaled(part, frame.scale), frame.center, digits, right)
+            self._units.fill(panels, start + at, scaled(part, frame.scale), frame.center, right)
 
         _spread(fill, rows, run)
 
     def offer(
+        self,
+        left: Any,
+        right: Any,
+        rows: range,
+        columns: range,
+        first: tuple[int, int],
+        both: bool,
+        to: Candidates,
+    ) -> None:
+        assert isinstance(to, NativeCandidates)
+        self._offer(left, right, rows, columns, first, both, to, to.state())
+
+    def _offer(
         self,
         left: Tensor,
         right: Tensor,
@@ -142,10 +148,10 @@ class OnMatrixUnits:
         first: tuple[int, int],
         both: bool,
         to: Candidates,
+        state: Any,
     ) -> None:
         if _done(rows, columns, first, both, to):
             return
-        assert isinstance(to, NativeCandidates)
         alike = _alike(rows, columns, first)
         if alike:
             right = right[(first[0] - first[1]) // self._units.PANEL :]
@@ -161,11 +167,50 @@ class OnMatrixUnits:
             both,
             alike,
             self._units.PALETTE,
-            *to.state,
+            *state,
         )
 
     def finer(self) -> Factors | None:
-        return None if self._split else OnMatrixUnits(self._frame, split=True)
+        return RefinedOnMatrixUnits(self._frame)
+
+
+class RefinedOnMatrixUnits(OnMatrixUnits):
+    """The same, and of each that is possible a product in float64 of the rows themselves, which are held beside."""
+
+    factors: Kind = "refined"
+    entry_bytes = 2 + 4
+
+    def __init__(self, frame: Frame) -> None:
+        super().__init__(frame)
+        self.crowd = 0.0
+
+    def queries(self, rows: Tensor, run: Run) -> Any:
+        return super().queries(rows, run), self._frame.centered(rows)
+
+    def gallery(self, count: int) -> Any:
+        return super().gallery(count), self._frame.center.new_empty(count, self._frame.center.shape[0])
+
+    def hold(self, gallery: Any, start: int, rows: Tensor, run: Run) -> None:
+        panels, own = gallery
+        super().hold(panels, start, rows, run)
+        torch.sub(scaled(rows, self._frame.scale), self._frame.center, out=own[start : start + rows.shape[0]])
+
+    def offer(
+        self,
+        left: Any,
+        right: Any,
+        rows: range,
+        columns: range,
+        first: tuple[int, int],
+        both: bool,
+        to: Candidates,
+    ) -> None:
+        assert isinstance(to, NativeCandidates)
+        state = to.state(left[1], right[1], first)
+        self._offer(left[0], right[0], rows, columns, first, both, to, state)
+
+    def finer(self) -> Factors | None:
+        return None
 
 
 class _Stored(ABC):

@@ -35,8 +35,8 @@ SUM_COLUMNS = 512
 """Columns that one float32 sum of a refined score or of a norm runs over; such sums add in float64."""
 
 _BIAS_COLUMNS = 256  # the same of a bias
-Kind = torch.dtype | Literal["bfloat16x2"]
-"""Of numbers that factors are rounded to. Two digits of bfloat16 are a number's, and that of what it leaves."""
+Kind = torch.dtype | Literal["refined"]
+"""What proposals are: products of factors in a dtype; or such of bfloat16, made anew in float64 where they matter."""
 
 _IEEE = ("none", "ieee")
 _U32, _U16 = 2.0**-24, 2.0**-8  # unit roundoff of float32 and of bfloat16
@@ -103,8 +103,8 @@ class Frame:
         """Bound |product + bias − score| of queries of such norms, `[c] float64`, before rounding to `dtype`."""
         if dtype == torch.int16:
             return self._integer_error(norms) + self._common(norms)
-        if dtype == "bfloat16x2":
-            return self._split_error(norms) + self._common(norms)
+        if dtype == "refined":
+            return self._anew_error(norms) + self._common(norms)
         # Factors: centered in float32, then rounded. A matrix product of float32 rounds its factors
         # to bfloat16 or TF32 where the user has allowed it.
         if dtype == torch.bfloat16:
@@ -116,18 +116,20 @@ class Frame:
         sums = _gamma(2 * (self.center.shape[0] + 8)) * (1.01 * products + self.highest)
         return (2 * factor + factor**2) * products + sums + self._common(norms)
 
-    def _split_error(self, norms: Tensor) -> Tensor:
-        """Bound what l·h' + h·l' + h·h' is off by, of rows h + l of two digits; `rounding` bounds ‖l‖ / ‖x‖.
+    def lower(self, norms: Tensor) -> Tensor:
+        """Return by how much refined proposals are lowered `[c] float32`, so that one threshold serves products too.
 
-        What l leaves of a row is u ‖l‖ at most, and l·l' is left out. The sum begins with the small products: while
-        these are added it is no larger than they are, and thereafter D operations are left.
+        Let K be what is reached by refined proposals, whose error e bounds, and f that of products. A neighbor's
+        product is K − e − f at least, its refined proposal K − 2 e: lowered by f − e, that is K − e − f as well.
         """
-        width, small = self.center.shape[0], 1.01 * self.rounding
-        factor = _U16 * self.rounding + 2 * _U32
+        lower = self.error(norms, torch.bfloat16) - self.error(norms, "refined")
+        return -rounded_down(-lower, torch.float32)
+
+    def _anew_error(self, norms: Tensor) -> Tensor:
+        """Bound what a product is off by that is summed in float64, of centered rows, and lowered and rounded."""
         products = norms * self.widest
-        sums = _gamma(2 * (width + 8)) * (1.02 * products + self.highest)
-        sums += _gamma(2 * 2 * (width + 8)) * 2.02 * small * products
-        return (2 * factor + factor**2 + small**2) * products + sums
+        rounded = 1.01 * products + self.highest + self.error(norms, torch.bfloat16)
+        return 6 * _U32 * rounded + 2.0**-48 * products
 
     def integers(self, rows: Tensor) -> Tensor:
         """Return centered rows in units of `unit`, `[r, D'] int16`; D' is D or, for pairs of columns, D + 1."""

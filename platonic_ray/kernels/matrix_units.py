@@ -48,63 +48,46 @@ def permitted() -> bool:
     return ctypes.CDLL(None).syscall(call, request, tile_data) == 0
 
 
-def panels_of(count: int, width: int, parts: int = 1) -> Tensor:
-    """Return room for rows as panels, `[panels, parts · steps, 2, 16, 16] int32` of two bfloat16 each."""
+def panels_of(count: int, width: int) -> Tensor:
+    """Return room for rows as panels, `[panels, steps, 2, 16, 16] int32` of two bfloat16 each."""
     # Memory of torch's begins at a multiple of 64 bytes, NumPy's does not.
-    return torch.empty((-(-count // PANEL), parts * -(-width // PANEL), 2, HALF, HALF), dtype=torch.int32)
+    return torch.empty((-(-count // PANEL), -(-width // PANEL), 2, HALF, HALF), dtype=torch.int32)
 
 
-def fill(
-    panels: Tensor, start: int, rows: Tensor, center: Tensor, digits: tuple[int, ...], right: bool
-) -> None:
+def fill(panels: Tensor, start: int, rows: Tensor, center: Tensor, right: bool) -> None:
     """Set panels to rows `[r, D] float32`, less a center, from row `start` on, a multiple of `PANEL`.
 
-    :param digits: what each part of the panels holds: 0 the rows in bfloat16, 1 what that leaves of them, in bfloat16.
     :param right: whether the panels are of a right factor.
     """
     first = start // PANEL
-    some = panels[first : first - (-rows.shape[0] // PANEL)]
-    _fill(rows.numpy(), center.numpy(), np.array(digits), right, some.numpy())
+    _fill(rows.numpy(), center.numpy(), right, panels[first : first - (-rows.shape[0] // PANEL)].numpy())
 
 
 @compiled
-def _fill(rows, center, digits, right, panels):  # type: ignore[no-untyped-def]
-    """Put rows less a center into panels, in bfloat16; rows and columns that are not there are zero. See `fill`."""
-    width, steps = rows.shape[1], panels.shape[1] // digits.shape[0]
-    split = digits.max() > 0
-    wide, rounded = np.zeros(steps * PANEL, np.float32), np.zeros(steps * PANEL, np.float32)
-    bits, rounded_bits = wide.view(np.uint32), rounded.view(np.uint32)
-    halves = np.zeros((2, HALF, steps * PANEL), np.uint16)  # of 16 rows, by digit
-    pairs = halves.view(np.int32)
+def _fill(rows, center, right, panels):  # type: ignore[no-untyped-def]
+    """Put rows less a center into panels, in bfloat16; rows and columns that are not there are zero."""
+    width, steps = rows.shape[1], panels.shape[1]
+    wide = np.zeros(steps * PANEL, np.float32)
+    halves = np.zeros((HALF, steps * PANEL), np.uint16)
+    bits, pairs = wide.view(np.uint32), halves.view(np.int32)
     for panel in range(panels.shape[0]):
         for half in range(2):
             for row in range(HALF):
                 source = (2 * panel + half) * HALF + row
                 if source >= rows.shape[0]:
-                    halves[:, row] = 0
+                    halves[row] = 0
                     continue
                 for at in range(width):
                     wide[at] = rows[source, at] - center[at]
                 for at in range(width):
-                    rounded_bits[at] = bfloat16_of(bits[at]) & np.uint32(0xFFFF0000)
-                for at in range(width):
-                    halves[0, row, at] = np.uint16(rounded_bits[at] >> np.uint32(16))
-                if split:
-                    for at in range(width):
-                        wide[at] -= rounded[at]  # exact
-                    for at in range(width):
-                        halves[1, row, at] = np.uint16(bfloat16_of(bits[at]) >> np.uint32(16))
-            for part in range(digits.shape[0]):
-                for step in range(steps):
-                    register = panels[panel, part * steps + step, half]
-                    if right:
-                        for pair in range(HALF):
-                            for row in range(HALF):
-                                register[pair, row] = pairs[digits[part], row, step * HALF + pair]
-                    else:
-                        for row in range(HALF):
-                            for pair in range(HALF):
-                                register[row, pair] = pairs[digits[part], row, step * HALF + pair]
+                    halves[row, at] = np.uint16(bfloat16_of(bits[at]) >> np.uint32(16))
+            for step in range(steps):
+                for one in range(HALF):
+                    for other in range(HALF):
+                        if right:
+                            panels[panel, step, half, one, other] = pairs[other, step * HALF + one]
+                        else:
+                            panels[panel, step, half, one, other] = pairs[one, step * HALF + other]
 
 
 @uncounted
@@ -123,6 +106,7 @@ def _offer_block(  # type: ignore[no-untyped-def]
     count,
     score,
     column,
+    exact,
 ):
     """Offer a whole block, whose first cell is that of rows (row, col) of the search.
 
@@ -139,7 +123,7 @@ def _offer_block(  # type: ignore[no-untyped-def]
         if found:
             take(
                 found, block, i, 0, 0, r, 0, col, 1,
-                bias, ids, keep, share, margin, best, threshold, count, score, column,
+                bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
             )  # fmt: skip
     while columns:
         j = np.intp(lowest(columns))
@@ -148,7 +132,7 @@ def _offer_block(  # type: ignore[no-untyped-def]
         if found:
             take(
                 found, block, 0, j, 1, col + j, 0, row, 1,
-                bias, ids, keep, share, margin, best, threshold, count, score, column,
+                bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
             )  # fmt: skip
 
 
@@ -173,6 +157,7 @@ def offer_products(  # type: ignore[no-untyped-def]
     count,
     score,
     column,
+    exact,
 ):
     """Offer the products of some rows of a block with some of another to the queries on one side, or on both.
 
@@ -207,7 +192,7 @@ def offer_products(  # type: ignore[no-untyped-def]
                 if stop - start == RUN and bottom - top == PANEL and not (alike and j <= i):
                     _offer_block(
                         block, row, first[1] + start, both,
-                        bias, ids, keep, share, margin, best, threshold, count, score, column,
+                        bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
                     )  # fmt: skip
                     continue
                 if alike:
@@ -217,16 +202,16 @@ def offer_products(  # type: ignore[no-untyped-def]
                     ]
                     offer_rows(
                         product, 0, bottom - top, row, first[1] + begin,
-                        bias, ids, keep, share, margin, best, threshold, count, score, column,
+                        bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
                     )  # fmt: skip
                 product = block[top - i * PANEL : bottom - i * PANEL, start - j * PANEL : stop - j * PANEL]
                 offer_rows(
                     product, 0, bottom - top, row, first[1] + start,
-                    bias, ids, keep, share, margin, best, threshold, count, score, column,
+                    bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
                 )  # fmt: skip
                 if both:
                     offer_columns(
                         product, 0, stop - start, row, first[1] + start,
-                        bias, ids, keep, share, margin, best, threshold, count, score, column,
+                        bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
                     )  # fmt: skip
     release()

@@ -17,8 +17,8 @@ A row's candidates live in flat arrays of fixed size, none of them ever grows:
 from __future__ import annotations
 
 import zlib
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -36,7 +36,7 @@ _SOURCE = zlib.crc32(
 )
 
 
-def compiled(function, counted=True):  # type: ignore[no-untyped-def]
+def compiled(function, counted=True, **options):  # type: ignore[no-untyped-def]
     """Compile a function when it is first called, and keep it on disk where that can be written to.
 
     What is kept has all in it that the function calls, and numba asks of the function's own file alone whether it
@@ -45,7 +45,7 @@ def compiled(function, counted=True):  # type: ignore[no-untyped-def]
     :param counted: whether references to arrays are counted; a function that makes arrays must do it.
     """
     function.__qualname__ += f"_{_SOURCE:08x}"
-    options: Any = {"nogil": True} if counted else {"nogil": True, "_nrt": False}
+    options |= {"nogil": True} if counted else {"nogil": True, "_nrt": False}
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # there is no folder that could be written to
@@ -129,6 +129,23 @@ def _make_room(r, keep, share, margin, best, threshold, count, score, column):  
     return held
 
 
+@partial(compiled, counted=False, fastmath={"reassoc", "contract"})
+def _refined(at, of, bias, exact):  # type: ignore[no-untyped-def]
+    """Return the proposal of row `of` to query `at`, of a product in float64, lowered; see `frame.Frame.lower`.
+
+    :param exact: what each query's are lowered by; two blocks of centered rows `[r, D] float32`, of which one has
+        either of these; and the places of the blocks' first rows.
+    """
+    lower, some, others, first, other_first = exact
+    i, j = at - first, of - other_first
+    if not (0 <= i < some.shape[0] and 0 <= j < others.shape[0]):
+        i, j = of - first, at - other_first
+    product = 0.0
+    for column in range(some.shape[1]):
+        product += np.float64(some[i, column]) * np.float64(others[j, column])
+    return np.float32(product + np.float64(bias[of]) - np.float64(lower[at]))
+
+
 @uncounted
 def take(  # type: ignore[no-untyped-def]
     found,
@@ -150,6 +167,7 @@ def take(  # type: ignore[no-untyped-def]
     count,
     score,
     column,
+    exact,
 ):
     """Keep what of a run of products is possible: of queries r + j · of_rows, and rows c + j · of_columns.
 
@@ -158,6 +176,7 @@ def take(  # type: ignore[no-untyped-def]
     One call a run, for a call takes as long as ten candidates; and no part of an array is made, for that does too.
 
     :param found: bits of those that reached their threshold when the run came; it may have risen since.
+    :param exact: what refined proposals are made of, see `_refined`; without numbers to lower by, none is refined.
     """
     room = score.shape[1]
     while found:
@@ -166,6 +185,10 @@ def take(  # type: ignore[no-untyped-def]
         at, of = r + j * of_rows, c + j * of_columns
         s = products[i + j * down, start + j * (1 - down)] + bias[of]
         if s >= threshold[at] and ids[at] != ids[of]:
+            if exact[0].shape[0]:
+                s = _refined(at, of, bias, exact)
+                if s < threshold[at]:
+                    continue
             held = count[at]
             if held == room:
                 held = _make_room(at, keep, share, margin, best, threshold, count, score, column)
@@ -195,6 +218,7 @@ def offer_rows(  # type: ignore[no-untyped-def]
     count,
     score,
     column,
+    exact,
 ):
     """Offer rows `first_row` … `last_row` − 1 of a tile `[r, c] float32` to their queries.
 
@@ -216,7 +240,7 @@ def offer_rows(  # type: ignore[no-untyped-def]
             if found:
                 take(
                     found, product, i, start, 0, r, 0, c, 1,
-                    bias, ids, keep, share, margin, best, threshold, count, score, column,
+                    bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
                 )  # fmt: skip
 
 
@@ -237,6 +261,7 @@ def offer_columns(  # type: ignore[no-untyped-def]
     count,
     score,
     column,
+    exact,
 ):
     """Offer columns `first_col` … `last_col` − 1 of a tile to their queries, the tile's rows as gallery."""
     biases, thresholds = bias.ctypes.data, threshold.ctypes.data
@@ -254,7 +279,7 @@ def offer_columns(  # type: ignore[no-untyped-def]
             if found:
                 take(
                     found, product, i, start, 0, r, 1, c, 0,
-                    bias, ids, keep, share, margin, best, threshold, count, score, column,
+                    bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
                 )  # fmt: skip
 
 

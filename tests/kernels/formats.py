@@ -1,7 +1,5 @@
 """Formats of factors that a search on a CPU can be made to use, whatever the processor would choose."""
 
-from functools import partial
-
 import pytest
 
 from platonic_ray.kernels import factors
@@ -9,13 +7,13 @@ from platonic_ray.kernels.compiled import integer_products, matrix_units
 
 FORMATS = ["bfloat16 by torch", "float32"]
 FORMATS += ["int16"] if integer_products() is not None else []
-FORMATS += ["matrix units", "matrix units, two digits"] if matrix_units() is not None else []
+FORMATS += ["matrix units", "matrix units, refined"] if matrix_units() is not None else []
 
 
 def use(patch: pytest.MonkeyPatch, name: str) -> None:
     """Let searches use a format; integers still leave rows of very different norms to float32."""
-    if name == "matrix units, two digits":
-        patch.setattr(factors, "OnMatrixUnits", partial(factors.OnMatrixUnits, split=True))
+    if name == "matrix units, refined":
+        patch.setattr(factors, "OnMatrixUnits", factors.RefinedOnMatrixUnits)
     elif name != "matrix units":
         patch.setattr(factors, "matrix_units", lambda: None)
     if name != "int16":

@@ -249,6 +249,6 @@ def test_the_bytes_that_a_search_says_it_holds_of_queries_are_those_of_its_array
     assert measured is not None
     found = collect.candidates_for(measured, torch.arange(300), 300, 11, factors.fastest(measured, "cpu"))
     assert isinstance(found, collect.NativeCandidates)
-    held = sum(array.nbytes for array in found.state if isinstance(array, np.ndarray))
+    held = sum(array.nbytes for array in found.state() if isinstance(array, np.ndarray))
     told = sweep_module.sweep_bytes(300, width, 11) - sweep_module.sweep_bytes(0, width, 11)
     assert 0.95 * told <= held <= told
