@@ -9,7 +9,9 @@ register, in the layout of a left and of a right factor. They begin at multiples
 elsewhere take ten times as long (measured on an Emerald Rapids core: 3 ns and 20–30 ns).
 
 Bound, measured on that core: 2.7 TFLOP/s (a product of registers in 16 cycles, four of them for four loads). Panels
-of wide rows come from L2, at a third of that.
+come from L2, at half of that. Of rows wider than 2,048 columns L2 holds so few that most would come from L3, at a
+fifth: these are multiplied chunk by chunk of their columns, for 32 panels with 8, and the sums of all of them, 1 MiB,
+wait in memory for the next chunk. They are added up in the same order as at once.
 """
 
 from __future__ import annotations
@@ -32,11 +34,14 @@ from platonic_ray.kernels.filters import (
     possible_of_row,
 )
 from platonic_ray.kernels.native import bfloat16_of, compiled, offer_columns, offer_rows, take, uncounted
-from platonic_ray.kernels.tiles import HALF, REGISTER, configure, put_products, release
+from platonic_ray.kernels.tiles import HALF, REGISTER, add_products, configure, put_products, release
 from platonic_ray.kernels.tiles import PALETTE as PALETTE
 
 _STEP = 2 * REGISTER  # bytes of a panel's 32 columns
-_NEAR = 2**19  # bytes of right panels that stay in L2 while left panels go by
+_NEAR = 3 * 2**18  # bytes of right panels, or chunks of them, that stay in L2 while left ones go by
+_WHOLE = 64  # steps of a panel, 128 KiB, that are multiplied at once
+_CHUNK = 48  # steps of wider panels that are, 96 KiB
+_SUMS = 256  # pairs of panels whose sums, 4 KiB each, are begun before the next chunk's turn
 
 
 @cache
@@ -136,11 +141,37 @@ def _offer_block(  # type: ignore[no-untyped-def]
             )  # fmt: skip
 
 
+def offer_products(left, right, block, *where_and_to_whom):  # type: ignore[no-untyped-def]
+    """Offer the products of some rows of a block with some of another to the queries on one side, or on both.
+
+    :param left: panels of the one block's rows; `right` of the other's, as a right factor.
+    :param block: room for products, `[32, 64] float32`, whose memory begins at a multiple of 64 bytes.
+    :param rows: (start, stop) within their block; `columns` as well.
+    :param first: the places in the search of the blocks' first rows.
+    :param both: whether the columns are queries too.
+    :param alike: whether columns are the rows: then every two are offered to each other once.
+    :param palette: `PALETTE`.
+    :param bias: and what follows, of the queries: see `native`.
+    """
+    steps = left.shape[1]
+    chunk = steps if steps <= _WHOLE else -(-steps // -(-steps // _CHUNK))
+    near = max(2, _NEAR // (chunk * _STEP) // 2 * 2)
+    lefts, blocks = 1, block[None]
+    if chunk < steps:
+        lefts = max(1, _SUMS // near)
+        # Memory of torch's, as of panels.
+        blocks = torch.empty(lefts * near // 2, *block.shape).numpy()
+    _offer_products(left, right, blocks, lefts, near, chunk, *where_and_to_whom)
+
+
 @uncounted
-def offer_products(  # type: ignore[no-untyped-def]
+def _offer_products(  # type: ignore[no-untyped-def]
     left,
     right,
-    block,
+    blocks,
+    lefts,
+    near,
+    chunk,
     rows,
     columns,
     first,
@@ -159,59 +190,91 @@ def offer_products(  # type: ignore[no-untyped-def]
     column,
     exact,
 ):
-    """Offer the products of some rows of a block with some of another to the queries on one side, or on both.
+    """Offer products as `offer_products` does, made chunk by chunk of steps, of groups of panels.
 
-    :param left: panels of the one block's rows; `right` of the other's, as a right factor.
-    :param block: room for products, `[32, 64] float32`, whose memory begins at a multiple of 64 bytes.
-    :param rows: (start, stop) within their block; `columns` as well.
-    :param first: the places in the search of the blocks' first rows.
-    :param both: whether the columns are queries too.
-    :param alike: whether columns are the rows: then every two are offered to each other once.
-    :param bias: and what follows, of the queries: see `native`.
+    :param blocks: room for the products of `lefts` with `near` panels, or for one block where there is one chunk.
     """
     steps, panels = left.shape[1], right.shape[0]
     of_panel, stride = steps * _STEP, 4 * RUN
-    left_at, right_at, out_at = left.ctypes.data, right.ctypes.data, block.ctypes.data
-    near = max(2, _NEAR // of_panel // 2 * 2)
-    last = -(-columns[1] // PANEL)
+    left_at, right_at = left.ctypes.data, right.ctypes.data
+    many, last, end = blocks.shape[0] > 1, -(-columns[1] // PANEL), -(-rows[1] // PANEL)
     configure(palette.ctypes.data)
     for some in range(columns[0] // PANEL, last, near):
-        for i in range(rows[0] // PANEL, -(-rows[1] // PANEL)):
-            top, bottom = max(rows[0], i * PANEL), min(rows[1], (i + 1) * PANEL)
-            for j in range(some, min(some + near, last), 2):
-                # Of rows with themselves, what is left of the diagonal has been there; a panel with itself serves
-                # its rows alone.
-                if alike and j + 1 < i:
-                    continue
-                wide = min(2, panels - j)
-                for part in range(wide):
-                    to = out_at + part * 4 * PANEL
-                    put_products(left_at + i * of_panel, right_at + (j + part) * of_panel, to, steps, stride)
-                start, stop = max(columns[0], j * PANEL), min(columns[1], (j + wide) * PANEL)
-                row = first[0] + top
-                if stop - start == RUN and bottom - top == PANEL and not (alike and j <= i):
-                    _offer_block(
-                        block, row, first[1] + start, both,
-                        bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
-                    )  # fmt: skip
-                    continue
-                if alike:
-                    begin, start = max(start, i * PANEL), min(max(start, (i + 1) * PANEL), stop)
-                    product = block[
-                        top - i * PANEL : bottom - i * PANEL, begin - j * PANEL : start - j * PANEL
-                    ]
-                    offer_rows(
-                        product, 0, bottom - top, row, first[1] + begin,
-                        bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
-                    )  # fmt: skip
-                product = block[top - i * PANEL : bottom - i * PANEL, start - j * PANEL : stop - j * PANEL]
-                offer_rows(
-                    product, 0, bottom - top, row, first[1] + start,
-                    bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
-                )  # fmt: skip
-                if both:
-                    offer_columns(
-                        product, 0, stop - start, row, first[1] + start,
-                        bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
-                    )  # fmt: skip
+        for above in range(rows[0] // PANEL, end, lefts):
+            for step in range(0, steps, chunk):
+                left_chunk, right_chunk = left_at + step * _STEP, right_at + step * _STEP
+                length = min(chunk, steps - step)
+                for i in range(above, min(above + lefts, end)):
+                    for j in range(some, min(some + near, last), 2):
+                        # Of rows with themselves, what is left of the diagonal has been there.
+                        if alike and j + 1 < i:
+                            continue
+                        block = blocks[((i - above) * near + j - some) // 2 if many else 0]
+                        for part in range(min(2, panels - j)):
+                            a, b = left_chunk + i * of_panel, right_chunk + (j + part) * of_panel
+                            to = block.ctypes.data + part * 4 * PANEL
+                            if step:
+                                add_products(a, b, to, length, stride)
+                            else:
+                                put_products(a, b, to, length, stride)
+                        if step + chunk < steps:
+                            continue
+                        within = rows[0] <= i * PANEL and (i + 1) * PANEL <= rows[1]
+                        within = within and columns[0] <= j * PANEL and (j + 2) * PANEL <= columns[1]
+                        if within and not (alike and j <= i):
+                            _offer_block(
+                                block, first[0] + i * PANEL, first[1] + j * PANEL, both,
+                                bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
+                            )  # fmt: skip
+                        else:
+                            _offer_part(
+                                block, i, j, rows, columns, first, both, alike,
+                                bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
+                            )  # fmt: skip
     release()
+
+
+@uncounted
+def _offer_part(  # type: ignore[no-untyped-def]
+    block,
+    i,
+    j,
+    rows,
+    columns,
+    first,
+    both,
+    alike,
+    bias,
+    ids,
+    keep,
+    share,
+    margin,
+    best,
+    threshold,
+    count,
+    score,
+    column,
+    exact,
+):
+    """Offer what is asked for of the products of panel i with panels j and j + 1."""
+    top, bottom = max(rows[0], i * PANEL), min(rows[1], (i + 1) * PANEL)
+    start, stop = max(columns[0], j * PANEL), min(columns[1], (j + 2) * PANEL)
+    row = first[0] + top
+    if alike:
+        # A panel with itself serves its rows alone.
+        begin, start = max(start, i * PANEL), min(max(start, (i + 1) * PANEL), stop)
+        product = block[top - i * PANEL : bottom - i * PANEL, begin - j * PANEL : start - j * PANEL]
+        offer_rows(
+            product, 0, bottom - top, row, first[1] + begin,
+            bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
+        )  # fmt: skip
+    product = block[top - i * PANEL : bottom - i * PANEL, start - j * PANEL : stop - j * PANEL]
+    offer_rows(
+        product, 0, bottom - top, row, first[1] + start,
+        bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
+    )  # fmt: skip
+    if both:
+        offer_columns(
+            product, 0, stop - start, row, first[1] + start,
+            bias, ids, keep, share, margin, best, threshold, count, score, column, exact,
+        )  # fmt: skip

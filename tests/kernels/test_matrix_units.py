@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,26 +25,35 @@ pytestmark = pytest.mark.skipif(matrix_units() is None, reason="this processor h
 
 
 class Recorder:
-    """Candidates that keep every product they are offered, in place of the compiled loops' own."""
+    """Candidates that keep all they are offered that reaches a threshold, in place of the compiled loops' own."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, bias: Any = 0.0, threshold: Any = -np.inf) -> None:
         keep = count + 1
         self.score = np.full((count, 2 * count + 2), np.nan, np.float32)
         self.column = np.zeros((count, 2 * count + 2), np.int32)
         self.count = np.zeros(count, np.int32)
         empty = np.full((count, 0), -np.inf, np.float32)
-        low = np.full(count, -np.inf, np.float32)
-        bias, ids = np.zeros(count, np.float32), np.arange(count)
+        low, biases = (np.array(np.broadcast_to(of, count), np.float32) for of in (threshold, bias))
         bounds = 0.0, np.zeros(count), empty, low, self.count, self.score
         no_rows = np.zeros((0, 0), np.float32)
         exact = np.zeros(0, np.float32), no_rows, no_rows, 0, 0
-        self.state = bias, ids, keep, *bounds, self.column, exact
+        self.state = biases, np.arange(count), keep, *bounds, self.column, exact
 
     def offered(self) -> dict[tuple[int, int], float]:
         rows = range(len(self.count))
         pairs = [(r, int(self.column[r, at])) for r in rows for at in range(self.count[r])]
         assert len(pairs) == len(set(pairs))
         return {(r, int(self.column[r, at])): self.score[r, at] for r in rows for at in range(self.count[r])}
+
+
+def offered(left, right, rows, columns, first, both, alike, candidates):  # type: ignore[no-untyped-def]
+    units = matrix_units()
+    block = torch.empty(units.PANEL, 2 * units.PANEL)
+    units.offer_products(
+        left.numpy(), right.numpy(), block.numpy(), rows, columns, first, both, alike,
+        units.PALETTE, *candidates.state,
+    )  # fmt: skip
+    return candidates.offered()
 
 
 PARTS = st.tuples(st.integers(0, 3), st.integers(1, 140))
@@ -75,13 +85,9 @@ def test_every_product_is_offered_once_and_is_that_of_rounded_rows(
     first = (0, 0 if way == "with themselves" else m)
     across = top if way == "with themselves" else (0, min(n, columns[1]))
     candidates = Recorder(m if way == "with themselves" else m + n)
-    block = torch.empty(units.PANEL, 2 * units.PANEL)
     both = way != "rows alone"
     alike = way == "with themselves"
-    units.offer_products(
-        left.numpy(), right.numpy(), block.numpy(), top, across, first, both, alike,
-        units.PALETTE, *candidates.state,
-    )  # fmt: skip
+    found = offered(left, right, top, across, first, both, alike, candidates)
     exact = (x.double() @ y.double().T).numpy()
     size = (x.double().abs() @ y.double().abs().T).numpy()
     expected = {}
@@ -93,10 +99,62 @@ def test_every_product_is_offered_once_and_is_that_of_rounded_rows(
                 expected[i, m + j] = (i, j)
                 if both:
                     expected[m + j, i] = (i, j)
-    offered = candidates.offered()
-    assert offered.keys() == expected.keys()
+    assert found.keys() == expected.keys()
     for pair, (i, j) in expected.items():
-        assert abs(offered[pair] - exact[i, j]) <= 2 * (width + 8) * 2.0**-24 * size[i, j]
+        assert abs(found[pair] - exact[i, j]) <= 2 * (width + 8) * 2.0**-24 * size[i, j]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32),
+    width=st.integers(33, 300),
+    sizes=st.tuples(st.integers(1, 330), st.integers(1, 330)),
+    rows=PARTS,
+    way=st.sampled_from(["rows alone", "both", "with themselves"]),
+    chunk=st.integers(1, 4),
+    near=st.integers(1, 9),
+    sums=st.integers(1, 20),
+)
+def test_chunks_of_wide_rows_add_up_to_the_same_bits_and_what_reaches_its_threshold_is_kept(
+    seed, width, sizes, rows, way, chunk, near, sums
+) -> None:  # type: ignore[no-untyped-def]
+    units, drawn = matrix_units(), torch.Generator().manual_seed(seed)
+    alike, both = way == "with themselves", way != "rows alone"
+    m, n = (sizes[0], sizes[0]) if alike else sizes
+    x = torch.randn(m, width, generator=drawn)
+    y = x if alike else torch.randn(n, width, generator=drawn)
+    left, right = units.panels_of(m, width), units.panels_of(n, width)
+    units.fill(left, 0, x, torch.zeros(width), False)
+    units.fill(right, 0, y, torch.zeros(width), True)
+    top = (32 * rows[0] if 32 * rows[0] < m else 0), m - rows[1] % 40 if m > 140 else m
+    where = top, top if alike else (0, n), (0, 0 if alike else m), both, alike
+    count = m if alike else m + n
+    bias = torch.randn(count, generator=drawn).numpy()
+    scores = offered(left, right, *where, Recorder(count, bias))
+    threshold = (torch.randn(count, generator=drawn) * width**0.5 + width**0.5).numpy()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (
+            ("_WHOLE", 0),
+            ("_CHUNK", chunk),
+            ("_NEAR", near * 2048 * chunk),
+            ("_SUMS", sums),
+        ):
+            patch.setattr(units, name, value)
+        found = offered(left, right, *where, Recorder(count, bias, threshold))
+    assert found == {pair: score for pair, score in scores.items() if score >= threshold[pair[0]]}
+
+
+@pytest.mark.parametrize("width", [2048, 2049, 5000])
+def test_rows_of_several_chunks_are_multiplied_as_rows_of_one(width: int) -> None:
+    units, drawn = matrix_units(), torch.Generator().manual_seed(width)
+    x = torch.randint(-3, 4, (1100, width), generator=drawn).float()
+    left, right = units.panels_of(*x.shape), units.panels_of(*x.shape)
+    units.fill(left, 0, x, torch.zeros(width), False)
+    units.fill(right, 0, x, torch.zeros(width), True)
+    found = offered(left, right, (0, 1100), (0, 300), (0, 0), False, False, Recorder(1100))
+    exact = x @ x[:300].T
+    assert len(found) == 1100 * 300 - 300  # but a row with itself
+    assert all(score == exact[pair] for pair, score in found.items())
 
 
 @pytest.mark.parametrize("similarity", ["inner", "euclidean"])
