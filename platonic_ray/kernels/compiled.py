@@ -1,4 +1,4 @@
-"""The compiled loops of `native`, where numba is installed; whoever asks has a way of plain torch as well."""
+"""Compiled loops, where numba is installed; whoever asks has a way of plain torch as well."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEAST = 2**17  # numbers to go through: for fewer, numba is not loaded
 
 @cache
 def native():  # type: ignore[no-untyped-def]
-    """Return the compiled loops, None where there is no numba."""
+    """Return the compiled loops of the tile engine, None where there is no numba."""
     try:
         from platonic_ray.kernels import native as compiled
     except ImportError:
@@ -50,5 +50,9 @@ def matrix_units():  # type: ignore[no-untyped-def]
 
 
 def loops_for(rows: Tensor, size: int):  # type: ignore[no-untyped-def]
-    """Return the compiled loops where they can read rows and `size` numbers make them pay, else None."""
-    return native() if rows.device.type == "cpu" and rows.is_contiguous() and size >= LEAST else None
+    """Return the compiled loops over rows where they can read these and `size` numbers make them pay, else None."""
+    if native() is None or rows.device.type != "cpu" or not rows.is_contiguous() or size < LEAST:
+        return None
+    from platonic_ray.kernels import row_loops
+
+    return row_loops

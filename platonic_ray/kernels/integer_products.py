@@ -18,7 +18,7 @@ from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
-from platonic_ray.kernels.native import compiled
+from platonic_ray.kernels.jit import compiled
 
 _LANES = 16 if binding.get_host_cpu_features().get("avx512bw") else 8  # int32 in a register
 _ROWS, _VECTORS = 6, 2  # of the block that stays in registers, with 16 of which AVX2 does

@@ -33,7 +33,9 @@ from platonic_ray.kernels.filters import (
     possible_of_column,
     possible_of_row,
 )
-from platonic_ray.kernels.native import bfloat16_of, compiled, offer_columns, offer_rows, take, uncounted
+from platonic_ray.kernels.jit import compiled, uncounted
+from platonic_ray.kernels.native import offer_columns, offer_rows, take
+from platonic_ray.kernels.row_loops import bfloat16_of
 from platonic_ray.kernels.tiles import HALF, REGISTER, add_products, configure, put_products, release
 from platonic_ray.kernels.tiles import PALETTE as PALETTE
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from platonic_ray.kernels.native import compiled
+from platonic_ray.kernels.jit import compiled
 
 JACCARD, HIT, RANK, LCS, EDIT = range(5)
 
