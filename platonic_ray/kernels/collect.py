@@ -59,9 +59,6 @@ class Candidates(Protocol):
     def given_up(self) -> int:
         """Return how many queries have been given up."""
 
-    def crowded(self, rows: range) -> float:
-        """Return the share of some queries that have more candidates than `usual_for` them, or have been given up."""
-
     def take(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries and columns `[p] int64` of the candidates of some queries, query by query, and
         the queries `[g] int64` that were given up, which have none."""
@@ -133,6 +130,8 @@ class NativeCandidates:
         return int((self._count < 0).sum())
 
     def crowded(self, rows: range) -> float:
+        """Return the share of some queries that have more candidates than `usual_for` them, or have been given up."""
+        native().tighten(rows.start, rows.stop, self._keep, *self._bounds)
         count, threshold = (array[rows.start : rows.stop, None] for array in (self._count, self._threshold))
         held = np.arange(self._score.shape[1]) < count
         held &= self._score[rows.start : rows.stop] >= threshold
@@ -157,7 +156,6 @@ class TorchCandidates:
 
     def __init__(self, framed: Framed, ids: Tensor, queries: int, keep: int, proposals: Format) -> None:
         self._keep, self._room, self._ids = keep, room_for(keep, proposals.crowd), ids
-        self._usual = usual_for(keep, proposals.crowd)
         made = proposals.made
         self._margin, self._share = framed.frame.margin(
             framed.norms[:queries], proposals.factors, proposals.made
@@ -181,11 +179,6 @@ class TorchCandidates:
 
     def given_up(self) -> int:
         return int(self._lost.sum())
-
-    def crowded(self, rows: range) -> float:
-        some = slice(rows.start, rows.stop)
-        held = (self._score[some] >= self._threshold[some, None]) & (self._score[some] > -torch.inf)
-        return float(((held.sum(1) > self._usual) | self._lost[some]).double().mean())
 
     def take(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
         held = self._score[start:stop] >= self._threshold[start:stop, None]

@@ -26,6 +26,7 @@ TILE = {"cpu": 2048, "cuda": 8192}
 
 _CORNERS = 4  # parts that a tile on the diagonal is cut into, so that little of it is made twice
 _LONGER = 8  # times the usual norm: so much longer may the longest row be for integers to do
+_FEW = 64  # queries that are looked at after a round
 _PACKED = 512  # rows that become factors at a time
 
 
@@ -60,6 +61,12 @@ class Factors(Format, Protocol):
             every two of them are offered to each other once.
         :param first: the places in the search of the blocks' first rows.
         :param both: whether the columns are queries too.
+        """
+
+    def too_coarse(self, some: range, candidates: Candidates) -> bool:
+        """Return whether some queries that have met others show that it cannot part the rows, before they are given up.
+
+        Only where finer factors take little longer.
         """
 
     def finer(self) -> Factors | None:
@@ -170,6 +177,10 @@ class OnMatrixUnits:
             *state,
         )
 
+    def too_coarse(self, some: range, candidates: Candidates) -> bool:
+        assert isinstance(candidates, NativeCandidates)
+        return candidates.crowded(some[:_FEW]) > 1 / 2
+
     def finer(self) -> Factors | None:
         return RefinedOnMatrixUnits(self._frame)
 
@@ -247,6 +258,9 @@ class _Stored(ABC):
             gallery[start + at : start + at + part.shape[0]] = self._of(part)
 
         _spread(fill, rows, run)
+
+    def too_coarse(self, some: range, candidates: Candidates) -> bool:
+        return False
 
     def finer(self) -> Factors | None:
         return None if self.factors == torch.float32 else ByTorch(self._frame, torch.float32)

@@ -49,7 +49,6 @@ HELD_BYTES = 128 * 2**20
 
 _BLOCKS = 3  # that are in memory beside what is held: as they were stored, as rows, and as factors
 _MOST_GIVEN_UP = 1 / 8  # of the queries, before coarse factors are
-_MOST_CROWDED, _FEW = 1 / 2, 256  # of so many that have met others last
 PAIRS = 2**23  # candidates that get their values, and are sorted, at a time
 _SORTED_BYTES = 80  # of each meanwhile
 _ROW_BYTES = 4  # of an entry of float32
@@ -155,15 +154,16 @@ class Sweep:
                             )
                             for a, b in pairs
                         )
-                        if finer and self._cannot_part(pairs[0][0][:_FEW]):
+                        if finer and self._cannot_part(pairs[0][0]):
                             return False
         return True
 
     def _cannot_part(self, some: range) -> bool:
         """Return whether factors are too coarse, by some of the queries, or by all that have been given up."""
+        assert self._factors is not None
         assert self._candidates is not None
         most = _MOST_GIVEN_UP * self._queries
-        return self._candidates.crowded(some) > _MOST_CROWDED or self._candidates.given_up() > most
+        return self._factors.too_coarse(some, self._candidates) or self._candidates.given_up() > most
 
     def _meetings(self, left: range, held: range, both: bool, inside: bool) -> list[list[Pair]]:
         """Return rounds in which a block meets what is held; if it is a part of it, itself and what is before it."""

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import platonic_ray.kernels.compiled as compiled
+import platonic_ray.kernels.factors as factors
+import platonic_ray.kernels.sweep as sweep
 from platonic_ray.kernels import exact_neighbors, l2_normalize
 from platonic_ray.kernels.compiled import matrix_units
 from platonic_ray.kernels.frame import measure
@@ -158,12 +160,10 @@ def test_rows_of_several_chunks_are_multiplied_as_rows_of_one(width: int) -> Non
 
 
 @pytest.mark.parametrize("similarity", ["inner", "euclidean"])
-@pytest.mark.parametrize("factors", [torch.bfloat16, "refined"])
+@pytest.mark.parametrize("kind", [torch.bfloat16, "refined"])
 @settings(deadline=None, max_examples=60)
 @given(case=CASES, normalize=st.booleans(), least=st.sampled_from([0, 2**62]))
-def test_scores_are_within_their_bound_of_canonical_values(
-    similarity, factors, case, normalize, least
-) -> None:  # type: ignore[no-untyped-def]
+def test_scores_are_within_their_bound_of_canonical_values(similarity, kind, case, normalize, least) -> None:  # type: ignore[no-untyped-def]
     rows = make(case, normalize)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "LEAST", least)
@@ -171,7 +171,7 @@ def test_scores_are_within_their_bound_of_canonical_values(
     if measured is None:
         return
     frame = measured.frame
-    if factors == "refined":
+    if kind == "refined":
         centered = frame.centered(rows).double()
         scores = (centered @ centered.T + measured.biases.float().double()).float().double()
     else:
@@ -181,7 +181,7 @@ def test_scores_are_within_their_bound_of_canonical_values(
     canonical = canonical if similarity == "inner" else -canonical / 2
     # What all rows of the gallery have in common is left out of a score: compare differences.
     off = scores - canonical
-    assert ((off - off[:, :1]).abs() <= 2 * frame.error(measured.norms, factors)[:, None]).all()
+    assert ((off - off[:, :1]).abs() <= 2 * frame.error(measured.norms, kind)[:, None]).all()
 
 
 def searched(rows: torch.Tensor, name: str, k: int = 10) -> tuple[torch.Tensor, Counter[str]]:
@@ -201,14 +201,34 @@ def test_isotropic_rows_are_settled_with_few_values_a_row(width: int, values: in
     assert torch.equal(found, searched(rows, "float32")[0])
 
 
-def test_clusters_that_bfloat16_cannot_part_are_gone_over_once_more_and_refined() -> None:
+def test_clusters_that_bfloat16_cannot_part_are_noticed_early_and_refined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     drawn = torch.Generator().manual_seed(0)
-    centers = torch.randn(5, 64, generator=drawn).repeat_interleave(440, 0)
-    rows = centers + 1e-3 * torch.randn(2200, 64, generator=drawn)
+    rows = torch.randn(5, 64, generator=drawn)[torch.randint(5, (2200,), generator=drawn)]
+    rows += 1e-3 * torch.randn(2200, 64, generator=drawn)
+    cells, offer = [], factors.OnMatrixUnits.offer
+    monkeypatch.setattr(sweep, "BLOCK_BYTES", 2**16)
+
+    def counted(self, left, right, some, others, *rest):  # type: ignore[no-untyped-def]
+        cells.append(len(some) * len(others))
+        return offer(self, left, right, some, others, *rest)
+
+    monkeypatch.setattr(factors.OnMatrixUnits, "offer", counted)
     found, tally = searched(rows, "matrix units")
     assert tally["bfloat16"] == 0
     assert tally["refined"] > 2100
+    assert sum(cells) < 2200**2 / 2 / 4
     assert torch.equal(found, searched(rows, "float32")[0])
+
+
+@pytest.mark.parametrize("k", [10, 100, 700])
+def test_usual_features_are_not_taken_for_clusters(k: int) -> None:
+    rows = l2_normalize(torch.randn(2500, 128, generator=torch.Generator().manual_seed(0)) + 2)
+    found, tally = searched(rows, "matrix units", k)
+    assert tally["refined"] == 0
+    assert tally["bfloat16"] > 2450
+    assert torch.equal(found, searched(rows, "float32", k)[0])
 
 
 def test_what_a_processor_may_not_do_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
