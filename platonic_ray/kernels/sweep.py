@@ -34,7 +34,7 @@ from platonic_ray.kernels.factors import TILE, Factors, crowd_of, fastest, piece
 from platonic_ray.kernels.frame import measure
 from platonic_ray.kernels.rounds import GRAIN, Pair, rounds
 from platonic_ray.kernels.search import Search, padded
-from platonic_ray.kernels.threads import one_thread, threads, workers
+from platonic_ray.kernels.threads import Run, one_thread, threads, workers
 from platonic_ray.kernels.ties import TieRule
 from platonic_ray.kernels.topk import TopK, merge_neighbors
 
@@ -123,39 +123,38 @@ class Sweep:
 
     def _go_over(self, rows: range, columns: range, both: bool) -> bool:
         """Return whether it has come to its end: not if there are finer factors, and too many queries are given up."""
+        assert self._factors is not None
+        with workers(self._threads) as run:
+            parts = pieces(columns, self._rows_of(self._factors.entry_bytes))
+            return all(self._pass_by(held, rows, rows == columns, both, run) for held in parts)
+
+    def _pass_by(self, held: range, rows: range, own: bool, both: bool, run: Run) -> bool:
+        """Let queries pass by a part of the gallery: all of them or, if they are the gallery, those before its end."""
         factors, candidates = self._factors, self._candidates
         assert factors is not None
         assert candidates is not None
-        own, finer = rows == columns, factors.finer() is not None
-        with workers(self._threads) as run:
-            for held in pieces(columns, self._rows_of(factors.entry_bytes)):
-                right = factors.gallery(len(held))
-                for left in [] if own else self._blocks(held):
-                    factors.hold(right, left.start - held.start, self._block_of(left), run)
-                # Then from near to far: rows next to each other are often alike, and early thresholds are worth most.
-                before = range(rows.start, held.start) if own else rows
-                for left in (self._blocks(held) if own else []) + self._blocks(before)[::-1]:
-                    given = self._block_of(left)
-                    inside = own and left.start >= held.start
-                    if inside:
-                        factors.hold(right, left.start - held.start, given, run)
-                    factor, first = factors.queries(given, run), (left.start, held.start)
-                    for pairs in self._meetings(left, held, both, inside):
-                        run(
-                            partial(
-                                factors.offer,
-                                factor,
-                                right,
-                                _within(a, left),
-                                _within(b, held),
-                                first,
-                                both,
-                                candidates,
-                            )
-                            for a, b in pairs
-                        )
-                        if finer and self._cannot_part(pairs[0][0]):
-                            return False
+        finer, right = factors.finer() is not None, factors.gallery(len(held))
+        for block in [] if own else self._blocks(held):
+            factors.hold(right, block.start - held.start, self._block_of(block), run)
+        # Then from near to far: rows next to each other are often alike, and early thresholds are worth most.
+        before = range(rows.start, held.start) if own else rows
+        for left in (self._blocks(held) if own else []) + self._blocks(before)[::-1]:
+            given = self._block_of(left)
+            inside = own and left.start >= held.start
+            if inside:
+                factors.hold(right, left.start - held.start, given, run)
+            offer = partial(
+                factors.offer,
+                factors.queries(given, run),
+                right,
+                first=(left.start, held.start),
+                both=both,
+                to=candidates,
+            )
+            for pairs in self._meetings(left, held, both, inside):
+                run(partial(offer, rows=_within(a, left), columns=_within(b, held)) for a, b in pairs)
+                if finer and self._cannot_part(pairs[0][0]):
+                    return False
         return True
 
     def _cannot_part(self, some: range) -> bool:
@@ -297,7 +296,10 @@ class Sweep:
         return torch.cat(parts)
 
     def _read_all(self, rows: range) -> Tensor:
-        return torch.cat([self._block_of(block) for block in self._blocks(rows)])
+        held = torch.empty(len(rows), self._width, device=self._ids.device)
+        for block in self._blocks(rows):
+            held[block.start - rows.start : block.stop - rows.start] = self._block_of(block)
+        return held
 
     def _sample(self) -> Tensor | None:
         """Return some rows from all over; none if there are few."""

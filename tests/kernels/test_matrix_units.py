@@ -210,9 +210,9 @@ def test_clusters_that_bfloat16_cannot_part_are_noticed_early_and_refined(
     cells, offer = [], factors.OnMatrixUnits.offer
     monkeypatch.setattr(sweep, "BLOCK_BYTES", 2**16)
 
-    def counted(self, left, right, some, others, *rest):  # type: ignore[no-untyped-def]
-        cells.append(len(some) * len(others))
-        return offer(self, left, right, some, others, *rest)
+    def counted(self, left, right, rows, columns, **rest):  # type: ignore[no-untyped-def]
+        cells.append(len(rows) * len(columns))
+        return offer(self, left, right, rows, columns, **rest)
 
     monkeypatch.setattr(factors.OnMatrixUnits, "offer", counted)
     found, tally = searched(rows, "matrix units")
