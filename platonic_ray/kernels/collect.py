@@ -101,7 +101,7 @@ class NativeCandidates:
         self._bounds = share, margin.numpy(), self._best, self._threshold, self._count, self._score
         self._state = framed.biases.float().numpy(), ids.numpy(), keep, *self._bounds, self._column
         refined = proposals.factors == "refined"
-        lower = framed.frame.lower(framed.norms[:queries]) if refined else torch.zeros(0)
+        lower = framed.frame.lower(framed.norms[:queries]) if refined else framed.norms[:0].float()
         self._lower = lower.numpy()
 
     def state(

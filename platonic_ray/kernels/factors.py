@@ -163,11 +163,9 @@ class OnMatrixUnits:
         if alike:
             right = right[(first[0] - first[1]) // self._units.PANEL :]
             columns, first = rows, (first[0], first[0])
-        block = torch.empty(self._units.PANEL, 2 * self._units.PANEL)  # begins at a multiple of 64 bytes
         self._units.offer_products(
             left.numpy(),
             right.numpy(),
-            block.numpy(),
             (rows.start, rows.stop),
             (columns.start, columns.stop),
             first,

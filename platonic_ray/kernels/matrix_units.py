@@ -58,7 +58,9 @@ def permitted() -> bool:
 def panels_of(count: int, width: int) -> Tensor:
     """Return room for rows as panels, `[panels, steps, 2, 16, 16] int32` of two bfloat16 each."""
     # Memory of torch's begins at a multiple of 64 bytes, NumPy's does not.
-    return torch.empty((-(-count // PANEL), -(-width // PANEL), 2, HALF, HALF), dtype=torch.int32)
+    return torch.empty(
+        (-(-count // PANEL), -(-width // PANEL), 2, HALF, HALF), dtype=torch.int32, device="cpu"
+    )
 
 
 def fill(panels: Tensor, start: int, rows: Tensor, center: Tensor, right: bool) -> None:
@@ -143,11 +145,10 @@ def _offer_block(  # type: ignore[no-untyped-def]
             )  # fmt: skip
 
 
-def offer_products(left, right, block, *where_and_to_whom):  # type: ignore[no-untyped-def]
+def offer_products(left, right, *where_and_to_whom):  # type: ignore[no-untyped-def]
     """Offer the products of some rows of a block with some of another to the queries on one side, or on both.
 
     :param left: panels of the one block's rows; `right` of the other's, as a right factor.
-    :param block: room for products, `[32, 64] float32`, whose memory begins at a multiple of 64 bytes.
     :param rows: (start, stop) within their block; `columns` as well.
     :param first: the places in the search of the blocks' first rows.
     :param both: whether the columns are queries too.
@@ -158,12 +159,11 @@ def offer_products(left, right, block, *where_and_to_whom):  # type: ignore[no-u
     steps = left.shape[1]
     chunk = steps if steps <= _WHOLE else -(-steps // -(-steps // _CHUNK))
     near = max(2, _NEAR // (chunk * _STEP) // 2 * 2)
-    lefts, blocks = 1, block[None]
-    if chunk < steps:
-        lefts = max(1, _SUMS // near)
-        # Memory of torch's, as of panels.
-        blocks = torch.empty(lefts * near // 2, *block.shape).numpy()
-    _offer_products(left, right, blocks, lefts, near, chunk, *where_and_to_whom)
+    lefts = max(1, _SUMS // near) if chunk < steps else 1
+    # Memory of torch's, as of panels.
+    count = lefts * near // 2 if chunk < steps else 1
+    blocks = torch.empty(count, PANEL, RUN, dtype=torch.float32, device="cpu")
+    _offer_products(left, right, blocks.numpy(), lefts, near, chunk, *where_and_to_whom)
 
 
 @uncounted

@@ -156,7 +156,7 @@ def growing_neighbors(
     :param tally: as of `exact_neighbors`.
     """
     check_similarity(similarity)
-    own = torch.zeros(0, width) if queries is None else queries
+    own = torch.zeros(0, width, dtype=torch.float32) if queries is None else queries
     q, found, before = own.shape[0], [], 0
     outer = torch.full((q,), -1, dtype=torch.int64) if query_ids is None else query_ids
     ids = torch.cat([outer, torch.arange(n, dtype=torch.int64)])

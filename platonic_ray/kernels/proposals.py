@@ -93,7 +93,7 @@ class Proposer:
         count = queries.norms.shape[0]
         starts = torch.zeros(count + 1, dtype=torch.int64, device=row.device)
         starts[1:] = torch.bincount(row, minlength=count).cumsum(0)
-        zeros = torch.zeros(row.shape[0], device=row.device)
+        zeros = torch.zeros(row.shape[0], dtype=torch.float32, device=row.device)
         size = (count, self._bias.shape[0])
         pattern = torch.sparse_csr_tensor(starts, column, zeros, size, check_invariants=False)
         scores = self._bias[column]

@@ -47,7 +47,10 @@ BLOCK_BYTES = 16 * 2**20
 HELD_BYTES = 128 * 2**20
 """Bytes of the gallery that are held, as factors; of rows, when candidates get their values."""
 
-_BLOCKS = 3  # that are in memory beside what is held: as they were stored, as rows, and as factors
+_BLOCKS = (
+    4  # that are in memory beside what is held: the last, and the next as stored, as rows and as factors
+)
+_AGAIN = 4  # blocks of queries that are searched again at a time
 _MOST_GIVEN_UP = 1 / 8  # of the queries, before coarse factors are
 PAIRS = 2**23  # candidates that get their values, and are sorted, at a time
 _SORTED_BYTES = 80  # of each meanwhile
@@ -118,7 +121,7 @@ class Sweep:
         """Begin, or begin again, with factors of a format."""
         assert self._measured is not None
         assert factors is not None
-        self._factors = factors
+        self._factors, self._candidates = factors, None  # which makes room
         self._candidates = candidates_for(self._measured, self._ids, self._queries, self._keep, factors)
 
     def _go_over(self, rows: range, columns: range, both: bool) -> bool:
@@ -153,16 +156,11 @@ class Sweep:
             )
             for pairs in self._meetings(left, held, both, inside):
                 run(partial(offer, rows=_within(a, left), columns=_within(b, held)) for a, b in pairs)
-                if finer and self._cannot_part(pairs[0][0]):
+                if finer and factors.too_coarse(pairs[0][0], candidates):
                     return False
+            if finer and candidates.given_up() > _MOST_GIVEN_UP * self._queries:
+                return False
         return True
-
-    def _cannot_part(self, some: range) -> bool:
-        """Return whether factors are too coarse, by some of the queries, or by all that have been given up."""
-        assert self._factors is not None
-        assert self._candidates is not None
-        most = _MOST_GIVEN_UP * self._queries
-        return self._factors.too_coarse(some, self._candidates) or self._candidates.given_up() > most
 
     def _meetings(self, left: range, held: range, both: bool, inside: bool) -> list[list[Pair]]:
         """Return rounds in which a block meets what is held; if it is a part of it, itself and what is before it."""
@@ -181,8 +179,8 @@ class Sweep:
         −1 and the worst value where there are no more.
 
         :param gallery: what has been added to all of these queries.
-        :param tally: receives how many queries were settled by tiles ("bfloat16", "int16" or "float32") and how
-            many had to be searched again ("again"), and how many pairs took a canonical value ("pairs").
+        :param tally: receives how many queries were settled by tiles ("bfloat16", "refined", "int16" or "float32"),
+            how many had to be searched again ("again"), and how many candidates took a canonical value ("pairs").
         """
         counts = Counter() if tally is None else tally
         worst = -torch.inf if self._similarity == "inner" else torch.inf
@@ -232,7 +230,7 @@ class Sweep:
             which, at = divmod(group, most + 1)
             first = which * size
             if which != before:
-                held = None  # which makes room for the next
+                held = earlier = None  # which makes room for the next
                 before, held = which, self._read_all(range(first, min(first + size, most)))
             assert held is not None
             earlier, start = held, first
@@ -269,7 +267,7 @@ class Sweep:
 
     def _again(self, lost: Tensor, gallery: range) -> TopK:
         """Search the gallery for queries that tiles could not settle, a block of them at a time."""
-        groups = [self._searched(group, gallery) for group in lost.split(self._block)]
+        groups = [self._searched(group, gallery) for group in lost.split(_AGAIN * self._block)]
         return TopK(torch.cat([top.ids for top in groups]), torch.cat([top.values for top in groups]))
 
     def _searched(self, lost: Tensor, gallery: range) -> TopK:
@@ -296,7 +294,7 @@ class Sweep:
         return torch.cat(parts)
 
     def _read_all(self, rows: range) -> Tensor:
-        held = torch.empty(len(rows), self._width, device=self._ids.device)
+        held = torch.empty(len(rows), self._width, dtype=torch.float32, device=self._ids.device)
         for block in self._blocks(rows):
             held[block.start - rows.start : block.stop - rows.start] = self._block_of(block)
         return held
@@ -317,7 +315,10 @@ class Sweep:
 
     def _rows_of(self, entry_bytes: int) -> int:
         """Return how many rows are held at a time, in whole blocks."""
-        return max(1, HELD_BYTES // (entry_bytes * self._width * self._block)) * self._block
+        row_bytes = entry_bytes * _whole_grains(
+            self._width
+        )  # panels of matrix units have whole grains of columns
+        return max(1, HELD_BYTES // (row_bytes * self._block)) * self._block
 
 
 def sweep_bytes(queries: int, width: int, keep: int, device: str = "cpu") -> float:

@@ -50,9 +50,8 @@ class Recorder:
 
 def offered(left, right, rows, columns, first, both, alike, candidates):  # type: ignore[no-untyped-def]
     units = matrix_units()
-    block = torch.empty(units.PANEL, 2 * units.PANEL)
     units.offer_products(
-        left.numpy(), right.numpy(), block.numpy(), rows, columns, first, both, alike,
+        left.numpy(), right.numpy(), rows, columns, first, both, alike,
         units.PALETTE, *candidates.state,
     )  # fmt: skip
     return candidates.offered()

@@ -133,6 +133,35 @@ def test_tiles_of_any_size_find_what_a_dense_sort_finds(
     assert same(found, expected, values)
 
 
+@pytest.mark.parametrize("default", [torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize("name", FORMATS)
+def test_numbers_that_torch_makes_by_default_change_nothing(
+    name: str, default: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, name)
+    monkeypatch.setattr(sweep_module, "HELD_BYTES", 2**17)
+    drawn = torch.Generator().manual_seed(0)
+    rows = torch.randn(800, 100, generator=drawn)
+    rows[400:] = rows[:400] + 1e-4 * torch.randn(400, 100, generator=drawn)
+
+    def search(similarity: str) -> list[torch.Tensor]:
+        every = exact_neighbors(rows, 7, DIGEST, similarity, block_rows=64)
+        rule = TieRule(DIGEST)
+        read = growing_neighbors(
+            lambda start, stop: rows[start:stop], 800, 100, 7, rule, similarity, sizes=[800], block_rows=64
+        )
+        return [every.ids, every.values, read[0].ids, read[0].values]
+
+    expected = search("inner") + search("euclidean")
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(default)
+        found = search("inner") + search("euclidean")
+    finally:
+        torch.set_default_dtype(before)
+    assert all(map(torch.equal, found, expected))
+
+
 @pytest.mark.usefixtures("tiled")
 @pytest.mark.parametrize("similarity", ["inner", "euclidean"])
 @settings(deadline=None, max_examples=10)
