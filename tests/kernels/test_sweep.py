@@ -139,16 +139,16 @@ def test_numbers_that_torch_makes_by_default_change_nothing(
     name: str, default: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, name)
-    monkeypatch.setattr(sweep_module, "HELD_BYTES", 2**17)
+    monkeypatch.setattr(sweep_module, "HELD_BYTES", 2**15)
     drawn = torch.Generator().manual_seed(0)
-    rows = torch.randn(800, 100, generator=drawn)
-    rows[400:] = rows[:400] + 1e-4 * torch.randn(400, 100, generator=drawn)
+    rows = torch.randn(260, 100, generator=drawn)
+    rows[130:] = rows[:130] + 1e-4 * torch.randn(130, 100, generator=drawn)
 
     def search(similarity: str) -> list[torch.Tensor]:
         every = exact_neighbors(rows, 7, DIGEST, similarity, block_rows=64)
         rule = TieRule(DIGEST)
         read = growing_neighbors(
-            lambda start, stop: rows[start:stop], 800, 100, 7, rule, similarity, sizes=[800], block_rows=64
+            lambda start, stop: rows[start:stop], 260, 100, 7, rule, similarity, sizes=[260], block_rows=64
         )
         return [every.ids, every.values, read[0].ids, read[0].values]
 
