@@ -83,7 +83,7 @@ def usual_for(keep: int, crowd: float = 0.0) -> int:
 
 def candidate_bytes(keep: int, crowd: float = 0.0) -> int:
     """Return the bytes that are held of a query, whatever the gallery."""
-    return 8 * room_for(keep, crowd) + (4 * keep if keep <= MOST_IN_ORDER else 0) + 32
+    return 8 * room_for(keep, crowd) + (4 * keep if keep <= MOST_IN_ORDER else 0) + 48
 
 
 class NativeCandidates:

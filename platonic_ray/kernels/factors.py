@@ -143,22 +143,9 @@ class OnMatrixUnits:
         both: bool,
         to: Candidates,
     ) -> None:
-        assert isinstance(to, NativeCandidates)
-        self._offer(left, right, rows, columns, first, both, to, to.state())
-
-    def _offer(
-        self,
-        left: Tensor,
-        right: Tensor,
-        rows: range,
-        columns: range,
-        first: tuple[int, int],
-        both: bool,
-        to: Candidates,
-        state: Any,
-    ) -> None:
         if _done(rows, columns, first, both, to):
             return
+        left, right, state = self._sides(left, right, first, to)
         alike = _alike(rows, columns, first)
         if alike:
             right = right[(first[0] - first[1]) // self._units.PANEL :]
@@ -174,6 +161,13 @@ class OnMatrixUnits:
             self._units.PALETTE,
             *state,
         )
+
+    def _sides(
+        self, left: Any, right: Any, first: tuple[int, int], to: Candidates
+    ) -> tuple[Tensor, Tensor, Any]:
+        """Return the panels of both sides, and what the compiled loops take."""
+        assert isinstance(to, NativeCandidates)
+        return left, right, to.state()
 
     def too_coarse(self, some: range, candidates: Candidates) -> bool:
         assert isinstance(candidates, NativeCandidates)
@@ -204,19 +198,11 @@ class RefinedOnMatrixUnits(OnMatrixUnits):
         super().hold(panels, start, rows, run)
         torch.sub(scaled(rows, self._frame.scale), self._frame.center, out=own[start : start + rows.shape[0]])
 
-    def offer(
-        self,
-        left: Any,
-        right: Any,
-        rows: range,
-        columns: range,
-        first: tuple[int, int],
-        both: bool,
-        to: Candidates,
-    ) -> None:
+    def _sides(
+        self, left: Any, right: Any, first: tuple[int, int], to: Candidates
+    ) -> tuple[Tensor, Tensor, Any]:
         assert isinstance(to, NativeCandidates)
-        state = to.state(left[1], right[1], first)
-        self._offer(left[0], right[0], rows, columns, first, both, to, state)
+        return left[0], right[0], to.state(left[1], right[1], first)
 
     def finer(self) -> Factors | None:
         return None

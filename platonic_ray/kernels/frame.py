@@ -34,10 +34,10 @@ from platonic_ray.kernels.threads import spreading
 SUM_COLUMNS = 512
 """Columns that one float32 sum of a refined score or of a norm runs over; such sums add in float64."""
 
-_BIAS_COLUMNS = 256  # the same of a bias
 Kind = torch.dtype | Literal["refined"]
 """What proposals are: products of factors in a dtype; or such of bfloat16, made anew in float64 where they matter."""
 
+_BIAS_COLUMNS = 256  # that a sum of a bias runs over
 _IEEE = ("none", "ieee")
 _U32, _U16 = 2.0**-24, 2.0**-8  # unit roundoff of float32 and of bfloat16
 _LARGEST_INTEGER = 32767  # then no sum of products of `integers`, whole or in part, reaches 2³¹
